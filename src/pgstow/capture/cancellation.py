@@ -1,0 +1,53 @@
+"""Ending every session of a backup at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import psycopg
+
+from pgstow.core.errors import CaptureError
+from pgstow.postgres.session import Connection
+
+__all__ = ["Cancellation"]
+
+_CANCEL_TIMEOUT_S = 5.0
+
+
+class Cancellation(threading.Event):
+    """An event whose ``set()`` also cancels what the registered sessions are doing.
+
+    ``reason`` is the error that the whole backup then fails with; None when a person or another error ended it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reason: CaptureError | None = None
+        self._connections: set[Connection] = set()
+        self._guard = threading.Lock()
+
+    @contextlib.contextmanager
+    def covering(self, connection: Connection) -> Iterator[None]:
+        """Cancel this session's statement, too, when the event is set inside the block."""
+        with self._guard:
+            self._connections.add(connection)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._connections.discard(connection)
+
+    def set(self) -> None:
+        super().set()
+        with self._guard:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(psycopg.Error):  # a session that cannot be reached is closed by its owner
+                connection.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
+
+    def because(self, reason: CaptureError) -> None:
+        """Set the event and let the backup fail with ``reason``."""
+        self.reason = reason
+        self.set()

@@ -1,0 +1,57 @@
+"""Turning a stream of pieces into the blobs of one archive member, with the sealing done elsewhere.
+
+The thread that reads a table hands pieces to a small pool that hashes, compresses and encrypts them: the
+server keeps sending meanwhile. At most ``_IN_FLIGHT`` pieces of a member wait, so memory stays flat.
+"""
+
+from __future__ import annotations
+
+import collections
+from concurrent.futures import Executor, Future
+from datetime import datetime
+
+from pgstow.repository import BlobId, BlobKind, BlobWriter, FileNode, SavedBlob
+
+__all__ = ["MemberWriter", "save_file"]
+
+_IN_FLIGHT = 4
+_MAX_BLOB_BYTES = 4 << 20
+
+
+class MemberWriter:
+    """Collects the content of one member. Used by one thread; ``complete()`` gives its blobs."""
+
+    def __init__(self, writer: BlobWriter, pool: Executor) -> None:
+        self._writer = writer
+        self._pool = pool
+        self._waiting: collections.deque[Future[SavedBlob]] = collections.deque()
+        self._content: list[BlobId] = []
+        self.size_bytes = 0
+        self.blobs = 0  # added so far, also those still being sealed
+
+    def add(self, data: bytes) -> None:
+        """Append ``data``, as one blob or, when it is very long, as several."""
+        for start in range(0, len(data), _MAX_BLOB_BYTES):
+            part = data if len(data) <= _MAX_BLOB_BYTES else data[start : start + _MAX_BLOB_BYTES]
+            if len(self._waiting) >= _IN_FLIGHT:
+                self._collect()
+            self._waiting.append(self._pool.submit(self._writer.save, BlobKind.DATA, part))
+            self.size_bytes += len(part)
+            self.blobs += 1
+
+    def _collect(self) -> None:
+        self._content.append(self._waiting.popleft().result().id)
+
+    def complete(self) -> list[BlobId]:
+        """Return the blobs in order, once the repository writer has taken over every one."""
+        while self._waiting:
+            self._collect()
+        return self._content
+
+
+def save_file(writer: BlobWriter, name: str, data: bytes, modified: datetime) -> FileNode:
+    """Save a small file in the calling thread and return its node."""
+    content = []
+    for start in range(0, len(data), _MAX_BLOB_BYTES):
+        content.append(writer.save(BlobKind.DATA, data[start : start + _MAX_BLOB_BYTES]).id)
+    return FileNode(name=name, size_bytes=len(data), content=tuple(content), modified=modified)

@@ -1,0 +1,222 @@
+"""From saved blobs to a published backup.
+
+The order is what makes a backup never lie: packs, then the index, then (our lock still ours) the snapshot.
+Dying before the last step leaves garbage that the next run finds again, never half a backup.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pgstow
+from pgstow.capture.logical import Capture, SavedContents
+from pgstow.capture.members import save_file
+from pgstow.capture.options import CapturedBackup
+from pgstow.catalog.backups import snapshot_path
+from pgstow.catalog.manifest import (
+    ExtensionRecord,
+    LargeObjectsRecord,
+    Manifest,
+    RootName,
+    ServerRecord,
+    TableRecord,
+    Totals,
+    Warning_,
+)
+from pgstow.core.errors import CaptureError
+from pgstow.capture.tables import CapturedTable
+from pgstow.postgres.archive import is_load_via_root, large_object_ids, write_directory_toc
+from pgstow.postgres.catalogs import text
+from pgstow.postgres.session import CAPTURE_SETTINGS
+from pgstow.repository import BlobWriter, DirNode, FileNode, Repository, RepositoryLock, Snapshot, SnapshotSummary
+
+__all__ = ["Identity", "publish"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who made the backup and how it is called."""
+
+    backup_id: str
+    started: datetime
+    username: str
+
+
+def publish(
+    job: Capture, saved: SavedContents, identity: Identity, repository: Repository, writer: BlobWriter, lock: RepositoryLock
+) -> CapturedBackup:
+    """Write trees and manifest, make everything durable, and let the backup appear."""
+    with job.phase("publishing"):
+        modified = saved.leader.taken
+        archive, size_bytes = _archive_folder(saved, writer)
+        manifest = _manifest(job, saved, identity, writer, size_bytes)
+        files: list[FileNode | DirNode] = [archive]
+        files.append(save_file(writer, "manifest.json", manifest.to_json(), modified))
+        if saved.globals.sql is not None:
+            files.append(save_file(writer, "globals.sql", saved.globals.sql, modified))
+        indexes = [table.ranges_node for table in saved.tables if table.ranges_node is not None]
+        if indexes:
+            files.append(DirNode(name="ranges", subtree=writer.save_tree(indexes), modified=modified))
+        path = snapshot_path(manifest.name, manifest.kind, is_partial=manifest.is_partial)
+        backup = DirNode(name=path, subtree=writer.save_tree(files), modified=modified)
+        root = writer.save_tree([backup])
+        writer.flush()
+        lock.check()
+        snapshot = _snapshot(manifest, identity, path, root, writer, files=len(saved.tables) + len(files))
+        return CapturedBackup(manifest=manifest, snapshot_id=repository.save_snapshot(snapshot))
+
+
+def _archive_folder(saved: SavedContents, writer: BlobWriter) -> tuple[DirNode, int]:
+    """Save toc.dat and the lists of large objects; return the folder and the bytes of all its members."""
+    modified = saved.leader.taken
+    toc = saved.contents.toc
+    nodes = [table.node for table in saved.tables]
+    nodes.append(save_file(writer, "toc.dat", write_directory_toc(toc), modified))
+    for entry in toc.large_object_data():
+        oids = large_object_ids(toc, entry)
+        listing = b"".join(b"%d blob_%d.dat\n" % (oid, oid) for oid in oids)
+        nodes.append(save_file(writer, text(entry.file_name or b""), listing, modified))
+        nodes += [_large_object(saved, oid) for oid in oids]
+    folder = DirNode(name="archive", subtree=writer.save_tree(nodes), modified=modified)
+    return folder, sum(node.size_bytes for node in nodes)
+
+
+def _large_object(saved: SavedContents, oid: int) -> FileNode:
+    captured = saved.large_objects.get(oid)
+    if captured is None:
+        raise CaptureError(f"large object {oid} is in the archive's table of contents but was not read")
+    return FileNode(
+        name=f"blob_{oid}.dat",
+        size_bytes=captured.size_bytes,
+        content=tuple(captured.content),
+        modified=saved.leader.taken,
+    )
+
+
+def _snapshot(  # noqa: PLR0913
+    manifest: Manifest, identity: Identity, path: str, root: bytes, writer: BlobWriter, *, files: int
+) -> Snapshot:
+    tags = ["pgstow", f"db={manifest.name}", f"kind={manifest.kind}", f"run={manifest.backup_id}"]
+    if manifest.label:
+        tags.append(f"label={manifest.label}")
+    if manifest.is_partial:
+        tags.append("partial")
+    if manifest.set_id:
+        tags.append(f"set={manifest.set_id}")
+    if manifest.server.system_identifier:
+        tags.append(f"system={manifest.server.system_identifier}")
+    stats = writer.stats
+    return Snapshot(
+        time=manifest.snapshot_taken,
+        tree=root,
+        paths=(f"/{path}",),
+        hostname=manifest.name,
+        username=identity.username,
+        tags=tuple(tags),
+        program_version=f"pgstow {pgstow.__version__}",
+        summary=SnapshotSummary(
+            backup_start=identity.started,
+            backup_end=datetime.now(UTC),
+            files_new=files,
+            data_blobs=stats.new_blobs,
+            data_added=stats.new_bytes,
+            data_added_packed=stats.stored_bytes,
+            total_files_processed=files,
+            total_bytes_processed=manifest.totals.size_bytes,
+        ),
+    )
+
+
+def _manifest(
+    job: Capture, saved: SavedContents, identity: Identity, writer: BlobWriter, size_bytes: int
+) -> Manifest:
+    options, stats = job.options, writer.stats
+    return Manifest(
+        backup_id=identity.backup_id,
+        set_id=options.set_id,
+        name=options.name,
+        kind=options.kind,
+        label=options.label,
+        is_partial=options.selection.is_partial,
+        selection=options.selection,
+        started=identity.started,
+        snapshot_taken=saved.leader.taken,
+        finished=datetime.now(UTC),
+        server=_server(job, saved),
+        tools={"pgstow": pgstow.__version__, "pg_dump": job.tools.text},
+        settings=dict(CAPTURE_SETTINGS),
+        tables=tuple(_table(saved, table) for table in saved.tables),
+        large_objects=LargeObjectsRecord(
+            count=len(saved.large_objects), size_bytes=sum(lo.size_bytes for lo in saved.large_objects.values())
+        ),
+        globals=saved.globals.record,
+        extensions=tuple(ExtensionRecord(name=n, version=v, schema_=s) for n, v, s in saved.extensions),
+        owners=tuple(sorted({text(e.owner) for e in saved.contents.toc.entries if e.owner})),
+        attempts=saved.attempts,
+        warnings=_warnings(saved),
+        totals=Totals(
+            tables=len(saved.tables),
+            rows=sum(table.rows for table in saved.tables),
+            size_bytes=size_bytes,
+            new_blobs=stats.new_blobs,
+            new_bytes=stats.new_bytes,
+            stored_bytes=stats.stored_bytes,
+            known_bytes=stats.known_bytes,
+        ),
+        timings_s=dict(job.timings_s),
+    )
+
+
+def _warnings(saved: SavedContents) -> tuple[Warning_, ...]:
+    warnings = [Warning_(code="pg_dump", message=line) for line in saved.contents.warnings]
+    warnings += [Warning_(code="globals", message=f"not captured: {what}") for what in saved.globals.record.missing]
+    if saved.leader.lsn is None:
+        warnings.append(Warning_(code="lsn", message="this role may not see the write-ahead log position"))
+    return tuple(warnings)
+
+
+def _server(job: Capture, saved: SavedContents) -> ServerRecord:
+    facts = saved.leader.facts
+    return ServerRecord(
+        system_identifier=saved.system_identifier,
+        version_num=facts.version_num,
+        version=facts.version,
+        database=text(facts.database),
+        database_oid=facts.database_oid,
+        encoding=facts.encoding,
+        collate=text(facts.collate),
+        ctype=text(facts.ctype),
+        locale_provider=facts.locale_provider,
+        icu_locale=text(facts.icu_locale) if facts.icu_locale is not None else None,
+        timeline=facts.timeline,
+        lsn=str(saved.leader.lsn) if saved.leader.lsn is not None else None,
+        is_standby=facts.is_standby,
+        postmaster_start=facts.postmaster_start,
+        tls=facts.tls,
+        host=str(job.source),
+    )
+
+
+def _table(saved: SavedContents, table: CapturedTable) -> TableRecord:
+    task, facts = table.task, table.task.facts
+    root = facts.root if is_load_via_root(task.entry) else None
+    return TableRecord(
+        dump_id=task.entry.dump_id,
+        member=f"archive/{table.node.name}",
+        oid=facts.oid,
+        schema_=text(facts.schema),
+        name=text(facts.name),
+        rows=table.rows,
+        size_bytes=table.node.size_bytes,
+        pages=task.pages,
+        pages_per_range=task.pages_per_range if task.has_ranges else 0,
+        ranges=f"ranges/{table.ranges_node.name}" if table.ranges_node else None,
+        load_via_root=RootName(schema_=text(root[0]), name=text(root[1])) if root else None,
+        condition=text(facts.condition) if facts.condition is not None else None,
+        extension_owned=facts.extension_owned,
+        read_by=table.read_by,
+        filenode=facts.filenode,
+        shape=saved.leader.shapes.by_table.get(facts.oid),
+        seconds=round(table.seconds, 3),
+    )

@@ -1,0 +1,256 @@
+"""Reading tables: whole, or in parts that several sessions read at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg import errors as pgerrors
+
+from pgstow.capture.members import MemberWriter, save_file
+from pgstow.capture.ranges import MAX_PIECE_BYTES, TARGET_RANGE_BYTES, PageRange, encode_ranges, pages_per_range
+from pgstow.capture.rate import RateLimit
+from pgstow.core.errors import CaptureError
+from pgstow.core.progress import Progress
+from pgstow.postgres.archive import TABLE_DATA_TRAILER, TocEntry, copy_columns
+from pgstow.postgres.catalogs import TableFacts
+from pgstow.postgres.copy_out import RowStream
+from pgstow.postgres.fingerprints import Fingerprint, PageBounds, range_fingerprints
+from pgstow.postgres.session import Connection
+from pgstow.repository import BlobId, BlobKind, BlobWriter, FileNode
+
+__all__ = ["CapturedPart", "CapturedTable", "SessionReader", "TablePart", "TableTask", "assemble", "split"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableTask:
+    """One TABLE DATA entry: where the rows come from (by OID) and how the archive calls them."""
+
+    entry: TocEntry
+    facts: TableFacts
+    block_bytes: int
+
+    @property
+    def cost_bytes(self) -> int:
+        """About how much there is to read."""
+        return self.facts.heap_bytes + self.facts.toast_bytes
+
+    @property
+    def pages(self) -> int:
+        return self.facts.heap_bytes // self.block_bytes
+
+    @property
+    def pages_per_range(self) -> int:
+        return pages_per_range(
+            heap_bytes=self.facts.heap_bytes, toast_bytes=self.facts.toast_bytes, block_bytes=self.block_bytes
+        )
+
+    @property
+    def has_ranges(self) -> bool:
+        """Is the table a heap of more than one range, all of whose rows are saved?"""
+        return self.facts.is_heap and self.facts.condition is None and self.pages > self.pages_per_range
+
+    def __str__(self) -> str:
+        return self.facts.qualified.decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TablePart:
+    """What one session reads at a stretch: the whole table (no bounds), or some of its pages."""
+
+    task: TableTask
+    number: int = 0
+    bounds: PageBounds | None = None
+
+    @property
+    def cost_bytes(self) -> int:
+        if self.bounds is None:
+            return self.task.cost_bytes
+        return self.task.cost_bytes * self.bounds.pages // max(self.task.pages, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturedPart:
+    part: TablePart
+    content: list[BlobId]
+    size_bytes: int
+    rows: int
+    ranges: list[PageRange]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturedTable:
+    task: TableTask
+    node: FileNode
+    ranges_node: FileNode | None
+    rows: int
+    read_by: str
+    seconds: float
+
+
+def split(task: TableTask, parts: int) -> list[TablePart]:
+    """Return the table in at most ``parts`` parts of whole page ranges, the last one open-ended."""
+    per_part = -(-task.pages // (task.pages_per_range * parts)) * task.pages_per_range
+    starts = list(range(0, task.pages, per_part))
+    if not task.has_ranges or len(starts) < 2:  # noqa: PLR2004
+        return [TablePart(task=task)]
+    return [
+        TablePart(
+            task=task,
+            number=number,
+            bounds=PageBounds(first=first, pages=min(per_part, task.pages - first), is_last=number == len(starts) - 1),
+        )
+        for number, first in enumerate(starts)
+    ]
+
+
+def assemble(parts: Sequence[CapturedPart], writer: BlobWriter, modified: datetime) -> CapturedTable:
+    """Return the member made of all parts of one table, with its trailer and page-range index saved."""
+    parts = sorted(parts, key=lambda done: done.part.number)
+    task = parts[0].part.task
+    trailer = writer.save(BlobKind.DATA, TABLE_DATA_TRAILER)
+    index = encode_ranges(task.pages_per_range, [r for done in parts for r in done.ranges]) if task.has_ranges else None
+    read_by = "copy" if parts[0].part.bounds is None else "tid-ranges"
+    return CapturedTable(
+        task=task,
+        node=FileNode(
+            name=f"{task.entry.dump_id}.dat",
+            size_bytes=sum(done.size_bytes for done in parts) + len(TABLE_DATA_TRAILER),
+            content=(*(blob for done in parts for blob in done.content), trailer.id),
+            modified=modified,
+        ),
+        ranges_node=save_file(writer, str(task.entry.dump_id), index, modified) if index else None,
+        rows=sum(done.rows for done in parts),
+        read_by="copy-condition" if task.facts.condition is not None else read_by,
+        seconds=sum(done.seconds for done in parts),
+    )
+
+
+class SessionReader:
+    """Reads through one session that has joined the exported snapshot (or exported it)."""
+
+    def __init__(  # noqa: PLR0913  the wiring of a worker
+        self,
+        connection: Connection,
+        writer: BlobWriter,
+        pool: Executor,
+        *,
+        limit: RateLimit,
+        progress: Progress,
+        stop: threading.Event,
+        stall_timeout_s: float,
+    ) -> None:
+        self.connection = connection
+        self.writer = writer
+        self._pool = pool
+        self._limit = limit
+        self._progress = progress
+        self._stop = stop
+        self._stall_timeout_s = stall_timeout_s
+
+    def read_part(self, part: TablePart, *, lock: bool) -> CapturedPart:
+        """Save one part of a table and return its record.
+
+        With ``lock`` the session takes ACCESS SHARE first, without waiting: psycopg's LockNotAvailable says
+        that an exclusive lock is queued, and the transaction is as it was before.
+        """
+        begun = time.monotonic()
+        member = self.member()
+        if part.task.has_ranges:
+            if lock:
+                with self.connection.transaction():
+                    self.connection.execute(lock_statement(part.task.facts))
+            rows, ranges = self._read_ranges(part, member)
+        else:
+            rows, ranges = self._read_whole(part, member, lock=lock), []
+        return CapturedPart(
+            part=part,
+            content=member.complete(),
+            size_bytes=member.size_bytes,
+            rows=rows,
+            ranges=ranges,
+            seconds=time.monotonic() - begun,
+        )
+
+    def member(self) -> MemberWriter:
+        """Return a new member that is sealed by this session's pool."""
+        return MemberWriter(self.writer, self._pool)
+
+    def keep(self, member: MemberWriter, data: bytes, rows: int) -> None:
+        """Add data to a member, tell the progress, and stay below the rate limit."""
+        member.add(data)
+        self._progress.advance(rows=rows, size_bytes=len(data))
+        self._limit.spend(len(data))
+
+    def _stream(self, statement: bytes) -> RowStream:
+        return RowStream(self.connection, statement, stop=self._stop, stall_timeout_s=self._stall_timeout_s)
+
+    def _read_whole(self, part: TablePart, member: MemberWriter, *, lock: bool) -> int:
+        statement = copy_statement(part)
+        if lock:  # one message, one round trip: with thousands of small tables that is what counts
+            statement = b"; ".join(
+                (b"SAVEPOINT pgstow", lock_statement(part.task.facts), b"RELEASE SAVEPOINT pgstow", statement)
+            )
+        try:
+            stream = self._stream(statement)
+        except pgerrors.LockNotAvailable:
+            self.connection.execute("ROLLBACK TO SAVEPOINT pgstow; RELEASE SAVEPOINT pgstow")
+            raise
+        rows = 0
+        for piece in stream.pieces(None, TARGET_RANGE_BYTES):
+            self.keep(member, piece.data, piece.rows)
+            rows += piece.rows
+        return rows
+
+    def _read_ranges(self, part: TablePart, member: MemberWriter) -> tuple[int, list[PageRange]]:
+        """Read heap pages in physical order and cut the rows where the server said that page ranges end."""
+        task = part.task
+        prints = range_fingerprints(
+            self.connection, task.facts, pages=task.pages, per_range=task.pages_per_range, bounds=part.bounds
+        )
+        stream = self._stream(copy_statement(part))
+        ranges = [self._read_range(stream, wanted, member) for wanted in prints]
+        left = stream.finish()
+        rows, expected = sum(r.rows for r in ranges), sum(p.rows for p in prints)
+        if left or rows != expected:
+            raise CaptureError(
+                f"{task} gave {rows + left} rows where its pages hold {expected}",
+                hint="the server contradicts itself under one snapshot; check the table with amcheck",
+            )
+        return rows, ranges
+
+    def _read_range(self, stream: RowStream, wanted: Fingerprint, member: MemberWriter) -> PageRange:
+        blobs, size, rows = member.blobs, member.size_bytes, 0
+        for piece in stream.pieces(wanted.rows, MAX_PIECE_BYTES):
+            self.keep(member, piece.data, piece.rows)
+            rows += piece.rows
+        return PageRange(
+            rows=rows, sum=wanted.sum, xor=wanted.xor, size_bytes=member.size_bytes - size, blobs=member.blobs - blobs
+        )
+
+
+def lock_statement(facts: TableFacts) -> bytes:
+    """Return the statement that locks one table without waiting."""
+    return b"LOCK TABLE ONLY " + facts.qualified + b" IN ACCESS SHARE MODE NOWAIT"
+
+
+def copy_statement(part: TablePart) -> bytes:
+    """Return the COPY that yields exactly the rows pg_dump would, in the heap's physical order.
+
+    The source is the table itself, found by OID; the archive entry may name the partition root instead. The
+    columns are the entry's.
+    """
+    facts, columns = part.task.facts, copy_columns(part.task.entry)
+    if facts.condition is None and part.bounds is None:
+        return b"COPY " + facts.qualified + b" " + columns + b" TO STDOUT"
+    selected = columns.strip()[1:-1]
+    if part.bounds is not None:
+        source, condition = b"ONLY " + facts.qualified, b"WHERE " + part.bounds.condition()
+    else:
+        source, condition = facts.qualified, facts.condition or b""
+    return b"COPY (SELECT " + selected + b" FROM " + source + b" " + condition + b") TO STDOUT"

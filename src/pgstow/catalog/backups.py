@@ -1,0 +1,209 @@
+"""Finding backups and reading what is inside one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+
+from pgstow.catalog.manifest import Manifest, parse_manifest
+from pgstow.core.errors import BackupNotFound, RepositoryDamaged, UsageError
+from pgstow.postgres.archive import Toc, read_directory_toc
+from pgstow.repository import BlobKind, DirNode, FileNode, Repository, Snapshot
+
+__all__ = [
+    "DAILY",
+    "BackupFiles",
+    "BackupRecord",
+    "check_backup_name",
+    "list_backups",
+    "resolve",
+    "snapshot_path",
+]
+
+DAILY = "daily"  # the plain kind: its path is /NAME alone
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+_ID = re.compile(r"[0-9a-f-]{4,36}")
+
+
+def check_backup_name(name: str) -> str:
+    """Return ``name`` if it can name a backup source or kind; UsageError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a backup name",
+            hint="use letters, digits, and _ . + - (at most 100); give one with --name",
+        )
+    return name
+
+
+def snapshot_path(name: str, kind: str, *, is_partial: bool) -> str:
+    """Return the path of a backup in its snapshot, without the slash; restic's ``--path`` selects by it."""
+    marks = [kind] if kind != DAILY else []
+    if is_partial:
+        marks.append("partial")
+    return f"{name} ({', '.join(marks)})" if marks else name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupRecord:
+    """A backup as its snapshot alone describes it: nothing else of the repository was read."""
+
+    id: str
+    name: str
+    kind: str
+    label: str | None
+    is_partial: bool
+    set_id: str | None
+    system_identifier: str | None
+    time: datetime
+    size_bytes: int | None
+    stored_bytes: int | None
+    snapshot: Snapshot
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:8]
+
+    def __str__(self) -> str:
+        return f"{self.short_id} of {self.name} from {self.time:%Y-%m-%d %H:%M:%S}Z"
+
+
+def list_backups(repository: Repository) -> list[BackupRecord]:
+    """Return every backup, oldest first. Snapshots that restic made are not backups and left out.
+
+    A backup copied or rewritten by restic keeps its run; the newest snapshot of a run stands for it.
+    """
+    records: dict[str, BackupRecord] = {}
+    for snapshot in repository.snapshots():
+        record = _record(snapshot)
+        if record is not None:
+            records.setdefault(record.id, record)
+    return sorted(records.values(), key=lambda record: (record.time, record.id))
+
+
+def _record(snapshot: Snapshot) -> BackupRecord | None:
+    if "pgstow" not in snapshot.tags:
+        return None
+    tags = dict(tag.split("=", 1) for tag in snapshot.tags if "=" in tag)
+    if "run" not in tags or "db" not in tags:
+        return None
+    summary = snapshot.summary
+    return BackupRecord(
+        id=tags["run"],
+        name=tags["db"],
+        kind=tags.get("kind", DAILY),
+        label=tags.get("label"),
+        is_partial="partial" in snapshot.tags,
+        set_id=tags.get("set"),
+        system_identifier=tags.get("system"),
+        time=snapshot.time.astimezone(UTC),
+        size_bytes=summary.total_bytes_processed if summary else None,
+        stored_bytes=summary.data_added_packed if summary else None,
+        snapshot=snapshot,
+    )
+
+
+def resolve(records: Iterable[BackupRecord], text: str) -> BackupRecord:
+    """Return the one backup that ``text`` names; BackupNotFound when none or several.
+
+    ``text`` is an id or unique prefix, ``latest``, ``NAME@latest``, or ``NAME@2026-11-20T02:00`` (the newest
+    at or before that time, UTC unless it says otherwise). Partial backups answer to their id only.
+    """
+    records = sorted(records, key=lambda record: record.time)
+    whole = [record for record in records if not record.is_partial]
+    if text == "latest":
+        names = {record.name for record in whole}
+        if len(names) > 1:
+            raise BackupNotFound(
+                "latest is ambiguous: the repository holds backups of " + ", ".join(sorted(names)),
+                hint="write NAME@latest",
+            )
+        return _newest(whole, "latest")
+    if "@" in text:
+        name, _, moment = text.rpartition("@")
+        mine = [record for record in whole if record.name == name]
+        if moment != "latest":
+            limit = _parse_moment(moment)
+            mine = [record for record in mine if record.time <= limit]
+        return _newest(mine, text)
+    found = [r for r in records if _ID.fullmatch(text) and (r.id.startswith(text) or (r.snapshot.id or "").startswith(text))]
+    if len(found) > 1:
+        raise BackupNotFound(f"{text} is the beginning of {len(found)} backup ids", hint="write more of the id")
+    return _newest(found, text)
+
+
+def _newest(records: list[BackupRecord], text: str) -> BackupRecord:
+    if not records:
+        raise BackupNotFound(f"no backup matches {text}", hint="pgstow list shows what there is")
+    return records[-1]
+
+
+def _parse_moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise UsageError(f"{text!r} is not a time", hint="write it like 2026-11-20T02:00 (UTC)") from exc
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class BackupFiles:
+    """What one backup holds: the manifest, the archive's table of contents, and its members.
+
+    Member names are relative to the backup (``archive/3456.dat``). The repository's index must be loaded.
+    """
+
+    def __init__(self, repository: Repository, record: BackupRecord) -> None:
+        self.repository = repository
+        self.record = record
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return parse_manifest(self.read("manifest.json"), where=f"backup {self.record}")
+
+    @cached_property
+    def toc(self) -> Toc:
+        return read_directory_toc(self.read("archive/toc.dat"))
+
+    @cached_property
+    def _folders(self) -> dict[str, dict[str, FileNode | DirNode]]:
+        roots = [node for node in self._nodes(self.record.snapshot.tree) if isinstance(node, DirNode)]
+        if len(roots) != 1:
+            raise RepositoryDamaged(f"backup {self.record} does not hold one folder at its top but {len(roots)}")
+        folders: dict[str, dict[str, FileNode | DirNode]] = {}
+        todo = [("", roots[0].subtree)]
+        while todo:
+            path, tree = todo.pop()
+            folders[path] = {node.name: node for node in self._nodes(tree)}
+            todo += [(f"{path}{n.name}/", n.subtree) for n in folders[path].values() if isinstance(n, DirNode)]
+        return folders
+
+    def _nodes(self, tree: bytes) -> list[FileNode | DirNode]:
+        return [node for node in self.repository.read_tree(tree) if isinstance(node, (FileNode, DirNode))]
+
+    def member(self, name: str) -> FileNode | None:
+        """Return the file ``name``, or None if the backup has no such file."""
+        folder, _, leaf = name.rpartition("/")
+        node = self._folders.get(f"{folder}/" if folder else "", {}).get(leaf)
+        return node if isinstance(node, FileNode) else None
+
+    def members(self) -> Iterator[tuple[str, FileNode]]:
+        """Yield every file as (name, node), in name order."""
+        for folder, nodes in sorted(self._folders.items()):
+            yield from ((folder + name, node) for name, node in sorted(nodes.items()) if isinstance(node, FileNode))
+
+    def stream(self, name: str) -> Iterator[bytes]:
+        """Yield the bytes of a member in order, each piece checked against its SHA-256."""
+        return self.repository.stream(self._require(name).content)
+
+    def read(self, name: str) -> bytes:
+        """Return a small member whole."""
+        return b"".join(self.repository.read_blob(BlobKind.DATA, blob) for blob in self._require(name).content)
+
+    def _require(self, name: str) -> FileNode:
+        node = self.member(name)
+        if node is None:
+            raise RepositoryDamaged(f"backup {self.record} has no {name}", hint="pgstow verify tells what else is missing")
+        return node

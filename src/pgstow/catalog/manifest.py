@@ -1,0 +1,185 @@
+"""The manifest of a logical backup: ``/NAME/manifest.json``.
+
+It is a documented, versioned contract (docs/repository.md). Readers accept unknown keys of the same
+``format``: a newer minor version may add some. Times are aware and UTC, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pgstow.core.errors import RepositoryDamaged
+
+__all__ = [
+    "MANIFEST_FORMAT",
+    "ExtensionRecord",
+    "GlobalsRecord",
+    "LargeObjectsRecord",
+    "Manifest",
+    "RootName",
+    "Selection",
+    "ServerRecord",
+    "TableRecord",
+    "Totals",
+    "Warning_",
+    "parse_manifest",
+]
+
+MANIFEST_FORMAT = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Selection(_Record):
+    """What the user asked to leave in or out, in pg_dump's pattern language."""
+
+    schemas: tuple[str, ...] = ()
+    exclude_schemas: tuple[str, ...] = ()
+    exclude_tables: tuple[str, ...] = ()
+    exclude_table_data: tuple[str, ...] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        return bool(self.schemas or self.exclude_schemas or self.exclude_tables or self.exclude_table_data)
+
+
+class ServerRecord(_Record):
+    """The server and database as the backup's own session saw them."""
+
+    system_identifier: str | None  # decimal; None where the connection may not see it
+    version_num: int
+    version: str
+    database: str
+    database_oid: int
+    encoding: str
+    collate: str
+    ctype: str
+    locale_provider: str
+    icu_locale: str | None = None
+    timeline: int | None = None
+    lsn: str | None  # insert (or replay) position right after the snapshot was exported
+    is_standby: bool
+    postmaster_start: datetime | None
+    tls: str | None  # negotiated protocol version; None: not encrypted
+    host: str
+
+
+class RootName(_Record):
+    """The partitioned table that receives rows loaded via the partition root."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class TableRecord(_Record):
+    """One member with table data. Rows and bytes are counted from the stream itself."""
+
+    dump_id: int
+    member: str  # relative to the backup, e.g. archive/3456.dat
+    oid: int
+    schema_: str = Field(alias="schema")
+    name: str
+    rows: int
+    size_bytes: int  # of the member, trailer included
+    pages: int = 0
+    pages_per_range: int = 0
+    ranges: str | None = None  # member with the page-range index, e.g. ranges/3456
+    load_via_root: RootName | None = None
+    condition: str | None = None  # extension configuration table: only rows matching it were saved
+    extension_owned: bool = False
+    read_by: str  # copy | copy-condition | tid-ranges
+    filenode: int | None = None
+    shape: str | None = None  # SHA-256 of columns and types, all the way down
+    seconds: float
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class LargeObjectsRecord(_Record):
+    count: int = 0
+    size_bytes: int = 0
+
+
+class GlobalsRecord(_Record):
+    """Roles, memberships, settings and tablespaces in globals.sql."""
+
+    is_captured: bool
+    has_passwords: bool = False
+    roles: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # what could not be captured, and why
+
+
+class ExtensionRecord(_Record):
+    name: str
+    version: str
+    schema_: str = Field(alias="schema")
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Warning_(_Record):  # noqa: N801  Warning is a builtin
+    code: str
+    message: str
+
+
+class Totals(_Record):
+    tables: int
+    rows: int
+    size_bytes: int  # bytes of all members
+    new_blobs: int
+    new_bytes: int  # plain bytes that the repository did not have
+    stored_bytes: int  # what those took, compressed and encrypted
+    known_bytes: int  # plain bytes that were already there
+
+
+class Manifest(_Record):
+    format: int = MANIFEST_FORMAT
+    backup_id: str  # UUID, equal to the run= tag
+    set_id: str | None = None  # shared by the backups of one --all-databases run
+    name: str
+    kind: str
+    label: str | None = None
+    is_partial: bool
+    selection: Selection = Selection()
+    started: datetime
+    snapshot_taken: datetime
+    finished: datetime
+    server: ServerRecord
+    tools: dict[str, str]
+    settings: dict[str, str]
+    tables: tuple[TableRecord, ...]
+    large_objects: LargeObjectsRecord = LargeObjectsRecord()
+    globals: GlobalsRecord
+    extensions: tuple[ExtensionRecord, ...] = ()
+    owners: tuple[str, ...] = ()
+    shape: str | None = None
+    attempts: int = 1
+    warnings: tuple[Warning_, ...] = ()
+    totals: Totals
+    timings_s: dict[str, float] = {}
+
+    def to_json(self) -> bytes:
+        """Return the bytes of manifest.json."""
+        return self.model_dump_json(by_alias=True, indent=1, exclude_none=True).encode() + b"\n"
+
+
+def parse_manifest(data: bytes, *, where: str) -> Manifest:
+    """Return the manifest in ``data``; RepositoryDamaged, naming ``where``, if it is none of ours."""
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        at = ".".join(str(part) for part in first["loc"])
+        raise RepositoryDamaged(f"manifest of {where} is not valid: {at}: {first['msg']}") from exc
+    if manifest.format > MANIFEST_FORMAT:
+        raise RepositoryDamaged(
+            f"manifest of {where} has format {manifest.format}, newer than this program understands",
+            hint="upgrade pgstow; the archive itself restores with restic and pg_restore",
+        )
+    return manifest

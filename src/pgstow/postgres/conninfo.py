@@ -1,0 +1,104 @@
+"""Where a database is and how to reach it, without letting the password out."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgstow.core.errors import UsageError
+from pgstow.core.secrets import Secret
+
+__all__ = ["ConnInfo"]
+
+_SECRETS = ("password", "sslpassword")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnInfo:
+    """libpq connection parameters. Its repr, str and errors never show a password.
+
+    What is not given is filled in by libpq itself: service files, pgpass, PG* variables, defaults.
+    """
+
+    params: Mapping[str, str]
+    secrets: Mapping[str, Secret] = field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def parse(cls, text: str) -> ConnInfo:
+        """Return the parameters in a libpq URL or ``key=value`` string (``service=NAME`` included).
+
+        A bare word is a database name, as for psql. Raises UsageError; its text does not repeat the input.
+        """
+        if text and "=" not in text and "://" not in text:
+            text = make_conninfo(dbname=text)
+        try:
+            given = {key: str(value) for key, value in conninfo_to_dict(text).items() if value is not None}
+        except psycopg.ProgrammingError as exc:
+            raise UsageError(
+                "the connection string cannot be parsed",
+                hint="write postgresql://USER@HOST:PORT/DATABASE, key=value pairs, or service=NAME",
+            ) from exc
+        return cls(
+            params=MappingProxyType({k: v for k, v in given.items() if k not in _SECRETS}),
+            secrets=MappingProxyType({k: Secret(given[k]) for k in _SECRETS if given.get(k)}),
+        )
+
+    @property
+    def dbname(self) -> str | None:
+        """The database named in the connection string; None when libpq will fill it in."""
+        return self.params.get("dbname")
+
+    def with_database(self, name: str) -> ConnInfo:
+        """Return the same server and role, another database."""
+        return ConnInfo(params=MappingProxyType({**self.params, "dbname": name}), secrets=self.secrets)
+
+    def with_defaults(self, **params: str) -> ConnInfo:
+        """Return the same place; ``params`` apply where the user said nothing."""
+        return ConnInfo(params=MappingProxyType({**params, **self.params}), secrets=self.secrets)
+
+    def connect_string(self) -> str:
+        """Return the conninfo string with its secrets: for libpq's ears only."""
+        return make_conninfo("", **self.params, **{key: secret.reveal() for key, secret in self.secrets.items()})
+
+    def __str__(self) -> str:
+        host = self.params.get("host") or self.params.get("hostaddr") or "local socket"
+        port = f":{self.params['port']}" if "port" in self.params else ""
+        service = f"service {self.params['service']}, " if "service" in self.params else ""
+        return f"{service}database {self.dbname or '(default)'} at {host}{port}"
+
+    @contextlib.contextmanager
+    def tool_env(self, **extra: str) -> Iterator[dict[str, str]]:
+        """Yield the environment that makes a libpq program connect here; nothing goes on its command line.
+
+        Parameters travel as PG* variables; the few that have none go through a private service file that
+        lives as long as the block. ``extra`` (for instance ``PGTZ="UTC"``) is added.
+        """
+        variables = {
+            option.keyword.decode(): option.envvar.decode()
+            for option in pq.Conninfo.get_defaults()
+            if option.envvar
+        }
+        values = {**self.params, **{key: secret.reveal() for key, secret in self.secrets.items()}}
+        env = {variables[key]: value for key, value in values.items() if key in variables}
+        rest = {key: value for key, value in values.items() if key not in variables}
+        env.update(extra)
+        if not rest:
+            yield env
+            return
+        if "service" in self.params:
+            raise UsageError(
+                f"{', '.join(sorted(rest))} cannot be combined with service={self.params['service']}",
+                hint="move the parameter into the service file",
+            )
+        with tempfile.TemporaryDirectory(prefix="pgstow-") as folder:  # mode 0700
+            path = Path(folder) / "service.conf"
+            path.write_text("[pgstow]\n" + "".join(f"{key}={value}\n" for key, value in rest.items()))
+            yield {**env, "PGSERVICEFILE": str(path), "PGSERVICE": "pgstow"}

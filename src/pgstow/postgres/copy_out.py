@@ -1,0 +1,169 @@
+"""Reading ``COPY ... TO STDOUT`` as fast as libpq hands out rows.
+
+The server sends one CopyData message per row, so rows can be counted and cut exactly without looking
+into them. libpq's calls never block here: they are made when the socket is readable, which leaves room
+for cancelling and for noticing a peer that has gone silent.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import repeat
+
+import psycopg
+from psycopg import pq
+from psycopg.pq.abc import PGconn
+
+from pgstow.core.errors import ConnectionFailed, Interrupted
+from pgstow.postgres.session import Connection
+
+__all__ = ["Piece", "RowStream"]
+
+_POLL_MS = 500
+_BATCH_ROWS = 64  # between two looks at the size
+_LARGE_ROW_BYTES = 1 << 16  # a row that long is looked at right away
+_COPYING = pq.ExecStatus.COPY_OUT
+_FINE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Whole rows in COPY text format."""
+
+    data: bytes
+    rows: int
+
+
+class RowStream:
+    """The rows of one COPY statement, in the order the server sends them.
+
+    ``statement`` may be several SQL statements of which the last is the COPY; they are sent as one
+    message, so a table costs one round trip. The connection is idle again after ``finish()``.
+
+    Raises psycopg.Error for what the server says, ConnectionFailed when no byte arrives for
+    ``stall_timeout_s``, Interrupted once ``stop`` is set.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        statement: bytes,
+        *,
+        stop: threading.Event,
+        stall_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pgconn: PGconn = connection.pgconn
+        self._stop = stop
+        self._stall_timeout_s = stall_timeout_s
+        self._clock = clock
+        self._poll = select.poll()
+        self._poll.register(self._pgconn.socket, select.POLLIN)
+        self._ended = False
+        self._pgconn.send_query(statement)
+        self._flush()
+        self._skip_to_copy()
+
+    def _flush(self) -> None:
+        while self._pgconn.flush() == 1:
+            select.select([], [self._pgconn.socket], [], _POLL_MS / 1000)
+
+    def _skip_to_copy(self) -> None:
+        while True:
+            result = self._next_result()
+            if result is None:
+                raise psycopg.ProgrammingError("the statement is not a COPY TO STDOUT")
+            if result.status == _COPYING:
+                return
+
+    def _next_result(self) -> pq.abc.PGresult | None:
+        while self._pgconn.is_busy():
+            self._receive()
+        result = self._pgconn.get_result()
+        if result is not None and result.status not in (*_FINE, _COPYING):
+            self._drain()
+            raise psycopg.errors.error_from_result(result)
+        return result
+
+    def _drain(self) -> None:
+        while True:
+            while self._pgconn.is_busy():
+                self._receive()
+            if self._pgconn.get_result() is None:
+                self._ended = True
+                return
+
+    def _receive(self) -> None:
+        if not self._poll.poll(_POLL_MS):
+            self._wait_for_bytes()
+        self._pgconn.consume_input()
+
+    def _wait_for_bytes(self) -> None:
+        deadline = self._clock() + self._stall_timeout_s
+        while not self._poll.poll(_POLL_MS):
+            if self._stop.is_set():
+                raise Interrupted("reading was cancelled")
+            if self._clock() > deadline:
+                raise ConnectionFailed(
+                    f"the server sent nothing for {self._stall_timeout_s:.0f} s in the middle of a table",
+                    hint="look at the network between here and the server, and at what the session waits for",
+                )
+
+    def pieces(self, rows: int | None, piece_bytes: int) -> Iterator[Piece]:
+        """Yield the next ``rows`` rows (None: all that come), in pieces of about ``piece_bytes``.
+
+        Where a piece ends depends on the rows alone, never on timing, so equal rows give equal pieces. Fewer
+        rows than asked for means that the statement ended.
+        """
+        left = sys.maxsize if rows is None else rows
+        while left and not self._ended:
+            batches: list[bytes] = []
+            size = count = 0
+            while size < piece_bytes and left and not self._ended:
+                taken = self._take(min(_BATCH_ROWS, left))
+                batches.append(b"".join(taken))
+                size += len(batches[-1])
+                count += len(taken)
+                left -= len(taken)
+            if self._stop.is_set():
+                raise Interrupted("reading was cancelled")
+            if count:
+                yield Piece(b"".join(batches), count)
+
+    def _take(self, count: int) -> list[memoryview]:
+        """Return ``count`` rows, fewer after a large one or at the end.
+
+        This loop runs once per row of the database: it holds no more than it must.
+        """
+        taken: list[memoryview] = []
+        get, append = self._pgconn.get_copy_data, taken.append
+        while True:
+            for _ in repeat(None, count - len(taken)):
+                length, row = get(1)
+                if not 0 < length < _LARGE_ROW_BYTES:
+                    break
+                append(row)
+            else:
+                return taken
+            if length == 0:  # nothing more has arrived
+                self._receive()
+            elif length > 0:
+                append(row)
+                return taken
+            else:
+                self._finish_copy()
+                return taken
+
+    def _finish_copy(self) -> None:
+        while self._next_result() is not None:
+            pass
+        self._ended = True
+
+    def finish(self) -> int:
+        """Read to the end of the statement; return how many rows were left unread."""
+        return sum(piece.rows for piece in self.pieces(None, 1 << 20))

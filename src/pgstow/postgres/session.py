@@ -1,0 +1,118 @@
+"""Opening connections with settings of our own, and turning driver errors into ours, once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import errors as pgerrors
+
+from pgstow.core.errors import ConnectionFailed, PostgresError
+from pgstow.postgres.conninfo import ConnInfo
+
+__all__ = ["APPLICATION_NAME", "CAPTURE_SETTINGS", "Connection", "connect", "translated"]
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+APPLICATION_NAME = "pgstow"
+
+# What a session that reads data runs with. A default of the role or database must not change a byte of
+# the backup, and no timeout of theirs may cut it short.
+CAPTURE_SETTINGS: Mapping[str, str] = {
+    "client_encoding": "SQL_ASCII",  # no conversion: the bytes are the database's own encoding
+    "search_path": "",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "3",
+    "xmlbinary": "base64",
+    "lc_monetary": "C",
+    "row_security": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "synchronize_seqscans": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "default_transaction_isolation": "read committed",
+    "quote_all_identifiers": "off",
+}
+
+_CONNECTION_DEFAULTS = {
+    "connect_timeout": "20",
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "application_name": APPLICATION_NAME,
+}
+
+
+def connect(conninfo: ConnInfo, *, settings: Mapping[str, str] | None = None, autocommit: bool = True) -> Connection:
+    """Return a connection with ``settings`` in force (those this server knows).
+
+    Raises ConnectionFailed. The caller closes it.
+    """
+    try:
+        connection: Connection = psycopg.connect(
+            conninfo.with_defaults(**_CONNECTION_DEFAULTS).connect_string(), autocommit=autocommit, prepare_threshold=None
+        )
+    except psycopg.Error as exc:
+        raise _connection_failed(conninfo, exc) from exc
+    try:
+        if settings:
+            _apply(connection, settings)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _apply(connection: Connection, settings: Mapping[str, str]) -> None:
+    names, values = list(settings), list(settings.values())
+    with translated("applying session settings"):
+        if "statement_timeout" in settings:  # a role's default must not end the statement that replaces it
+            connection.execute("SET statement_timeout = 0")
+        connection.execute(
+            "SELECT set_config(s.name, given.value, false) FROM unnest(%s::text[], %s::text[]) AS given(name, value)"
+            " JOIN pg_catalog.pg_settings s ON lower(s.name) = given.name",
+            (names, values),
+        )
+
+
+def _connection_failed(conninfo: ConnInfo, exc: psycopg.Error) -> ConnectionFailed:
+    text = " ".join(str(exc).split())
+    for secret in conninfo.secrets.values():
+        text = text.replace(secret.reveal(), "***")
+    hint = "check host, port, database, user and that the server accepts connections from here"
+    if "password" in text:
+        hint = "give the password by pgpass, PGPASSWORD or a service file"
+    elif "certificate" in text or "SSL" in text:
+        hint = "check sslmode, sslrootcert and the client certificate"
+    elif "does not exist" in text:
+        hint = "check the database and role names"
+    return ConnectionFailed(f"cannot connect to {conninfo}: {text}", hint=hint)
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn driver errors inside the block into PostgresError, with SQLSTATE and the server's own hint."""
+    try:
+        yield
+    except psycopg.Error as exc:
+        raise postgres_error(doing, exc) from exc
+
+
+def postgres_error(doing: str, exc: psycopg.Error) -> PostgresError:
+    """Return our error for ``exc``, which happened while ``doing``."""
+    primary = exc.diag.message_primary or " ".join(str(exc).split()) or type(exc).__name__
+    detail = f" ({exc.diag.message_detail})" if exc.diag.message_detail else ""
+    kind = PostgresError
+    if isinstance(exc, (pgerrors.AdminShutdown, pgerrors.CrashShutdown)) or exc.sqlstate is None:
+        kind = ConnectionFailed
+    return kind(f"{doing}: {primary}{detail}", hint=exc.diag.message_hint, sqlstate=exc.sqlstate)
