@@ -1,0 +1,56 @@
+"""The restic repository, format 2: deduplicated, compressed, encrypted.
+
+A *blob* is a piece of data or a tree, named by the SHA-256 of its plaintext (its *id*) and stored once.
+A *pack* is a file of many blobs. An *index file* says which blob lies in which pack. A *tree* is a folder:
+nodes that name blobs and further trees. A *snapshot* names one tree, with time, host, paths and tags. A *key
+file* wraps the master key with a password. A *lock* is a file that tells others who is at work.
+"""
+
+from pgstow.repository.files import pack_name
+from pgstow.repository.ids import BlobId, BlobIds, BlobKind
+from pgstow.repository.index import PackContents
+from pgstow.repository.lock import LockTimes, RepositoryLock
+from pgstow.repository.pack_check import PackCheck
+from pgstow.repository.packs import PackEntry, pack_size
+from pgstow.repository.reader import ahead
+from pgstow.repository.repository import Repository
+from pgstow.repository.snapshot import Snapshot, SnapshotSummary
+from pgstow.repository.tree import (
+    DirNode,
+    FileNode,
+    Node,
+    OtherNode,
+    TreeError,
+    decode_tree,
+    encode_tree,
+    is_canonical,
+)
+from pgstow.repository.writer import BlobWriter, SavedBlob, WriterStats
+
+__all__ = [
+    "BlobId",
+    "BlobIds",
+    "BlobKind",
+    "BlobWriter",
+    "DirNode",
+    "FileNode",
+    "LockTimes",
+    "Node",
+    "OtherNode",
+    "PackCheck",
+    "PackContents",
+    "PackEntry",
+    "Repository",
+    "RepositoryLock",
+    "SavedBlob",
+    "Snapshot",
+    "SnapshotSummary",
+    "TreeError",
+    "WriterStats",
+    "ahead",
+    "decode_tree",
+    "encode_tree",
+    "is_canonical",
+    "pack_name",
+    "pack_size",
+]

@@ -1,0 +1,248 @@
+"""Locks: files that tell restic and other pgstow processes who is using the repository.
+
+Any number of shared locks, or one exclusive lock. A lock is written, then after a short wait all are listed:
+whoever sees a conflict removes its own. Locks are refreshed every five minutes (a new file, then the old one
+goes) and restic takes one that is half an hour old for dead.
+Source: restic doc/design.rst, "Locks"; restic internal/repository/lock.go, lock_file.go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from pgstow.core.errors import ObjectNotFound, RepositoryDamaged, RepositoryLocked, StoreError
+from pgstow.repository import gojson
+from pgstow.repository.files import FileKind, SealedFiles, list_ids
+from pgstow.repository.holder import Holder
+from pgstow.store.api import ObjectInfo
+
+__all__ = ["LockTimes", "RepositoryLock"]
+
+_STALE = timedelta(minutes=30)
+
+
+def _clock_s() -> float:
+    """Return seconds on a clock that goes on while the machine sleeps, unlike the monotonic one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockTimes:
+    """The intervals of the locking protocol and the clock that measures them."""
+
+    settle_s: float = 0.2
+    refresh_s: float = 300.0
+    retry_s: float = 30.0  # after a refresh that failed
+    expiry_s: float = 1350.0  # stop a quarter of the way before others may take the lock for dead
+    unreadable_tries: int = 3
+    clock_s: Callable[[], float] = _clock_s
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """A lock file in the repository. ``holder`` is None if pgstow did not write it."""
+
+    id: str
+    info: ObjectInfo
+    is_exclusive: bool
+    who: str
+    holder: Holder | None
+
+
+class RepositoryLock:
+    """A held lock; leaving the block releases it. Made by ``Repository.lock()``."""
+
+    def __init__(self, files: SealedFiles, *, is_exclusive: bool, holder: Holder, times: LockTimes) -> None:
+        self._files = files
+        self._is_exclusive = is_exclusive
+        self._holder = holder
+        self._times = times
+        self._id = ""
+        self._refreshed_s = 0.0
+        self._lost: str | None = None
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._refresh_loop, name="lock-refresh", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._refuse_conflicts(self._others())
+        self._write()
+        try:
+            self._times.sleep(self._times.settle_s)
+            self._refuse_conflicts(self._remove_dead(self._others()))
+        except BaseException:
+            self._files.remove(FileKind.LOCK, self._id)
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._released.set()
+        self._thread.join()
+        with contextlib.suppress(StoreError):  # the next run takes a lock that nobody refreshes for dead
+            self._files.remove(FileKind.LOCK, self._id)
+
+    @property
+    def id(self) -> str:
+        """The name of the lock's present file; each refresh gives it another."""
+        return self._id
+
+    def check(self) -> None:
+        """Raise RepositoryLocked unless the lock is still ours to rely on. Asks no store."""
+        if self._lost is not None:
+            raise RepositoryLocked(self._lost, hint="run the backup again")
+        idle_s = self._times.clock_s() - self._refreshed_s
+        if idle_s > self._times.expiry_s:
+            self._lost = f"the repository lock could not be refreshed for {idle_s / 60:.0f} minutes"
+            raise RepositoryLocked(self._lost, hint="run the backup again; was the machine asleep?")
+
+    def confirm(self) -> None:
+        """Raise RepositoryLocked unless the lock's file is still in the repository."""
+        self.check()
+        if not self._is_present():
+            self._lost = "the repository lock was removed by someone else"
+            self.check()
+
+    def _is_present(self) -> bool:
+        for _ in range(2):  # a refresh may replace the file between the two lines below
+            name = FileKind.LOCK.name_of(self._id)
+            try:
+                self._files.store.stat(name)
+            except ObjectNotFound:
+                if name != FileKind.LOCK.name_of(self._id):
+                    continue
+                return False
+            return True
+        return True
+
+    def _write(self) -> None:
+        before_s = self._times.clock_s()
+        self._id = self._files.save(FileKind.LOCK, _encode(self._holder, is_exclusive=self._is_exclusive))
+        self._refreshed_s = before_s
+
+    def _refresh_loop(self) -> None:
+        delay_s = self._times.refresh_s
+        while not self._released.wait(delay_s):
+            try:
+                self.confirm()
+                old_id = self._id
+                self._write()
+                self._files.remove(FileKind.LOCK, old_id)
+                delay_s = self._times.refresh_s
+            except RepositoryLocked:
+                return  # check() tells the threads that do the work
+            except StoreError:
+                delay_s = self._times.retry_s  # check() ends the work if this goes on for too long
+
+    def _others(self) -> list[_Found]:
+        """Return all other locks. RepositoryLocked if one stays unreadable: it may be an exclusive one."""
+        for tries_left in reversed(range(self._times.unreadable_tries)):
+            try:
+                return list(self._list_others())
+            except (RepositoryDamaged, ValueError) as exc:
+                if not tries_left:
+                    raise RepositoryLocked(
+                        f"a lock file cannot be read: {exc}",
+                        hint="when nothing else uses the repository, remove it: restic unlock --remove-all",
+                    ) from exc
+            self._times.sleep(self._times.settle_s * 5)
+        return []
+
+    def _list_others(self) -> Iterator[_Found]:
+        for lock_id, info in list_ids(self._files.store, FileKind.LOCK):
+            if (
+                lock_id == self._id or info.size_bytes == 0
+            ):  # empty: a put that was cut off, as restic sees it
+                continue
+            content = self._files.load_present(FileKind.LOCK, lock_id)
+            if content is not None:
+                yield _decode(lock_id, info, content)
+
+    def _refuse_conflicts(self, others: list[_Found]) -> None:
+        for other in others:
+            if not (self._is_exclusive or other.is_exclusive) or self._is_dead(other):
+                continue
+            age_s = max(0.0, (datetime.now(UTC) - other.info.modified).total_seconds())
+            how = "exclusively " if other.is_exclusive else ""
+            raise RepositoryLocked(
+                f"repository is locked {how}by {other.who}, lock refreshed {_minutes(age_s)} ago",
+                hint="wait until it has finished; if that process is dead for certain: restic unlock",
+                lock=other.id,
+            )
+
+    def _is_dead(self, other: _Found) -> bool:
+        """Whether a lock of pgstow's is left over. Before our own is written the store's time is unknown to us."""
+        if other.holder is None:
+            return False
+        if other.holder.is_gone(self._holder):
+            return True
+        now = (
+            datetime.now(UTC)
+            if not self._id
+            else self._files.store.stat(FileKind.LOCK.name_of(self._id)).modified
+        )
+        return now - other.info.modified > _STALE
+
+    def _remove_dead(self, others: list[_Found]) -> list[_Found]:
+        dead = [other for other in others if self._is_dead(other)]
+        for other in dead:
+            self._files.remove(FileKind.LOCK, other.id)
+        return [other for other in others if other not in dead]
+
+
+def _minutes(age_s: float) -> str:
+    return f"{age_s:.0f} s" if age_s < 120 else f"{age_s / 60:.0f} min"
+
+
+def _encode(holder: Holder, *, is_exclusive: bool) -> bytes:
+    fields: dict[str, Any] = {
+        "time": gojson.format_time(datetime.now(UTC)),
+        "exclusive": is_exclusive,
+        "hostname": holder.lock_hostname,
+        "username": holder.username,
+        "pid": holder.pid,
+    }
+    fields |= {name: value for name, value in (("uid", holder.uid), ("gid", holder.gid)) if value}
+    # restic ignores fields it does not know
+    fields["pgstow"] = {
+        "boot_id": holder.boot_id,
+        "pid_namespace": holder.pid_namespace,
+        "process_start": holder.process_start,
+    }
+    return gojson.dumps(fields)
+
+
+def _decode(lock_id: str, info: ObjectInfo, content: bytes) -> _Found:
+    """Return the lock in ``content``; ValueError if it is none."""
+    try:
+        fields = json.loads(content)
+        pid, hostname, username = int(fields["pid"]), str(fields["hostname"]), str(fields["username"])
+        ours = fields.get("pgstow")
+        holder = None
+        if ours is not None:
+            holder = replace(
+                Holder.nobody(),
+                pid=pid,
+                hostname=hostname,
+                username=username,
+                **{name: ours.get(name) for name in ("boot_id", "pid_namespace", "process_start")},
+            )
+        return _Found(
+            id=lock_id,
+            info=info,
+            is_exclusive=bool(fields["exclusive"]),
+            who=f"PID {pid} on {hostname} by {username}",
+            holder=holder,
+        )
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"lock {lock_id} is malformed") from exc

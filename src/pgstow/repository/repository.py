@@ -1,0 +1,284 @@
+"""The repository: everything above it talks to this class only."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pgstow.core.errors import (
+    NoRepository,
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryDamaged,
+    RepositoryExists,
+    WrongPassword,
+)
+from pgstow.core.secrets import Secret
+from pgstow.repository.config import RepositoryConfig
+from pgstow.repository.crypto import MasterKey
+from pgstow.repository.files import CONFIG, FileKind, SealedFiles, list_ids
+from pgstow.repository.holder import Holder
+from pgstow.repository.ids import BlobId, BlobKind
+from pgstow.repository.index import BlobIndex, PackContents, parse_index
+from pgstow.repository.keys import search_keys, wrap_key
+from pgstow.repository.lock import LockTimes, RepositoryLock
+from pgstow.repository.pack_check import PackCheck, check_pack
+from pgstow.repository.reader import BlobReader, ahead
+from pgstow.repository.snapshot import Snapshot, decode_snapshot, encode_snapshot
+from pgstow.repository.tree import Node, TreeError, decode_tree
+from pgstow.repository.writer import BlobWriter
+from pgstow.store.api import Store
+from pgstow.store.probing import probe_conditional_put
+
+__all__ = ["Repository"]
+
+_THREADS = 8
+_SETTLE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Identity:
+    config: RepositoryConfig
+    key: MasterKey
+    key_id: str
+
+
+class Repository:
+    """A restic repository of format 2 in a store. Safe to use from several threads.
+
+    The index is read on demand: ``load_index()`` before anything that looks up or saves blobs.
+    """
+
+    def __init__(self, store: Store, identity: _Identity) -> None:
+        self.store = store
+        self.key_id = identity.key_id
+        self._config = identity.config
+        self._key = identity.key
+        self._files = SealedFiles(store, identity.key)
+        self._index = BlobIndex()
+        self._index_files: set[str] = set()
+        self._index_lock = threading.Lock()
+        self._locks: list[RepositoryLock] = []
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="repository")
+        self._reader = BlobReader(store, self._key, self._index, self._threads)
+
+    @classmethod
+    def init(
+        cls,
+        store: Store,
+        password: Secret,
+        *,
+        hostname: str,
+        username: str,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Repository:
+        """Make an empty repository; RepositoryExists if one is there or another init was faster.
+
+        Where the store cannot create conditionally the configuration is read again after a while: of two that
+        were written at once the last stands, and the other init gives way.
+        """
+        if _read_config(store) is not None:
+            raise RepositoryExists(f"there is a repository at {store.location} already")
+        if any(True for _ in list_ids(store, FileKind.KEY)):
+            raise RepositoryExists(
+                f"{store.location} holds key files but no config",
+                hint="another init is at work, or one was interrupted: then remove the folder keys and try again",
+            )
+        is_conditional = probe_conditional_put(store)
+        master, config = MasterKey.generate(), RepositoryConfig.generate()
+        sealed = master.seal(config.encode())
+        key_file = wrap_key(master, password, hostname=hostname, username=username)
+        key_name = FileKind.KEY.name_of(key_file.id)
+        store.put(key_name, key_file.data)  # before the config: what has a config can be opened
+        try:
+            store.put(CONFIG, sealed, if_absent=is_conditional)
+            if not is_conditional:
+                sleep(_SETTLE_S)
+            if store.get(CONFIG) != sealed:
+                raise ObjectExists(f"{CONFIG} was written by another init")
+        except ObjectExists as exc:
+            store.delete(key_name)
+            raise RepositoryExists(f"another init made the repository at {store.location} first") from exc
+        return cls(store, _Identity(config=config, key=master, key_id=key_file.id))
+
+    @classmethod
+    def open(cls, store: Store, password: Secret) -> Repository:
+        """Return the repository in ``store``. Raises NoRepository, WrongPassword, RepositoryDamaged."""
+        sealed = _read_config(store)
+        if sealed is None:
+            raise NoRepository(f"there is no repository at {store.location}", hint="pgstow init makes one")
+        search = search_keys(store, password)
+        for key_id, key in search.opened:
+            plain = key.open(sealed)
+            if plain is not None:  # else: the key file of an init that lost its race
+                return cls(store, _Identity(config=RepositoryConfig.decode(plain), key=key, key_id=key_id))
+        if search.opened:
+            raise RepositoryDamaged("config is damaged: no key opens it", file=CONFIG)
+        if search.refused:
+            also = f"; {len(search.damaged)} key files are damaged" if search.damaged else ""
+            raise WrongPassword(
+                f"the password opens none of {search.refused} key files at {store.location}{also}"
+            )
+        if search.damaged:
+            raise RepositoryDamaged("no key file can be read: " + "; ".join(search.damaged))
+        raise NoRepository(f"{store.location} has a config but no key file", hint="restore the folder keys")
+
+    @property
+    def id(self) -> str:
+        return self._config.id
+
+    def snapshots(self, *, damaged: list[RepositoryDamaged] | None = None) -> list[Snapshot]:
+        """Return every snapshot, oldest first, whoever made it; needs no index.
+
+        The first unreadable one raises, unless the caller gives a list to collect them in.
+        """
+        ids = sorted(snapshot_id for snapshot_id, _ in list_ids(self.store, FileKind.SNAPSHOT))
+        found: list[Snapshot] = []
+        for result in ahead(self._threads, self._read_snapshot, ids, _THREADS * 2):
+            if isinstance(result, Snapshot):
+                found.append(result)
+            elif result is not None:
+                if damaged is None:
+                    raise result
+                damaged.append(result)
+        return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.id))
+
+    def _read_snapshot(self, snapshot_id: str) -> Snapshot | RepositoryDamaged | None:
+        name = FileKind.SNAPSHOT.name_of(snapshot_id)
+        try:
+            content = self._files.load_present(FileKind.SNAPSHOT, snapshot_id)
+            return None if content is None else decode_snapshot(content, snapshot_id)
+        except ValueError as exc:
+            return RepositoryDamaged(f"{name} is not a snapshot: {exc}", file=name)
+        except RepositoryDamaged as exc:
+            return exc
+
+    def save_snapshot(self, snapshot: Snapshot) -> str:
+        """Store a snapshot and return its id; durable on return.
+
+        Everything it refers to must be durable before: call the writer's ``flush()``.
+        """
+        self.check_locks()
+        return self._files.save(FileKind.SNAPSHOT, encode_snapshot(snapshot))
+
+    def load_index(self, *, damaged: list[RepositoryDamaged] | None = None) -> None:
+        """Bring the index in memory up to date with the index files in the store.
+
+        The first unreadable one raises, unless the caller gives a list to collect them in.
+        """
+        with self._index_lock:
+            present = {index_id for index_id, _ in list_ids(self.store, FileKind.INDEX)}
+            is_addition = self._index_files <= present
+            index = self._index if is_addition else BlobIndex()
+            missing = sorted(present - self._index_files if is_addition else present)
+            for pack in self._read_packs(missing, damaged):
+                index.add_pack(*pack)
+            if not is_addition:  # restic pruned: what it dropped must be unknown from now on
+                self._index.replace_with(index)
+            self._index_files = present
+
+    def indexed_packs(self) -> Iterator[PackContents]:
+        """Yield what the index files say about every pack; unreadable files are left out.
+
+        A pack that stands in several index files comes several times.
+        """
+        return self._read_packs(sorted(index_id for index_id, _ in list_ids(self.store, FileKind.INDEX)), [])
+
+    def _read_packs(
+        self, index_ids: Iterable[str], damaged: list[RepositoryDamaged] | None
+    ) -> Iterator[PackContents]:
+        for index_id, content in ahead(self._threads, self._read_index, index_ids, 4):
+            try:
+                if isinstance(content, RepositoryDamaged):
+                    raise content
+                yield from parse_index(content, name=FileKind.INDEX.name_of(index_id))
+            except RepositoryDamaged as exc:
+                if damaged is None:
+                    raise
+                damaged.append(exc)
+
+    def _read_index(self, index_id: str) -> tuple[str, bytes | RepositoryDamaged]:
+        try:
+            content = self._files.load_present(FileKind.INDEX, index_id)
+        except RepositoryDamaged as exc:
+            return index_id, exc
+        if content is None:  # a prune replaced it since the listing; what it listed is in a newer file
+            return index_id, RepositoryDamaged(
+                f"index/{index_id} vanished while the index was read", hint="a prune was running: try again"
+            )
+        return index_id, content
+
+    def pack_sizes(self) -> dict[bytes, int]:
+        """Return the packs that are in the store and their sizes."""
+        return {
+            bytes.fromhex(pack_id): info.size_bytes for pack_id, info in list_ids(self.store, FileKind.PACK)
+        }
+
+    def check_pack(self, contents: PackContents) -> PackCheck:
+        """Read a whole pack and check its name, its header and every blob that the index places in it."""
+        return check_pack(self.store, self._key, contents)
+
+    def pack_of(self, kind: BlobKind, blob_id: BlobId) -> bytes | None:
+        """Return the id of the pack that holds a blob, or None if it is in no index file."""
+        place = self._index.find(kind, blob_id)
+        return None if place is None else place.pack_id
+
+    def blob_size(self, kind: BlobKind, blob_id: BlobId) -> int | None:
+        """Return the plaintext length of a blob, or None if it is in no index file."""
+        place = self._index.find(kind, blob_id)
+        return None if place is None else place.size_bytes
+
+    def read_blob(self, kind: BlobKind, blob_id: BlobId) -> bytes:
+        """Return the plaintext of a blob, checked; RepositoryDamaged if no copy is intact."""
+        return self._reader.read(kind, blob_id)
+
+    def stream(self, ids: Iterable[BlobId], *, read_ahead: int = 4) -> Generator[bytes, None, None]:
+        """Yield the plaintext of data blobs in order, each checked.
+
+        ``read_ahead`` spans of about 4 MiB are fetched and decoded in threads; closing the generator stops them.
+        """
+        return self._reader.stream(ids, read_ahead)
+
+    def read_tree(self, tree_id: BlobId) -> list[Node]:
+        """Return the nodes of a folder in the order of their names."""
+        try:
+            return decode_tree(self.read_blob(BlobKind.TREE, tree_id))
+        except TreeError as exc:
+            raise RepositoryDamaged(
+                f"tree {tree_id.hex()} is not readable: {exc}", blob=tree_id.hex()
+            ) from exc
+
+    def writer(self) -> BlobWriter:
+        """Return a writer, to be used in a with block. It stops when a lock taken by ``lock()`` is lost."""
+        return BlobWriter(
+            self._files, self._key, self._index, guard=self.check_locks, indexed=self._index_files.add
+        )
+
+    @contextmanager
+    def lock(self, *, exclusive: bool = False, times: LockTimes | None = None) -> Iterator[RepositoryLock]:
+        """Hold a restic lock for a block. Raises RepositoryLocked when someone else's forbids it."""
+        lock = RepositoryLock(
+            self._files, is_exclusive=exclusive, holder=Holder.current(), times=times or LockTimes()
+        )
+        with lock:
+            self._locks.append(lock)
+            try:
+                yield lock
+            finally:
+                self._locks.remove(lock)
+
+    def check_locks(self) -> None:
+        """Raise RepositoryLocked if a lock taken here is no longer ours to rely on."""
+        for lock in list(self._locks):
+            lock.check()
+
+
+def _read_config(store: Store) -> bytes | None:
+    try:
+        return store.get(CONFIG)
+    except ObjectNotFound:
+        return None
