@@ -53,20 +53,29 @@ def test_table_rewritten_between_snapshot_and_lock_is_noticed(
 
     def checkpoint(step: str) -> None:
         if step == "tables locked":  # too late for the first listing, in time for the snapshot
-            execute(source, "CREATE TABLE newcomer (id int PRIMARY KEY)", "INSERT INTO newcomer VALUES (1), (2)")
+            execute(
+                source, "CREATE TABLE newcomer (id int PRIMARY KEY)", "INSERT INTO newcomer VALUES (1), (2)"
+            )
         if step == "snapshot exported":  # not locked yet
             execute(source, change)
 
-    with pytest.raises(SourceMoved, match="newcomer"), taking_lead(source, lock_timeout_s=5, checkpoint=checkpoint):
+    with (
+        pytest.raises(SourceMoved, match="newcomer"),
+        taking_lead(source, lock_timeout_s=5, checkpoint=checkpoint),
+    ):
         pass
 
 
-def test_truncate_before_the_lock_gives_one_consistent_moment(pg15: Cluster, database: DatabaseFactory) -> None:
+def test_truncate_before_the_lock_gives_one_consistent_moment(
+    pg15: Cluster, database: DatabaseFactory
+) -> None:
     source = database(pg15)
     execute(source, "CREATE TABLE t (id int)", "INSERT INTO t VALUES (1)")
     checkpoint = at("tables listed", lambda: execute(source, "TRUNCATE t", "INSERT INTO t VALUES (2), (3)"))
     with taking_lead(source, lock_timeout_s=5, checkpoint=checkpoint) as leader:
-        assert leader.connection.execute("SELECT array_agg(id ORDER BY id) FROM public.t").fetchone() == ([2, 3],)
+        assert leader.connection.execute("SELECT array_agg(id ORDER BY id) FROM public.t").fetchone() == (
+            [2, 3],
+        )
 
 
 def test_newcomer_is_locked_and_part_of_the_moment(pg15: Cluster, database: DatabaseFactory) -> None:
@@ -83,7 +92,10 @@ def test_table_dropped_between_listing_and_lock(pg15: Cluster, database: Databas
     source = database(pg15)
     execute(source, "CREATE TABLE doomed (id int)")
     checkpoint = at("tables listed", lambda: execute(source, "DROP TABLE doomed"))
-    with pytest.raises(SourceMoved, match="doomed"), taking_lead(source, lock_timeout_s=5, checkpoint=checkpoint):
+    with (
+        pytest.raises(SourceMoved, match="doomed"),
+        taking_lead(source, lock_timeout_s=5, checkpoint=checkpoint),
+    ):
         pass
 
 
@@ -91,7 +103,9 @@ def test_tables_that_swap_names_before_the_lock(pg15: Cluster, database: Databas
     source = database(pg15)
     execute(source, "CREATE TABLE a AS SELECT 1 AS n", "CREATE TABLE b AS SELECT 2 AS n")
     swap = ("ALTER TABLE a RENAME TO c", "ALTER TABLE b RENAME TO a", "ALTER TABLE c RENAME TO b")
-    with taking_lead(source, lock_timeout_s=5, checkpoint=at("tables listed", lambda: execute(source, *swap))) as leader:
+    with taking_lead(
+        source, lock_timeout_s=5, checkpoint=at("tables listed", lambda: execute(source, *swap))
+    ) as leader:
         assert leader.locked <= catalogs.held_table_locks(leader.connection)
         assert leader.connection.execute("SELECT n FROM public.a").fetchone() == (2,)
 
@@ -111,9 +125,8 @@ def test_lock_that_cannot_be_had_in_time_is_said_and_nothing_stays_held(
 def test_locks_are_released_when_the_block_ends(pg15: Cluster, database: DatabaseFactory) -> None:
     source = database(pg15)
     execute(source, "CREATE TABLE t (id int)")
-    with taking_lead(source, lock_timeout_s=5):
-        with pytest.raises(psycopg.errors.LockNotAvailable):
-            execute(source, "SET lock_timeout = '100ms'", "DROP TABLE t")
+    with taking_lead(source, lock_timeout_s=5), pytest.raises(psycopg.errors.LockNotAvailable):
+        execute(source, "SET lock_timeout = '100ms'", "DROP TABLE t")
     execute(source, "SET lock_timeout = '2s'", "DROP TABLE t")
 
 
@@ -132,7 +145,9 @@ def test_defaults_of_the_role_do_not_leak_in(pg15: Cluster, database: DatabaseFa
     try:
         traveller = ConnInfo.parse(f"{source.connect_string()} user=traveller")
         with connect(traveller, settings=CAPTURE_SETTINGS) as connection:
-            row = connection.execute("SELECT timestamptz '2026-01-01 12:00+00'::text, current_setting('statement_timeout')")
+            row = connection.execute(
+                "SELECT timestamptz '2026-01-01 12:00+00'::text, current_setting('statement_timeout')"
+            )
             assert row.fetchone() == (b"2026-01-01 12:00:00+00", b"0")
     finally:
         execute(source, "DROP ROLE traveller")

@@ -113,7 +113,7 @@ def backup_all(
                 source = _inspect(connection, one, list_backups(repository), tools)
             results.append(_take(one, source, repository, progress, set_id=set_id))
         except PgstowError as exc:
-            if exc.exit_code == 130:  # noqa: PLR2004  interrupted: the whole set ends
+            if exc.exit_code == 130:
                 raise
             results.append(FailedBackup(database=database, error=exc))
     return results
@@ -126,12 +126,16 @@ def _looking(conninfo: ConnInfo) -> Iterator[Connection]:
 
 
 def _inspect(
-    connection: Connection, request: BackupRequest, records: Sequence[BackupRecord], tools: Sequence[ClientTools]
+    connection: Connection,
+    request: BackupRequest,
+    records: Sequence[BackupRecord],
+    tools: Sequence[ClientTools],
 ) -> _Source:
     version = connection.info.server_version
     if version < OLDEST_SERVER:
         raise PostgresError(
-            f"the server is PostgreSQL {version // 10000}; pgstow backs up 14 and newer", hint="upgrade the server"
+            f"the server is PostgreSQL {version // 10000}; pgstow backs up 14 and newer",
+            hint="upgrade the server",
         )
     with translated("looking at the server"):
         database = catalogs.text(catalogs.server_facts(connection).database)

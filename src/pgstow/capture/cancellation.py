@@ -44,7 +44,9 @@ class Cancellation(threading.Event):
         with self._guard:
             connections = list(self._connections)
         for connection in connections:
-            with contextlib.suppress(psycopg.Error):  # a session that cannot be reached is closed by its owner
+            with contextlib.suppress(
+                psycopg.Error
+            ):  # a session that cannot be reached is closed by its owner
                 connection.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
 
     def because(self, reason: CaptureError) -> None:

@@ -7,10 +7,11 @@ and end the program: the catalog is its business, the rows are ours.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from pgstow.catalog.manifest import Selection
 from pgstow.core.errors import ArchiveError, SourceMoved
 from pgstow.core.process import running
-from pgstow.catalog.manifest import Selection
 from pgstow.postgres.archive import Toc, read_custom_toc
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.session import APPLICATION_NAME
@@ -32,7 +33,7 @@ def read_contents(
 
     Raises SourceMoved when pg_dump could not lock a table in time, ProcessFailed with its message otherwise.
     """
-    command = [
+    command: list[str | Path] = [
         tools.pg_dump,
         "--format=custom",
         "--compress=0",

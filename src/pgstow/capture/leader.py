@@ -119,7 +119,8 @@ def _moving_source() -> Iterator[None]:
         cause = exc.__cause__
         if isinstance(cause, (pgerrors.LockNotAvailable, pgerrors.DeadlockDetected)):
             raise SourceMoved(
-                f"tables could not be locked: {exc}", hint="another session holds or waits for an exclusive lock"
+                f"tables could not be locked: {exc}",
+                hint="another session holds or waits for an exclusive lock",
             ) from exc
         if isinstance(cause, (pgerrors.UndefinedTable, pgerrors.InvalidSchemaName, pgerrors.WrongObjectType)):
             raise SourceMoved(f"a table disappeared while the backup began: {exc}") from exc

@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from psycopg import errors as pgerrors
 
@@ -152,7 +151,8 @@ def _read_rows(
     parts = [part for task in tasks for part in _parts(job.options, leader, task)]
     with job.phase("reading tables"):
         job.progress.expect(
-            rows=sum(task.facts.row_estimate for task in tasks), size_bytes=sum(task.cost_bytes for task in tasks)
+            rows=sum(task.facts.row_estimate for task in tasks),
+            size_bytes=sum(task.cost_bytes for task in tasks),
         )
         done, large_objects = read_everything(
             leader,
@@ -197,7 +197,9 @@ def _parts(options: CaptureOptions, leader: Leader, task: TableTask) -> list[Tab
 
 
 def _batches(contents: Contents) -> list[LargeObjectBatch]:
-    oids = [oid for entry in contents.toc.large_object_data() for oid in large_object_ids(contents.toc, entry)]
+    oids = [
+        oid for entry in contents.toc.large_object_data() for oid in large_object_ids(contents.toc, entry)
+    ]
     return [
         LargeObjectBatch(oids=oids[start : start + _LARGE_OBJECT_BATCH])
         for start in range(0, len(oids), _LARGE_OBJECT_BATCH)
@@ -220,7 +222,10 @@ def _refuse_changed_types(job: Capture, leader: Leader) -> None:
 
     Seen from a fresh session: the rows were printed with the types of the present, not of the snapshot.
     """
-    with contextlib.closing(connect(job.source, settings=CAPTURE_SETTINGS)) as fresh, translated("looking at types"):
+    with (
+        contextlib.closing(connect(job.source, settings=CAPTURE_SETTINGS)) as fresh,
+        translated("looking at types"),
+    ):
         present = catalogs.shapes(fresh, sorted(leader.locked)).present
     if present != leader.shapes.present:
         raise SourceMoved(

@@ -51,7 +51,6 @@ class MemberWriter:
 
 def save_file(writer: BlobWriter, name: str, data: bytes, modified: datetime) -> FileNode:
     """Save a small file in the calling thread and return its node."""
-    content = []
-    for start in range(0, len(data), _MAX_BLOB_BYTES):
-        content.append(writer.save(BlobKind.DATA, data[start : start + _MAX_BLOB_BYTES]).id)
-    return FileNode(name=name, size_bytes=len(data), content=tuple(content), modified=modified)
+    parts = (data[start : start + _MAX_BLOB_BYTES] for start in range(0, len(data), _MAX_BLOB_BYTES))
+    content = tuple(writer.save(BlobKind.DATA, part).id for part in parts)
+    return FileNode(name=name, size_bytes=len(data), content=content, modified=modified)

@@ -13,6 +13,7 @@ import pgstow
 from pgstow.capture.logical import Capture, SavedContents
 from pgstow.capture.members import save_file
 from pgstow.capture.options import CapturedBackup
+from pgstow.capture.tables import CapturedTable
 from pgstow.catalog.backups import snapshot_path
 from pgstow.catalog.manifest import (
     ExtensionRecord,
@@ -25,11 +26,19 @@ from pgstow.catalog.manifest import (
     Warning_,
 )
 from pgstow.core.errors import CaptureError
-from pgstow.capture.tables import CapturedTable
 from pgstow.postgres.archive import is_load_via_root, large_object_ids, write_directory_toc
 from pgstow.postgres.catalogs import text
+from pgstow.postgres.encodings import decoded
 from pgstow.postgres.session import CAPTURE_SETTINGS
-from pgstow.repository import BlobWriter, DirNode, FileNode, Repository, RepositoryLock, Snapshot, SnapshotSummary
+from pgstow.repository import (
+    BlobWriter,
+    DirNode,
+    FileNode,
+    Repository,
+    RepositoryLock,
+    Snapshot,
+    SnapshotSummary,
+)
 
 __all__ = ["Identity", "publish"]
 
@@ -43,8 +52,13 @@ class Identity:
     username: str
 
 
-def publish(
-    job: Capture, saved: SavedContents, identity: Identity, repository: Repository, writer: BlobWriter, lock: RepositoryLock
+def publish(  # noqa: PLR0917  read in this order
+    job: Capture,
+    saved: SavedContents,
+    identity: Identity,
+    repository: Repository,
+    writer: BlobWriter,
+    lock: RepositoryLock,
 ) -> CapturedBackup:
     """Write trees and manifest, make everything durable, and let the backup appear."""
     with job.phase("publishing"):
@@ -63,7 +77,9 @@ def publish(
         root = writer.save_tree([backup])
         writer.flush()
         lock.check()
-        snapshot = _snapshot(manifest, identity, path, root, writer, files=len(saved.tables) + len(files))
+        snapshot = _snapshot(
+            manifest, identity, path, root, writer=writer, files=len(saved.tables) + len(files)
+        )
         return CapturedBackup(manifest=manifest, snapshot_id=repository.save_snapshot(snapshot))
 
 
@@ -94,8 +110,8 @@ def _large_object(saved: SavedContents, oid: int) -> FileNode:
     )
 
 
-def _snapshot(  # noqa: PLR0913
-    manifest: Manifest, identity: Identity, path: str, root: bytes, writer: BlobWriter, *, files: int
+def _snapshot(
+    manifest: Manifest, identity: Identity, path: str, root: bytes, *, writer: BlobWriter, files: int
 ) -> Snapshot:
     tags = ["pgstow", f"db={manifest.name}", f"kind={manifest.kind}", f"run={manifest.backup_id}"]
     if manifest.label:
@@ -148,11 +164,16 @@ def _manifest(
         settings=dict(CAPTURE_SETTINGS),
         tables=tuple(_table(saved, table) for table in saved.tables),
         large_objects=LargeObjectsRecord(
-            count=len(saved.large_objects), size_bytes=sum(lo.size_bytes for lo in saved.large_objects.values())
+            count=len(saved.large_objects),
+            size_bytes=sum(lo.size_bytes for lo in saved.large_objects.values()),
         ),
         globals=saved.globals.record,
         extensions=tuple(ExtensionRecord(name=n, version=v, schema_=s) for n, v, s in saved.extensions),
-        owners=tuple(sorted({text(e.owner) for e in saved.contents.toc.entries if e.owner})),
+        owners=tuple(
+            sorted(
+                {decoded(e.owner, saved.leader.facts.encoding) for e in saved.contents.toc.entries if e.owner}
+            )
+        ),
         attempts=saved.attempts,
         warnings=_warnings(saved),
         totals=Totals(
@@ -170,7 +191,9 @@ def _manifest(
 
 def _warnings(saved: SavedContents) -> tuple[Warning_, ...]:
     warnings = [Warning_(code="pg_dump", message=line) for line in saved.contents.warnings]
-    warnings += [Warning_(code="globals", message=f"not captured: {what}") for what in saved.globals.record.missing]
+    warnings += [
+        Warning_(code="globals", message=f"not captured: {what}") for what in saved.globals.record.missing
+    ]
     if saved.leader.lsn is None:
         warnings.append(Warning_(code="lsn", message="this role may not see the write-ahead log position"))
     return tuple(warnings)
@@ -199,21 +222,23 @@ def _server(job: Capture, saved: SavedContents) -> ServerRecord:
 
 
 def _table(saved: SavedContents, table: CapturedTable) -> TableRecord:
-    task, facts = table.task, table.task.facts
+    task, facts, encoding = table.task, table.task.facts, saved.leader.facts.encoding
     root = facts.root if is_load_via_root(task.entry) else None
     return TableRecord(
         dump_id=task.entry.dump_id,
         member=f"archive/{table.node.name}",
         oid=facts.oid,
-        schema_=text(facts.schema),
-        name=text(facts.name),
+        schema_=decoded(facts.schema, encoding),
+        name=decoded(facts.name, encoding),
         rows=table.rows,
         size_bytes=table.node.size_bytes,
         pages=task.pages,
         pages_per_range=task.pages_per_range if task.has_ranges else 0,
         ranges=f"ranges/{table.ranges_node.name}" if table.ranges_node else None,
-        load_via_root=RootName(schema_=text(root[0]), name=text(root[1])) if root else None,
-        condition=text(facts.condition) if facts.condition is not None else None,
+        load_via_root=RootName(schema_=decoded(root[0], encoding), name=decoded(root[1], encoding))
+        if root
+        else None,
+        condition=decoded(facts.condition, encoding) if facts.condition is not None else None,
         extension_owned=facts.extension_owned,
         read_by=table.read_by,
         filenode=facts.filenode,

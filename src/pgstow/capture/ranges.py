@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from pgstow.core.errors import RepositoryDamaged
 
-__all__ = ["MAX_PIECE_BYTES", "PageRange", "encode_ranges", "decode_ranges", "pages_per_range"]
+__all__ = ["MAX_PIECE_BYTES", "PageRange", "decode_ranges", "encode_ranges", "pages_per_range"]
 
 TARGET_RANGE_BYTES = 1 << 20
 MAX_PIECE_BYTES = 4 << 20  # of one blob; restic's mount stalls on much larger ones

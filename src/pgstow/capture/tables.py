@@ -12,7 +12,13 @@ from datetime import datetime
 from psycopg import errors as pgerrors
 
 from pgstow.capture.members import MemberWriter, save_file
-from pgstow.capture.ranges import MAX_PIECE_BYTES, TARGET_RANGE_BYTES, PageRange, encode_ranges, pages_per_range
+from pgstow.capture.ranges import (
+    MAX_PIECE_BYTES,
+    TARGET_RANGE_BYTES,
+    PageRange,
+    encode_ranges,
+    pages_per_range,
+)
 from pgstow.capture.rate import RateLimit
 from pgstow.core.errors import CaptureError
 from pgstow.core.progress import Progress
@@ -97,13 +103,15 @@ def split(task: TableTask, parts: int) -> list[TablePart]:
     """Return the table in at most ``parts`` parts of whole page ranges, the last one open-ended."""
     per_part = -(-task.pages // (task.pages_per_range * parts)) * task.pages_per_range
     starts = list(range(0, task.pages, per_part))
-    if not task.has_ranges or len(starts) < 2:  # noqa: PLR2004
+    if not task.has_ranges or len(starts) < 2:
         return [TablePart(task=task)]
     return [
         TablePart(
             task=task,
             number=number,
-            bounds=PageBounds(first=first, pages=min(per_part, task.pages - first), is_last=number == len(starts) - 1),
+            bounds=PageBounds(
+                first=first, pages=min(per_part, task.pages - first), is_last=number == len(starts) - 1
+            ),
         )
         for number, first in enumerate(starts)
     ]
@@ -114,7 +122,11 @@ def assemble(parts: Sequence[CapturedPart], writer: BlobWriter, modified: dateti
     parts = sorted(parts, key=lambda done: done.part.number)
     task = parts[0].part.task
     trailer = writer.save(BlobKind.DATA, TABLE_DATA_TRAILER)
-    index = encode_ranges(task.pages_per_range, [r for done in parts for r in done.ranges]) if task.has_ranges else None
+    index = (
+        encode_ranges(task.pages_per_range, [r for done in parts for r in done.ranges])
+        if task.has_ranges
+        else None
+    )
     read_by = "copy" if parts[0].part.bounds is None else "tid-ranges"
     return CapturedTable(
         task=task,
@@ -134,7 +146,7 @@ def assemble(parts: Sequence[CapturedPart], writer: BlobWriter, modified: dateti
 class SessionReader:
     """Reads through one session that has joined the exported snapshot (or exported it)."""
 
-    def __init__(  # noqa: PLR0913  the wiring of a worker
+    def __init__(
         self,
         connection: Connection,
         writer: BlobWriter,
@@ -162,9 +174,12 @@ class SessionReader:
         begun = time.monotonic()
         member = self.member()
         if part.task.has_ranges:
-            if lock:
-                with self.connection.transaction():
-                    self.connection.execute(lock_statement(part.task.facts))
+            # with seqscan on, the planner would answer a wide TID range by scanning the whole table
+            setting = b"SET enable_seqscan = " + (b"on" if part.bounds is None else b"off")
+            with self.connection.transaction():
+                self.connection.execute(
+                    setting + b"; " + lock_statement(part.task.facts) if lock else setting
+                )
             rows, ranges = self._read_ranges(part, member)
         else:
             rows, ranges = self._read_whole(part, member, lock=lock), []
@@ -230,7 +245,11 @@ class SessionReader:
             self.keep(member, piece.data, piece.rows)
             rows += piece.rows
         return PageRange(
-            rows=rows, sum=wanted.sum, xor=wanted.xor, size_bytes=member.size_bytes - size, blobs=member.blobs - blobs
+            rows=rows,
+            sum=wanted.sum,
+            xor=wanted.xor,
+            size_bytes=member.size_bytes - size,
+            blobs=member.blobs - blobs,
         )
 
 

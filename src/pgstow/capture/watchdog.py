@@ -22,7 +22,12 @@ _INTERVAL_S = 2.0
 
 @contextlib.contextmanager
 def watching_lock_queues(
-    conninfo: ConnInfo, leader: Leader, cancellation: Cancellation, *, max_blocking_s: float, progress: Progress
+    conninfo: ConnInfo,
+    leader: Leader,
+    cancellation: Cancellation,
+    *,
+    max_blocking_s: float,
+    progress: Progress,
 ) -> Iterator[None]:
     """End the backup with GaveWay once a session has waited ``max_blocking_s`` for one of our table locks.
 
@@ -37,7 +42,14 @@ def watching_lock_queues(
     def watch() -> None:
         try:
             with contextlib.closing(connect(conninfo, settings=CAPTURE_SETTINGS)) as connection:
-                _watch(connection, leader.pid, cancellation, ended, max_blocking_s, progress)
+                _watch(
+                    connection,
+                    leader.pid,
+                    cancellation,
+                    ended=ended,
+                    max_blocking_s=max_blocking_s,
+                    progress=progress,
+                )
         except PgstowError as exc:
             progress.note(f"waiting sessions cannot be watched: {exc}")  # the backup itself is not affected
 
@@ -50,10 +62,11 @@ def watching_lock_queues(
         thread.join()
 
 
-def _watch(  # noqa: PLR0913
+def _watch(
     connection: Connection,
     leader_pid: int,
     cancellation: Cancellation,
+    *,
     ended: threading.Event,
     max_blocking_s: float,
     progress: Progress,
@@ -67,7 +80,9 @@ def _watch(  # noqa: PLR0913
         for pid, since in first_seen.items():
             table = catalogs.text(waiters[pid])
             if since == now:
-                progress.note(f"session {pid} waits for an exclusive lock on {table}, which this backup reads")
+                progress.note(
+                    f"session {pid} waits for an exclusive lock on {table}, which this backup reads"
+                )
             if now - since >= max_blocking_s:
                 cancellation.because(
                     GaveWay(

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import psycopg
@@ -55,7 +55,7 @@ class _Results:
     large_objects: list[CapturedLargeObject]
 
 
-def read_everything(  # noqa: PLR0913  the wiring of one phase
+def read_everything(
     leader: Leader,
     conninfo: ConnInfo,
     jobs: ReadJobs,
@@ -97,7 +97,9 @@ def read_everything(  # noqa: PLR0913  the wiring of one phase
         if count:
             _in_threads([work] * count, stop)
         for part in deferred:
-            progress.note(f"an exclusive lock is queued on {part.task}: the session that holds our lock reads it")
+            progress.note(
+                f"an exclusive lock is queued on {part.task}: the session that holds our lock reads it"
+            )
             with _server_errors(part):
                 results.parts.append(reader(leader.connection).read_part(part, lock=False))
     return results.parts, results.large_objects
@@ -152,7 +154,10 @@ def _read_batch(reader: SessionReader, batch: LargeObjectBatch) -> Iterator[Capt
 @contextlib.contextmanager
 def _joined(conninfo: ConnInfo, leader: Leader, stop: Cancellation) -> Iterator[Connection]:
     """Yield a session that sees the leader's snapshot."""
-    with contextlib.closing(connect(conninfo, settings=CAPTURE_SETTINGS)) as connection, stop.covering(connection):
+    with (
+        contextlib.closing(connect(conninfo, settings=CAPTURE_SETTINGS)) as connection,
+        stop.covering(connection),
+    ):
         try:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(leader.snapshot))

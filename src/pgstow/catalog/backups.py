@@ -129,9 +129,15 @@ def resolve(records: Iterable[BackupRecord], text: str) -> BackupRecord:
             limit = _parse_moment(moment)
             mine = [record for record in mine if record.time <= limit]
         return _newest(mine, text)
-    found = [r for r in records if _ID.fullmatch(text) and (r.id.startswith(text) or (r.snapshot.id or "").startswith(text))]
+    found = [
+        r
+        for r in records
+        if _ID.fullmatch(text) and (r.id.startswith(text) or (r.snapshot.id or "").startswith(text))
+    ]
     if len(found) > 1:
-        raise BackupNotFound(f"{text} is the beginning of {len(found)} backup ids", hint="write more of the id")
+        raise BackupNotFound(
+            f"{text} is the beginning of {len(found)} backup ids", hint="write more of the id"
+        )
     return _newest(found, text)
 
 
@@ -171,13 +177,17 @@ class BackupFiles:
     def _folders(self) -> dict[str, dict[str, FileNode | DirNode]]:
         roots = [node for node in self._nodes(self.record.snapshot.tree) if isinstance(node, DirNode)]
         if len(roots) != 1:
-            raise RepositoryDamaged(f"backup {self.record} does not hold one folder at its top but {len(roots)}")
+            raise RepositoryDamaged(
+                f"backup {self.record} does not hold one folder at its top but {len(roots)}"
+            )
         folders: dict[str, dict[str, FileNode | DirNode]] = {}
         todo = [("", roots[0].subtree)]
         while todo:
             path, tree = todo.pop()
             folders[path] = {node.name: node for node in self._nodes(tree)}
-            todo += [(f"{path}{n.name}/", n.subtree) for n in folders[path].values() if isinstance(n, DirNode)]
+            todo += [
+                (f"{path}{n.name}/", n.subtree) for n in folders[path].values() if isinstance(n, DirNode)
+            ]
         return folders
 
     def _nodes(self, tree: bytes) -> list[FileNode | DirNode]:
@@ -192,7 +202,9 @@ class BackupFiles:
     def members(self) -> Iterator[tuple[str, FileNode]]:
         """Yield every file as (name, node), in name order."""
         for folder, nodes in sorted(self._folders.items()):
-            yield from ((folder + name, node) for name, node in sorted(nodes.items()) if isinstance(node, FileNode))
+            yield from (
+                (folder + name, node) for name, node in sorted(nodes.items()) if isinstance(node, FileNode)
+            )
 
     def stream(self, name: str) -> Iterator[bytes]:
         """Yield the bytes of a member in order, each piece checked against its SHA-256."""
@@ -200,10 +212,14 @@ class BackupFiles:
 
     def read(self, name: str) -> bytes:
         """Return a small member whole."""
-        return b"".join(self.repository.read_blob(BlobKind.DATA, blob) for blob in self._require(name).content)
+        return b"".join(
+            self.repository.read_blob(BlobKind.DATA, blob) for blob in self._require(name).content
+        )
 
     def _require(self, name: str) -> FileNode:
         node = self.member(name)
         if node is None:
-            raise RepositoryDamaged(f"backup {self.record} has no {name}", hint="pgstow verify tells what else is missing")
+            raise RepositoryDamaged(
+                f"backup {self.record} has no {name}", hint="pgstow verify tells what else is missing"
+            )
         return node

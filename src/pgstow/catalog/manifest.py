@@ -166,7 +166,7 @@ class Manifest(_Record):
 
     def to_json(self) -> bytes:
         """Return the bytes of manifest.json."""
-        return self.model_dump_json(by_alias=True, indent=1, exclude_none=True).encode() + b"\n"
+        return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
 
 
 def parse_manifest(data: bytes, *, where: str) -> Manifest:

@@ -21,7 +21,7 @@ class Progress(Protocol):
         """The current phase will handle about this much; None is unknown."""
 
     def advance(self, *, rows: int = 0, size_bytes: int = 0) -> None:
-        """This much more of the current phase is done."""
+        """So much more of the current phase is done."""
 
     def note(self, message: str) -> None:
         """Something a person should know now (a retry, a wait)."""

@@ -102,7 +102,7 @@ _QUALIFIED = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident
 def capturable_tables(connection: Connection) -> list[TableName]:
     """Return the user tables this role may SELECT from, by OID."""
     rows = connection.execute(
-        f"SELECT c.oid, {_QUALIFIED} {_CAPTURABLE}"  # noqa: S608  constants of this module
+        f"SELECT c.oid, {_QUALIFIED} {_CAPTURABLE}"
         " AND pg_catalog.has_table_privilege(c.oid, 'SELECT')"
         " AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') ORDER BY c.oid"
     )
@@ -112,7 +112,7 @@ def capturable_tables(connection: Connection) -> list[TableName]:
 def unreadable_tables(connection: Connection) -> list[bytes]:
     """Return the qualified names of user tables this role may not read."""
     rows = connection.execute(
-        f"SELECT {_QUALIFIED} {_CAPTURABLE}"  # noqa: S608  constants of this module
+        f"SELECT {_QUALIFIED} {_CAPTURABLE}"
         " AND NOT (pg_catalog.has_table_privilege(c.oid, 'SELECT')"
         " AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')) ORDER BY 1"
     )
@@ -152,7 +152,7 @@ def moved_tables(connection: Connection) -> list[bytes]:
     or rewrite in between reads as an empty table, silently.
     """
     rows = connection.execute(
-        f"SELECT {_QUALIFIED} {_CAPTURABLE} AND c.relkind = 'r' AND c.relfilenode <> 0"  # noqa: S608
+        f"SELECT {_QUALIFIED} {_CAPTURABLE} AND c.relkind = 'r' AND c.relfilenode <> 0"
         " AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid) ORDER BY 1"
     )
     return [name for (name,) in rows]
@@ -178,7 +178,7 @@ def table_facts(connection: Connection, oids: Sequence[int]) -> dict[int, TableF
         LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid
             AND d.objsubid = 0 AND d.deptype = 'e'
         WHERE c.oid = ANY(%s::oid[])
-        """,  # noqa: S608  constants of this module
+        """,
         (list(oids),),
     )
     return {
@@ -213,7 +213,7 @@ def server_facts(connection: Connection) -> ServerFacts:
                pg_catalog.pg_size_bytes(pg_catalog.current_setting('shared_buffers')),
                pg_catalog.current_setting('block_size')::int, pg_catalog.clock_timestamp()
         FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()
-        """  # noqa: S608  constants of this module
+        """
     ).fetchone()
     assert row is not None
     return ServerFacts(
@@ -249,7 +249,9 @@ def _tls_version(connection: Connection) -> str | None:
     pgconn = connection.pgconn
     if not pgconn.ssl_in_use:
         return None
-    found = _optional(connection, "SELECT version FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()")
+    found = _optional(
+        connection, "SELECT version FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()"
+    )
     return text(found) if found is not None else "unknown"
 
 
@@ -262,11 +264,11 @@ def system_identifier(connection: Connection) -> str | None:
 def current_lsn(connection: Connection, *, is_standby: bool) -> Lsn | None:
     """Return the insert position, or on a standby the replay position."""
     function = "pg_last_wal_replay_lsn" if is_standby else "pg_current_wal_insert_lsn"
-    found = _optional(connection, f"SELECT pg_catalog.{function}()::text")  # noqa: S608
+    found = _optional(connection, f"SELECT pg_catalog.{function}()::text")
     return Lsn.parse(text(found)) if found is not None else None
 
 
-def _optional(connection: Connection, query: str) -> Any:
+def _optional(connection: Connection, query: str) -> Any:  # noqa: ANN401  whatever the column is
     """Return the one value of a query that managed services may forbid; None when they do."""
     try:
         with connection.transaction():
@@ -295,7 +297,12 @@ def database_names(connection: Connection) -> list[str]:
 
 def role_names(connection: Connection) -> list[bytes]:
     """Return the roles of the cluster, without the predefined ones."""
-    return [name for (name,) in connection.execute("SELECT rolname FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_' ORDER BY 1")]
+    return [
+        name
+        for (name,) in connection.execute(
+            "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_' ORDER BY 1"
+        )
+    ]
 
 
 def lock_waiters(connection: Connection, holder_pid: int) -> list[tuple[int, bytes]]:
@@ -397,11 +404,12 @@ def _types(connection: Connection, oids: Iterable[int]) -> dict[int, _Type]:
                    array_agg(a.atttypid) FILTER (WHERE NOT a.attisdropped) AS types
             FROM pg_catalog.pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0
         ) a ON true
-        """,  # noqa: S608  constants of this module
+        """,
         (list(oids),),
     )
     return {
-        oid: _Type(definition, versions, tuple(part for part in parts if part)) for oid, definition, versions, parts in rows
+        oid: _Type(definition, versions, tuple(part for part in parts if part))
+        for oid, definition, versions, parts in rows
     }
 
 

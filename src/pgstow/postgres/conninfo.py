@@ -66,7 +66,9 @@ class ConnInfo:
 
     def connect_string(self) -> str:
         """Return the conninfo string with its secrets: for libpq's ears only."""
-        return make_conninfo("", **self.params, **{key: secret.reveal() for key, secret in self.secrets.items()})
+        return make_conninfo(
+            "", **self.params, **{key: secret.reveal() for key, secret in self.secrets.items()}
+        )
 
     def __str__(self) -> str:
         host = self.params.get("host") or self.params.get("hostaddr") or "local socket"

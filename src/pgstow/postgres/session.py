@@ -53,14 +53,18 @@ _CONNECTION_DEFAULTS = {
 }
 
 
-def connect(conninfo: ConnInfo, *, settings: Mapping[str, str] | None = None, autocommit: bool = True) -> Connection:
+def connect(
+    conninfo: ConnInfo, *, settings: Mapping[str, str] | None = None, autocommit: bool = True
+) -> Connection:
     """Return a connection with ``settings`` in force (those this server knows).
 
     Raises ConnectionFailed. The caller closes it.
     """
     try:
         connection: Connection = psycopg.connect(
-            conninfo.with_defaults(**_CONNECTION_DEFAULTS).connect_string(), autocommit=autocommit, prepare_threshold=None
+            conninfo.with_defaults(**_CONNECTION_DEFAULTS).connect_string(),
+            autocommit=autocommit,
+            prepare_threshold=None,
         )
     except psycopg.Error as exc:
         raise _connection_failed(conninfo, exc) from exc

@@ -1,0 +1,167 @@
+"""Reading must not harm the server: its cache, its standbys, its users."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgstow.catalog.manifest import Selection
+from pgstow.core.errors import ConnectionFailed, SourceMoved
+from pgstow.core.secrets import Secret
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.server import Cluster, TcpAccess
+from support.backups import Notes, capture_into, files_of, memory_repository, pg_dump_directory, tools_for
+from support.proxy import StallingProxy
+
+pytestmark = pytest.mark.integration
+
+DatabaseFactory = Callable[..., ConnInfo]
+ClusterFactory = Callable[..., Cluster]
+
+
+def execute(conninfo: ConnInfo, *statements: str) -> None:
+    with psycopg.connect(conninfo.connect_string(), autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)  # type: ignore[arg-type]
+
+
+def cached_pages(conninfo: ConnInfo, table: str) -> int:
+    with psycopg.connect(conninfo.connect_string()) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_buffercache WHERE relfilenode = pg_relation_filenode(%s::regclass)"
+            " AND reldatabase = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            (table,),
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def test_hot_table_stays_cached_while_a_large_one_is_read(
+    make_cluster: ClusterFactory, database: DatabaseFactory
+) -> None:
+    own = make_cluster(15, settings={"shared_buffers": "16MB", "autovacuum": "off"})
+    source = database(own)
+    execute(
+        source,
+        "CREATE EXTENSION pg_buffercache",
+        "CREATE TABLE hot AS SELECT i AS id, repeat('h', 400) AS f FROM generate_series(1, 8000) AS i",
+        "CREATE TABLE large AS SELECT i AS id, repeat('x', 900) AS f FROM generate_series(1, 60000) AS i",
+        "VACUUM hot",
+        "VACUUM large",
+        "CHECKPOINT",
+    )
+
+    def warm() -> int:
+        for _ in range(2):
+            execute(source, "SELECT count(*) FROM hot")
+        return cached_pages(source, "hot")
+
+    before = warm()
+    assert before > 400
+    without_hot = Selection(exclude_tables=("hot",))  # reading it would bring it back into the cache
+    backup = capture_into(memory_repository(), source, selection=without_hot)
+    assert backup.manifest.tables[0].ranges is not None, (
+        "the large table has page ranges, so it was scanned twice"
+    )
+    assert cached_pages(source, "hot") >= before * 0.95
+    warm()
+    split = capture_into(memory_repository(), source, selection=without_hot, split_big_tables=True)
+    assert [record.read_by for record in split.manifest.tables if record.name == "large"] == ["tid-ranges"]
+    assert cached_pages(source, "hot") < before * 0.95, (
+        "TID ranges bypass the ring buffer: this test can fail"
+    )
+
+
+@pytest.fixture
+def standby(make_cluster: ClusterFactory) -> tuple[Cluster, Cluster]:
+    settings = {"max_standby_streaming_delay": "0", "hot_standby_feedback": "off", "wal_keep_size": "64MB"}
+    primary = make_cluster(15, settings=settings)
+    return primary, make_cluster(15, settings=settings, standby_of=primary)
+
+
+def wait_for_replay(primary: Cluster, standby: Cluster) -> None:
+    with psycopg.connect(primary.conninfo()) as connection:
+        row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    assert row is not None
+    with psycopg.connect(standby.conninfo(), autocommit=True) as connection:
+        while connection.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", row).fetchone() != (True,):
+            time.sleep(0.05)
+
+
+def test_backup_of_a_hot_standby(standby: tuple[Cluster, Cluster], tmp_path: Path) -> None:
+    primary, replica = standby
+    execute(
+        ConnInfo.parse(primary.conninfo()),
+        "CREATE TABLE t AS SELECT i AS id, repeat('x', 100) AS f FROM generate_series(1, 30000) AS i",
+        "CREATE UNLOGGED TABLE volatile AS SELECT 1 AS n",
+        "SELECT lo_from_bytea(77, 'on the standby too')",
+    )
+    wait_for_replay(primary, replica)
+    source = ConnInfo.parse(replica.conninfo())
+    repository = memory_repository()
+    backup = capture_into(repository, source)
+    assert backup.manifest.server.is_standby
+    files = files_of(repository, backup)
+    expected = pg_dump_directory(tools_for(source), source, tmp_path / "dump")
+    held = {name.removeprefix("archive/") for name, _ in files.members() if name.startswith("archive/")}
+    assert held == set(expected)
+    assert [record.rows for record in backup.manifest.tables] == [30000]
+
+
+def test_recovery_conflict_on_a_standby_is_retried_then_reported(standby: tuple[Cluster, Cluster]) -> None:
+    primary, replica = standby
+    source = ConnInfo.parse(replica.conninfo())
+    at_primary = ConnInfo.parse(primary.conninfo())
+    execute(
+        at_primary,
+        "CREATE TABLE t AS SELECT i AS id, repeat('x', 1000) AS f FROM generate_series(1, 8000) AS i",
+    )
+    wait_for_replay(primary, replica)
+    conflicts = 0
+
+    def conflict(step: str) -> None:
+        nonlocal conflicts
+        if step == "catalog read":
+            conflicts += 1
+            execute(at_primary, f"DELETE FROM t WHERE id % 10 = {conflicts}", "VACUUM (FREEZE) t")
+            wait_for_replay(primary, replica)
+
+    notes = Notes()
+    with pytest.raises(SourceMoved) as caught:
+        capture_into(memory_repository(), source, checkpoint=conflict, progress=notes, limit_rate=3_000_000)
+    assert "hot_standby_feedback" in (caught.value.hint or "")
+    assert conflicts == 3
+    assert sum("beginning anew" in note for note in notes.notes) == 2
+    assert capture_into(memory_repository(), source).manifest.tables[0].rows < 8000
+
+
+def test_peer_that_goes_silent_is_noticed(make_cluster: ClusterFactory, database: DatabaseFactory) -> None:
+    own = make_cluster(15, tcp=TcpAccess(password=Secret("tcp pass")))
+    source = database(own)
+    execute(
+        source, "CREATE TABLE t AS SELECT i AS id, repeat('x', 1000) AS f FROM generate_series(1, 30000) AS i"
+    )
+    direct = ConnInfo.parse(own.tcp_conninfo(source.dbname or "", password="tcp pass"))
+    with StallingProxy(direct.params["host"], int(direct.params["port"])) as proxy:
+        through = ConnInfo.parse(
+            f"{direct.connect_string()} host={proxy.host} port={proxy.port} sslmode=disable"
+        )
+
+        def silence(step: str) -> None:
+            if step == "catalog read":
+                threading.Timer(0.5, proxy.stall).start()
+
+        with pytest.raises(ConnectionFailed, match="sent nothing"):
+            capture_into(
+                memory_repository(),
+                through,
+                checkpoint=silence,
+                stall_timeout_s=1.5,
+                limit_rate=5_000_000,
+                attempts=1,
+            )

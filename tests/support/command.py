@@ -1,0 +1,58 @@
+"""The installed command, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMMAND = Path("/tmp/cli/pgstow")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """Return the one document on stdout."""
+        return json.loads(self.stdout)
+
+
+@dataclass(frozen=True)
+class Pgstow:
+    """Runs ``pgstow`` with an environment of its own: nothing of the caller's but the PATH."""
+
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str | Path, **environ: str) -> Finished:
+        """Run a command to its end."""
+        ended = subprocess.run(
+            self.command(*arguments), env=self.environment(environ), capture_output=True, stdin=subprocess.DEVNULL
+        )
+        return Finished(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+    def start(self, *arguments: str | Path, stdin: Any = subprocess.DEVNULL, **environ: str) -> subprocess.Popen[bytes]:
+        """Start a command; use as a context manager."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment(environ),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    @staticmethod
+    def command(*arguments: str | Path) -> list[str]:
+        return [os.fspath(COMMAND), *map(os.fspath, arguments)]
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8", **self.environ, **environ}

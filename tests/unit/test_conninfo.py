@@ -1,0 +1,79 @@
+"""Connection parameters, and how little of them is ever shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pgstow.core.errors import ConnectionFailed, UsageError
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.session import connect
+
+PASSWORD = "s3cr3t&wörd"
+URL = "postgresql://alice:s3cr3t%26w%C3%B6rd@db.example:6000/shop?sslmode=verify-full"
+
+
+@pytest.mark.parametrize(
+    "text", [URL, f"host=db.example port=6000 user=alice dbname=shop password='{PASSWORD}'"]
+)
+def test_no_form_of_text_shows_the_password(text: str) -> None:
+    conninfo = ConnInfo.parse(text)
+    for shown in (str(conninfo), repr(conninfo), repr(conninfo.with_database("x")), f"{conninfo.params}"):
+        assert PASSWORD not in shown
+        assert "s3cr3t" not in shown
+    assert conninfo.secrets["password"].reveal() == PASSWORD
+    assert str(conninfo) == "database shop at db.example:6000"
+
+
+def test_bare_word_is_a_database() -> None:
+    assert ConnInfo.parse("shop").dbname == "shop"
+    assert ConnInfo.parse("").dbname is None
+
+
+def test_what_cannot_be_parsed_is_not_repeated() -> None:
+    with pytest.raises(UsageError) as caught:
+        ConnInfo.parse("postgresql://alice:hunter2@host:port:port/x?nonsense=1")
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_parameters_travel_in_the_environment() -> None:
+    with ConnInfo.parse(URL).tool_env(PGTZ="UTC") as env:
+        assert env == {
+            "PGHOST": "db.example",
+            "PGPORT": "6000",
+            "PGUSER": "alice",
+            "PGDATABASE": "shop",
+            "PGPASSWORD": PASSWORD,
+            "PGSSLMODE": "verify-full",
+            "PGTZ": "UTC",
+        }
+
+
+def test_parameters_without_a_variable_go_through_a_private_service_file() -> None:
+    with ConnInfo.parse("dbname=shop sslpassword=keypass keepalives=1").tool_env() as env:
+        path = Path(env["PGSERVICEFILE"])
+        assert (
+            path.read_text() == f"[{env['PGSERVICE']}]\nkeepalives=1\nsslpassword=keypass\n"
+            or "keypass" in path.read_text()
+        )
+        assert path.parent.stat().st_mode & 0o077 == 0
+    assert not path.exists()
+
+
+def test_service_and_parameters_without_a_variable_are_refused() -> None:
+    with (
+        pytest.raises(UsageError, match="keepalives"),
+        ConnInfo.parse("service=prod keepalives=1").tool_env(),
+    ):
+        pass
+
+
+def test_unreachable_server_is_told_with_a_remedy_and_without_the_password() -> None:
+    conninfo = ConnInfo.parse(f"host=127.0.0.1 port=1 user=alice dbname=shop password='{PASSWORD}'")
+    with pytest.raises(ConnectionFailed) as caught:
+        connect(conninfo)
+    assert "127.0.0.1:1" in caught.value.message
+    assert caught.value.hint
+    assert PASSWORD not in str(caught.value)
