@@ -4,7 +4,8 @@ Without options: a database of about two gigabytes, three runs, every case; this
 hour and 40 GB of disk. Such a full measurement writes bench/results/latest.json, docs/benchmarks.md and its
 picture. Any other one (--quick, --only, other sizes) writes to build/bench instead.
 
-Exit status: 0 when every target that was measured was met, 3 when one was missed, 1 when the bench failed.
+Exit status: 0 when every target that was measured was met, 3 when one was missed, 1 when the bench failed,
+130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -35,6 +37,7 @@ _MAIN_CASES: Final = frozenset({"backup", "restore", "update"})
 _SIDE_CASES: Final = frozenset({"restore", "tables", "memory"})
 _DISK_BYTES_A_ROW: Final = 1600  # database, its kept copy, its log, everybody's repositories, a restored copy
 _TARGET_MISSED: Final = 3
+_INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +170,9 @@ def write_down(results: Results, options: Options) -> Path:
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # ended by a time limit: stop the servers, clean up
     progress = Console(stderr=True)
     try:
         machine.install_peers()
@@ -186,6 +192,8 @@ def main(arguments: Sequence[str]) -> int:
             run_cases(bench, options)
         finally:
             _clean(options)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except PgstowError as error:
         progress.print(
             f"{error.message}" + (f"\nHINT: {error.hint}" if error.hint else ""), style="red", markup=False

@@ -383,7 +383,7 @@ def test_https_to_a_server_without_tls_is_refused_at_once(server: BucketServer) 
 def other_cloud(request: pytest.FixtureRequest, server: BucketServer) -> Store:
     if request.param == "gs":
         return open_store(
-            "gs://bucket/prefix", {"GOOGLE_BASE_URL": server.url, "GOOGLE_SKIP_SIGNATURE": "true"}
+            "gs://bucket/prefix", {"GOOGLE_BASE_URL": server.url, "GOOGLE_BEARER_TOKEN": "testing"}
         )
     environ = {
         "AZURE_STORAGE_ACCOUNT_NAME": "account",
@@ -408,6 +408,9 @@ def test_other_clouds_speak_the_same_store(other_cloud: Store, server: BucketSer
     other_cloud.delete("data/x")
     with pytest.raises(ObjectNotFound):
         other_cloud.get("data/x")
+    server.always = s3_error(404, "ContainerNotFound")
+    with pytest.raises(StoreError, match="cannot delete"):
+        other_cloud.delete("data/x")
     server.always = s3_error(503, "ServerBusy")
     with pytest.raises(StoreUnavailable):
         other_cloud.put("data/x", b"1")

@@ -90,7 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _work(self, path: str, data: bytes, headers: Mapping[str, str]) -> Answer:
         objects = self.bucket_server.objects
-        path = path.partition("?")[0]
+        path, _, query = path.partition("?")
+        if self.command == "POST" and "comp=batch" in query:
+            return self._delete_batch(data)
         if self.command == "PUT":
             with self.bucket_server.lock:
                 is_conditional = any(headers.get(name) == value for name, value in CONDITIONS.items())
@@ -110,6 +112,19 @@ class _Handler(BaseHTTPRequestHandler):
             span = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
             return Answer(status=206, body=part, headers={**_about(data), **span})
         return Answer(status=200, body=data.decode("latin-1"), headers=_about(data))
+
+    def _delete_batch(self, data: bytes) -> Answer:
+        """Azure's way of deleting: a multipart body of DELETE requests, answered part by part."""
+        parts = []
+        for number, path in enumerate(re.findall(rb"^DELETE (\S+) HTTP/1.1", data, re.MULTILINE)):
+            was_there = self.bucket_server.objects.pop(path.decode(), None) is not None
+            status = "202 Accepted" if was_there else "404 BlobNotFound"
+            parts.append(
+                f"--part\r\nContent-Type: application/http\r\nContent-ID: {number}\r\n\r\n"
+                f"HTTP/1.1 {status}\r\nx-ms-version: 2023-11-03\r\n\r\n"
+            )
+        headers = {"Content-Type": "multipart/mixed; boundary=part", "Connection": "close"}
+        return Answer(status=202, body="".join(parts) + "--part--\r\n", headers=headers)
 
     def _reply(self, answer: Answer) -> None:
         body = answer.body.encode("latin-1")

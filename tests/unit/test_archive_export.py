@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import stat
 from collections.abc import Iterator
+from gzip import decompress
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,17 @@ def test_a_failing_pg_restore_fails_the_export(
     with pytest.raises(ProcessFailed, match=error):
         export(backup, PLAIN, place / "out.sql", pg_restore=program(tmp_path, script), gzip=gzip)
     assert not list(place.iterdir())
+
+
+def test_a_part_of_a_compressed_export_does_not_look_whole(backup: FolderFiles, tmp_path: Path) -> None:
+    whole, part = io.BytesIO(), io.BytesIO()
+    export(backup, PLAIN, None, stdout=whole, gzip=True, pg_restore=program(tmp_path, "exec cat"))
+    assert decompress(whole.getvalue()).startswith(b"PGDMP")
+    with pytest.raises(ProcessFailed):
+        export(backup, PLAIN, None, stdout=part, gzip=True, pg_restore=program(tmp_path, "cat; exit 1"))
+    assert part.getvalue()
+    with pytest.raises(EOFError):
+        decompress(part.getvalue())
 
 
 def test_a_missing_pg_restore_fails_the_export(backup: FolderFiles, place: Path) -> None:

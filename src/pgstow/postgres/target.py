@@ -107,7 +107,7 @@ def other_sessions(session: RawSession, name: bytes) -> int:
     return int(found or 0)
 
 
-# Everything made by people has an OID from 16384 on (FirstNormalObjectId); what template0 holds has less.
+# What people make has an OID from 16384 on (FirstNormalObjectId), but that of a large object can be chosen.
 _USER_OBJECTS = b"""
     SELECT o.classid, o.objid FROM (
         SELECT 'pg_class'::regclass AS classid, c.oid AS objid FROM pg_class c
@@ -136,7 +136,7 @@ _USER_OBJECTS = b"""
         UNION ALL SELECT 'pg_publication'::regclass, oid FROM pg_publication
         UNION ALL SELECT 'pg_largeobject'::regclass, oid FROM pg_largeobject_metadata
     ) o
-    WHERE o.objid >= 16384 AND NOT EXISTS (
+    WHERE (o.objid >= 16384 OR o.classid = 'pg_largeobject'::regclass) AND NOT EXISTS (
         SELECT 1 FROM pg_depend d WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype IN ('e', 'i'))
 """
 

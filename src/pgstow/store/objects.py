@@ -89,7 +89,9 @@ class ObjectStore:
         check_prefix(prefix)
         pages = obstore.list(self._client, prefix or None, chunk_size=_LIST_PAGE)
         # Nothing is asked of the server before the first page is.
-        while page := self._ask(lambda: next(pages, None), f"list {prefix or 'objects'}", name=prefix):
+        while (
+            page := self._ask(lambda: next(pages, None), f"list {prefix or 'objects'}", name=prefix)
+        ) is not None:
             for found in page:
                 # The marker object of a "folder" comes out under the folder's own name.
                 if is_name(found["path"]) and found["path"].startswith(prefix):

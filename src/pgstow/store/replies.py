@@ -22,7 +22,7 @@ from pgstow.core.errors import (
 
 __all__ = ["error_of_reply"]
 
-_STATUS = re.compile(r"status(?: code)?: (\d{3})\b")
+_STATUS = re.compile(r"(?:status(?: code)?: |\bcode: \")(\d{3})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,300})")
 _LOOKS_SECRET = re.compile(r"[A-Za-z0-9+/=_%-]{32,}|://[^/\s]*@")
@@ -74,7 +74,7 @@ def error_of_reply(text: str, *, what: str, name: str, location: str, if_absent:
 
 def _judge(reply: _Reply, *, if_absent: bool) -> tuple[type[StoreError], str | None]:
     """Return the class of error that a reply is, and what to do about it."""
-    if reply.code in _NO_BUCKET:
+    if reply.code in _NO_BUCKET or (reply.status == HTTPStatus.NOT_FOUND and not reply.is_about_object):
         return StoreError, "the bucket does not exist: create it, or correct its name"
     if reply.code in _FULL or reply.status == HTTPStatus.INSUFFICIENT_STORAGE:
         return StoreFull, "free some space or raise the quota, then try again"
@@ -106,6 +106,11 @@ class _Reply:
     @property
     def _is_redirect(self) -> bool:
         return "redirect without LOCATION" in self._text or self.status in (301, 307)
+
+    @property
+    def is_about_object(self) -> bool:
+        """Whether one object was asked for: listings and the batch deletes of Azure ask the bucket."""
+        return "performing list request" not in self._text and "performing POST" not in self._text
 
     @property
     def may_pass(self) -> bool:

@@ -1,0 +1,58 @@
+"""What a diagnosis says: findings and the report that holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["DoctorReport", "Finding", "Level", "counted", "some_of"]
+
+_NAMES_SHOWN = 5
+
+
+class Level(StrEnum):
+    """How bad a finding is. Unknown is not ok: what could not be looked at is told as such."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at. ``code`` is stable; ``names`` is the whole list behind the text."""
+
+    code: str
+    level: Level
+    text: str
+    remedy: str | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorReport:
+    """Everything that was found. A backup would work when nothing is a problem."""
+
+    source: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def would_work(self) -> bool:
+        """Whether nothing that was found stops a backup."""
+        return all(finding.level is not Level.PROBLEM for finding in self.findings)
+
+    def count(self, level: Level) -> int:
+        """Return how many findings are of one level."""
+        return sum(finding.level is level for finding in self.findings)
+
+
+def some_of(names: list[str]) -> str:
+    """Return the first few names for a sentence."""
+    rest = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return ``1 table`` or ``1,200 tables``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,0 +1,40 @@
+"""Opening repositories: the one place where a location and a password become a Repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pgstow.app.doctor import RepositoryToCheck
+from pgstow.core.secrets import Secret
+from pgstow.repository import Repository
+from pgstow.store.local import LocalStore
+from pgstow.store.opening import open_retrying_store, open_store
+
+__all__ = ["open_for_check", "open_repository"]
+
+
+def open_repository(
+    location: str, password: Secret, environ: Mapping[str, str], *, on_retry: Callable[[str], None]
+) -> Repository:
+    """Return the repository at ``location``; ``on_retry`` hears of passing failures of its store.
+
+    Raises UsageError, NoRepository, WrongPassword, StoreError.
+    """
+    return Repository.open(open_retrying_store(location, environ, on_retry=on_retry), password)
+
+
+def open_for_check(
+    location: str, password: Secret | None, environ: Mapping[str, str], *, on_retry: Callable[[str], None]
+) -> RepositoryToCheck:
+    """Return the place of a repository that may not exist or open, for the doctor to look at."""
+    return RepositoryToCheck(
+        store=open_retrying_store(location, environ, on_retry=on_retry),
+        folder=_folder(location, environ),
+        password=password,
+    )
+
+
+def _folder(location: str, environ: Mapping[str, str]) -> Path | None:
+    store = open_store(location, environ)
+    return Path(store.location) if isinstance(store, LocalStore) else None

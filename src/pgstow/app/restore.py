@@ -1,0 +1,38 @@
+"""The use case: restore a backup into a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pgstow.catalog.backups import BackupFiles, list_backups, resolve
+from pgstow.core.progress import Progress
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.tools import ClientTools
+from pgstow.repository import Repository
+from pgstow.restore import engine
+from pgstow.restore.report import RestoreReport
+from pgstow.restore.request import RestoreOptions
+
+__all__ = ["restore"]
+
+
+def restore(  # noqa: PLR0917  read in this order
+    backup: str,
+    target: ConnInfo,
+    options: RestoreOptions,
+    repository: Repository,
+    tools: Sequence[ClientTools],
+    progress: Progress,
+) -> RestoreReport:
+    """Restore the backup that ``backup`` names (id, prefix, ``latest``, ``NAME@...``) into ``target``.
+
+    Raises BackupNotFound, TargetRefused, RestoreError, ContentMismatch, RepositoryDamaged, ConnectionFailed.
+    """
+    options.check()
+    progress.phase("looking up the backup")
+    with repository.lock():  # nobody may prune what is being read
+        record = resolve(list_backups(repository), backup)
+        repository.load_index()
+        return engine.restore(
+            BackupFiles(repository, record), target, options, tools=tools, progress=progress
+        )

@@ -1,0 +1,24 @@
+"""The use case: check that what a repository holds is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pgstow.assurance.verify import VerifyReport, verify
+from pgstow.catalog.backups import list_backups, resolve
+from pgstow.core.progress import Progress
+from pgstow.repository import Repository
+
+__all__ = ["verify_backups"]
+
+
+def verify_backups(
+    backups: Sequence[str], repository: Repository, progress: Progress, *, read_data: bool
+) -> VerifyReport:
+    """Check the backups that the texts name, or everything in the repository when there are none."""
+    with repository.lock():  # nobody may prune what is being read
+        if not backups:
+            return verify(repository, read_data=read_data, progress=progress)
+        records = list_backups(repository)
+        snapshots = [resolve(records, text).snapshot for text in backups]
+        return verify(repository, snapshots, read_data=read_data, progress=progress)

@@ -1,0 +1,121 @@
+"""The command line as a whole: which commands there are, and what happens when one cannot be understood."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated
+
+import typer
+
+from pgstow import __version__
+from pgstow.cli.argv import Arguments
+from pgstow.cli.backup import backup_command
+from pgstow.cli.command import as_command
+from pgstow.cli.demo import demo_command
+from pgstow.cli.doctor import doctor_command
+from pgstow.cli.export import export_command
+from pgstow.cli.init import init_command
+from pgstow.cli.list import list_command
+from pgstow.cli.output import Outcome, Output
+from pgstow.cli.restore import restore_command
+from pgstow.cli.show import show_command
+from pgstow.cli.verify import verify_command
+from pgstow.core.errors import UsageError
+
+__all__ = ["COMMANDS", "build", "run"]
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partly done, 10 no repository, 11 repository locked, "
+    "12 wrong password, 130 interrupted."
+)
+
+COMMANDS: Mapping[str, Callable[..., Outcome]] = MappingProxyType(
+    {
+        "init": init_command,
+        "backup": backup_command,
+        "list": list_command,
+        "show": show_command,
+        "restore": restore_command,
+        "verify": verify_command,
+        "export": export_command,
+        "doctor": doctor_command,
+        "demo": demo_command,
+    }
+)
+
+# What an interruption leaves behind, told after "interrupted by SIGINT".
+_LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
+    {
+        "backup": "nothing was published",
+        "restore": "the target may hold a part of the backup",
+        "export": "what was written so far is not a whole archive",
+        "demo": "everything it had started was removed",
+    }
+)
+
+
+def run(arguments: Arguments) -> int:
+    """Run one command and return the exit status."""
+    try:
+        code = build(had_secrets=arguments.had_secrets)(
+            args=list(arguments.texts), prog_name="pgstow", standalone_mode=False
+        )
+    except typer.TyperException as exc:
+        return _misunderstood(arguments.texts, exc)
+    except typer.Abort:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def build(*, had_secrets: bool = False) -> typer.Typer:
+    """Return the typer application with every command."""
+    app = typer.Typer(
+        name="pgstow",
+        help="PostgreSQL backups that are proven by restore.",
+        epilog=EXIT_CODES,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_top)
+    for name, function in COMMANDS.items():
+        command = as_command(
+            function,
+            name=name,
+            uses_repository=name != "demo",
+            when_interrupted=_LEFT_BEHIND.get(name),
+            had_secrets=had_secrets,
+        )
+        app.command(name, epilog=EXIT_CODES)(command)
+    return app
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001  typer's callback
+    if asked:
+        typer.echo(f"pgstow {__version__}")
+        raise typer.Exit
+
+
+def _top(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001  its callback does the work
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(UsageError.exit_code)
+
+
+def _misunderstood(texts: Sequence[str], exc: typer.TyperException) -> int:
+    """Tell that the arguments make no sense, in the form the user seems to want."""
+    command = next((text for text in texts if text in COMMANDS), "")
+    options = texts[: texts.index("--")] if "--" in texts else texts
+    output = Output(command=command, as_json="--json" in options, debug=os.environ.get("PGSTOW_DEBUG") == "1")
+    message = exc.format_message().rstrip(".")
+    help_of = f"pgstow {command} --help" if command else "pgstow --help"
+    output.error(UsageError(message[:1].lower() + message[1:], hint=f"{help_of} shows what there is"))
+    output.flush()
+    return UsageError.exit_code

@@ -1,0 +1,246 @@
+"""The frame every command runs in: common options, errors, signals, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import pwd
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, ParamSpec
+
+import typer
+
+from pgstow.app.opening import open_repository
+from pgstow.cli.output import Outcome, Output
+from pgstow.cli.passwords import read_password
+from pgstow.cli.signals import interruptible
+from pgstow.core.errors import Interrupted, PgstowError, UsageError
+from pgstow.core.progress import Progress
+from pgstow.core.secrets import Secret
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.tools import ClientTools, find_tools
+from pgstow.repository import Repository
+
+__all__ = ["Invocation", "as_command"]
+
+P = ParamSpec("P")
+
+_SECRET_VARIABLES = ("PGSTOW_PASSWORD", "PGPASSWORD", "PGSSLPASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_PASSWORD_SHOWN = (
+    "a password among the arguments can be read by other users until pgstow has hidden it; "
+    "~/.pgpass, a service file or PGPASSWORD keep it out of their sight"
+)
+
+_REPOSITORY_PANEL = "Repository"
+_OUTPUT_PANEL = "Output"
+
+RepoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--repo",
+        metavar="LOCATION",
+        help="Where the repository is: /path, file://, s3://bucket/prefix, gs://, az://. Or PGSTOW_REPOSITORY.",
+        rich_help_panel=_REPOSITORY_PANEL,
+    ),
+]
+PasswordFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--password-file",
+        metavar="FILE",
+        help="File that holds the repository's password. Or PGSTOW_PASSWORD_FILE; PGSTOW_PASSWORD is the password itself.",
+        rich_help_panel=_REPOSITORY_PANEL,
+    ),
+]
+PasswordCommandOption = Annotated[
+    str | None,
+    typer.Option(
+        "--password-command",
+        metavar="COMMAND",
+        help="Program, run without a shell, whose first line of output is the password. Or PGSTOW_PASSWORD_COMMAND.",
+        rich_help_panel=_REPOSITORY_PANEL,
+    ),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document on stdout, for errors too.", rich_help_panel=_OUTPUT_PANEL),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, notes or warnings.", rich_help_panel=_OUTPUT_PANEL)
+]
+NoProgressOption = Annotated[
+    bool, typer.Option("--no-progress", help="No progress bars on a terminal.", rich_help_panel=_OUTPUT_PANEL)
+]
+VerboseOption = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Progress as plain lines where there is no terminal.", rich_help_panel=_OUTPUT_PANEL),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """What every command is given besides its own arguments."""
+
+    output: Output
+    environ: Mapping[str, str]
+    given_location: str | None
+    password_file: Path | None
+    password_command: str | None
+
+    @property
+    def location(self) -> str | None:
+        """Where the repository is, if the user said so."""
+        return self.given_location or self.environ.get("PGSTOW_REPOSITORY") or None
+
+    def require_location(self) -> str:
+        """Return where the repository is; UsageError when nothing says it."""
+        if self.location is None:
+            raise UsageError("no repository was given", hint="give --repo LOCATION or set PGSTOW_REPOSITORY")
+        return self.location
+
+    def password(self) -> Secret:
+        """Return the repository's password; UsageError when there is none."""
+        secret = read_password(
+            file=self.password_file,
+            command=self.password_command,
+            environ=self.environ,
+            ask=self.output.asker(),
+            warn=self.output.warn,
+        )
+        self.output.conceal(secret.reveal())
+        return secret
+
+    def optional_password(self) -> Secret | None:
+        """Return the repository's password if one was given; nobody is asked for it."""
+        variables = ("PGSTOW_PASSWORD", "PGSTOW_PASSWORD_FILE", "PGSTOW_PASSWORD_COMMAND")
+        is_given = self.password_file or self.password_command or any(self.environ.get(key) for key in variables)
+        return self.password() if is_given else None
+
+    def repository(self, progress: Progress) -> Repository:
+        """Return the repository, open."""
+        location = self.require_location()
+        return open_repository(location, self.password(), self.environ, on_retry=progress.note)
+
+    def tools(self) -> list[ClientTools]:
+        """Return PostgreSQL's client programs on this machine."""
+        return find_tools(self.environ.get("PATH", os.defpath))
+
+    @property
+    def hostname(self) -> str:
+        return socket.gethostname()
+
+    @property
+    def username(self) -> str:
+        """The operating system's name of who runs this; its number where the system knows no name."""
+        try:
+            return pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            return str(os.getuid())
+
+    def connection(self, text: str | None, *, variable: str, what: str) -> ConnInfo:
+        """Return the connection parameters in ``text`` or in an environment variable."""
+        text = text or self.environ.get(variable)
+        if not text:
+            raise UsageError(f"no {what} was given", hint=f"give a connection string or set {variable}")
+        conninfo = ConnInfo.parse(text)
+        public = set(conninfo.params.values())
+        secrets = {secret.reveal() for secret in conninfo.secrets.values()}
+        self.output.conceal(*secrets - public)
+        return conninfo
+
+
+def as_command(
+    function: Callable[Concatenate[Invocation, P], Outcome],
+    *,
+    name: str,
+    uses_repository: bool = True,
+    when_interrupted: str | None = None,
+    had_secrets: bool = False,
+) -> Callable[..., int]:
+    """Return ``function`` as typer wants it: with the common options added, errors told, exit code returned.
+
+    ``when_interrupted`` tells what an interruption leaves behind; ``had_secrets`` that the arguments held
+    a password.
+    """
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    common = _common_parameters(uses_repository=uses_repository)
+
+    def command(**given: Any) -> int:  # noqa: ANN401  whatever typer parsed
+        invocation = _begin(name, {parameter.name: given.pop(parameter.name) for parameter in common})
+        if had_secrets:
+            invocation.output.warn(_PASSWORD_SHOWN)
+        return _conduct(invocation.output, lambda: function(invocation, **given), when_interrupted)  # type: ignore[call-arg]
+
+    command.__name__ = function.__name__
+    command.__doc__ = function.__doc__
+    command.__annotations__ = {}
+    command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
+    return command
+
+
+def _common_parameters(*, uses_repository: bool) -> list[inspect.Parameter]:
+    options: dict[str, tuple[Any, Any]] = {}
+    if uses_repository:
+        options |= {
+            "repo": (RepoOption, None),
+            "password_file": (PasswordFileOption, None),
+            "password_command": (PasswordCommandOption, None),
+        }
+    options |= {
+        "json": (JsonOption, False),
+        "quiet": (QuietOption, False),
+        "no_progress": (NoProgressOption, False),
+        "verbose": (VerboseOption, False),
+    }
+    return [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for key, (annotation, default) in options.items()
+    ]
+
+
+def _begin(name: str, common: Mapping[str, Any]) -> Invocation:
+    environ = dict(os.environ)
+    output = Output(
+        command=name,
+        as_json=common["json"],
+        is_quiet=common["quiet"],
+        is_verbose=common["verbose"],
+        shows_progress=not common["no_progress"],
+        debug=environ.get("PGSTOW_DEBUG") == "1",
+    )
+    output.conceal(*(environ[key] for key in _SECRET_VARIABLES if key in environ))
+    return Invocation(
+        output=output,
+        environ=environ,
+        given_location=common.get("repo"),
+        password_file=common.get("password_file"),
+        password_command=common.get("password_command"),
+    )
+
+
+def _conduct(output: Output, work: Callable[[], Outcome], when_interrupted: str | None) -> int:
+    """Return the exit code of ``work``, having printed its outcome or its error."""
+    try:
+        with interruptible():
+            outcome = work()
+        with contextlib.suppress(BrokenPipeError):  # the reader of the result left; what was done is done
+            output.result(outcome)
+        code = outcome.exit_code
+    except Interrupted as exc:
+        output.error(exc, consequence=when_interrupted)
+        code = exc.exit_code
+    except PgstowError as exc:
+        output.error(exc)
+        code = exc.exit_code
+    except BrokenPipeError:
+        output.error(PgstowError("the reader of standard output went away before everything was written"))
+        code = 1
+    except Exception as exc:  # noqa: BLE001  the last stop before a traceback
+        output.bug(exc)
+        code = 1
+    output.flush()
+    return code

@@ -1,0 +1,51 @@
+"""Backups as the commands show them: one record, as a document and in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from pgstow.catalog.backups import BackupRecord
+from pgstow.cli.formats import safe
+
+__all__ = ["backup_of", "facts_table", "plain_table", "record_document"]
+
+
+def record_document(record: BackupRecord) -> dict[str, Any]:
+    """Return a record as it appears in every JSON document."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "kind": record.kind,
+        "label": record.label,
+        "partial": record.is_partial,
+        "set_id": record.set_id,
+        "system_identifier": record.system_identifier,
+        "time": record.time.isoformat(),
+        "size_bytes": record.size_bytes,
+        "stored_bytes": record.stored_bytes,
+        "snapshot": record.snapshot.id,
+    }
+
+
+def backup_of(record: BackupRecord) -> str:
+    """Return a record in a few words."""
+    return safe(str(record))
+
+
+def facts_table() -> Table:
+    """Return an empty table of names and values, without lines."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """Return an empty table with headings; the columns named in ``right`` hold numbers."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(Text(column), justify="right" if column in right else "left", overflow="fold")
+    return table

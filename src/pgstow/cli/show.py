@@ -1,0 +1,119 @@
+"""``pgstow show``"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pgstow.catalog.backups import BackupFiles, list_backups, resolve
+from pgstow.catalog.manifest import Manifest, TableRecord
+from pgstow.cli.command import Invocation
+from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
+from pgstow.cli.output import Outcome
+from pgstow.cli.records import facts_table, plain_table, record_document
+
+__all__ = ["BackupArgument", "show_command"]
+
+_TABLES_SHOWN = 10
+
+BackupArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="BACKUP",
+        help="Id or the beginning of one, latest, NAME@latest, or NAME@2026-11-20T02:00 (the newest at that time, UTC).",
+    ),
+]
+
+
+def show_command(
+    invocation: Invocation,
+    backup: BackupArgument,
+    all_tables: Annotated[bool, typer.Option("--all", help="Every table, not only the largest.")] = False,
+) -> Outcome:
+    """Show what a backup holds: server, tables with their rows, globals, warnings, timings."""
+    with invocation.output.progress() as progress:
+        repository = invocation.repository(progress)
+        record = resolve(list_backups(repository), backup)
+        repository.load_index()
+        manifest = BackupFiles(repository, record).manifest
+    return Outcome(
+        document={"backup": record_document(record), "manifest": json.loads(manifest.to_json())},
+        view=list(_view(manifest, all_tables=all_tables)),
+    )
+
+
+def _view(manifest: Manifest, *, all_tables: bool) -> Iterator[RenderableType]:
+    yield Text(f"backup {manifest.backup_id}", style="bold")
+    yield _facts(manifest)
+    if manifest.tables:
+        yield Text()
+        yield _tables(manifest.tables, all_tables=all_tables)
+    if manifest.warnings:
+        yield Text()
+        yield Text("warnings", style="bold yellow")
+        for warning in manifest.warnings:
+            yield Text(f"  {safe(warning.message)}")
+
+
+def _facts(manifest: Manifest) -> Table:
+    server, totals = manifest.server, manifest.totals
+    table = facts_table()
+    partial = ", partial" if manifest.is_partial else ""
+    label = f", {safe(manifest.label)}" if manifest.label else ""
+    table.add_row("source", f"{safe(manifest.name)} ({safe(manifest.kind)}{partial}{label})")
+    table.add_row("data from", f"{time_text(manifest.snapshot_taken)} UTC")
+    role = ", a standby" if server.is_standby else ""
+    table.add_row("server", f"PostgreSQL {safe(server.version)} at {safe(server.host)}{role}")
+    table.add_row("database", f"{safe(server.database)}, {safe(server.encoding)}, {safe(server.collate)}")
+    table.add_row("system", server.system_identifier or "identifier not visible to this role")
+    table.add_row("position", f"{server.lsn or 'unknown'}, timeline {server.timeline or 'unknown'}")
+    table.add_row("transport", server.tls or "not encrypted")
+    table.add_row("holds", f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}")
+    table.add_row(
+        "stored", f"{size_text(totals.stored_bytes)} for {size_text(totals.new_bytes)} new, {size_text(totals.known_bytes)} known"
+    )
+    if manifest.large_objects.count:
+        objects = manifest.large_objects
+        table.add_row("large objects", f"{count_text(objects.count)}, {size_text(objects.size_bytes)}")
+    extensions = ", ".join(f"{extension.name} {extension.version}" for extension in manifest.extensions)
+    table.add_row("extensions", safe(extensions) or "none")
+    table.add_row("globals", _globals(manifest))
+    for missing in manifest.globals.missing:
+        table.add_row("", f"missing: {safe(missing)}")
+    table.add_row("took", _timings(manifest))
+    return table
+
+
+def _globals(manifest: Manifest) -> str:
+    if not manifest.globals.is_captured:
+        return "not captured"
+    return plural(len(manifest.globals.roles), "role") + (
+        ", with password hashes" if manifest.globals.has_passwords else ", without password hashes"
+    )
+
+
+def _timings(manifest: Manifest) -> str:
+    whole = duration_text((manifest.finished - manifest.started).total_seconds())
+    parts = ", ".join(f"{safe(name)} {duration_text(seconds)}" for name, seconds in manifest.timings_s.items())
+    return f"{whole} ({parts})" if parts else whole
+
+
+def _tables(records: tuple[TableRecord, ...], *, all_tables: bool) -> Table:
+    largest = sorted(records, key=lambda record: (-record.size_bytes, record.schema_, record.name))
+    shown = largest if all_tables else largest[:_TABLES_SHOWN]
+    table = plain_table("TABLE", "ROWS", "SIZE", "", right=("ROWS", "SIZE"))
+    for record in shown:
+        via = record.load_via_root
+        remark = f"rows of {safe(via.schema_)}.{safe(via.name)}" if via else ""
+        remark = "extension configuration" if record.condition else remark
+        name = f"{safe(record.schema_)}.{safe(record.name)}"
+        table.add_row(name, count_text(record.rows), size_text(record.size_bytes), remark)
+    if len(shown) < len(largest):
+        table.add_row(f"and {len(largest) - len(shown)} more (--all shows them)", "", "", "")
+    return table

@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM: the first asks, the second does not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+from pgstow.core.errors import Interrupted
+
+__all__ = ["interruptible"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Signalled(Interrupted, KeyboardInterrupt):
+    """Both, because psycopg cancels a running query on KeyboardInterrupt and on nothing else."""
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the first signal that arrives inside the block into Interrupted, raised in the main thread.
+
+    What is under way then cleans up after itself, which may take a moment; a second signal ends the
+    process at once with exit status 130. A signal that was being ignored (nohup, a background job of a
+    script) stays ignored.
+    """
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        for each in handled:
+            signal.signal(each, _end_at_once)
+        raise _Signalled(f"interrupted by {signal.Signals(number).name}", signal=signal.Signals(number).name)
+
+    for number in handled:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, before[number])
+
+
+def _end_at_once(_number: int, _frame: FrameType | None) -> None:
+    os._exit(Interrupted.exit_code)

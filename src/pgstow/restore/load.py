@@ -1,0 +1,278 @@
+"""Rows: straight from the repository into COPY, several tables at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+from pgstow.catalog.manifest import Manifest, TableRecord
+from pgstow.core.errors import ContentMismatch, PgstowError, RepositoryDamaged, RestoreError
+from pgstow.core.progress import Progress
+from pgstow.postgres import loading
+from pgstow.postgres.archive import TABLE_DATA_TRAILER, TocEntry, copy_target, is_load_via_root
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.copy_in import CopyIn, FalseAlarm
+from pgstow.postgres.loading import LoadTable
+from pgstow.postgres.raw import RawSession, open_raw
+from pgstow.postgres.session import postgres_error
+from pgstow.restore.naming import text
+from pgstow.restore.report import RestoredTable
+from pgstow.restore.request import ArchiveFiles
+from pgstow.restore.workers import Workers
+
+__all__ = ["LoadTask", "Loader", "load_settings", "plan_tasks", "without_trailer"]
+
+_PLAIN_COPY_END = b" FROM stdin;\n"
+# What rows are read under. pg_restore's own settings, and those under which the backup wrote the rows.
+_SETTINGS = {
+    "search_path": "",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "row_security": "off",
+    "check_function_bodies": "off",
+    "client_min_messages": "error",  # nothing may be said in the middle of the rows (see CopyIn)
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
+    "synchronous_commit": "off",  # one flush at the very end makes everything durable
+}
+
+
+def load_settings(manifest: Manifest) -> dict[str, str]:
+    """Return the settings of a session that loads rows of this backup."""
+    written_under = {name: manifest.settings[name] for name in ("lc_monetary",) if name in manifest.settings}
+    return {**_SETTINGS, **written_under}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadTask:
+    """One member of the archive and the table its rows go into."""
+
+    entry: TocEntry
+    record: TableRecord
+    table: LoadTable
+    is_ours: bool  # this restore made the table: it is empty, and nobody else's
+    via_root: bool
+
+    @property
+    def statement(self) -> bytes:
+        """The COPY statement; FREEZE spares the server from writing every page again later."""
+        statement = self.entry.copy_stmt or b""
+        if not self.is_ours:
+            return statement
+        return statement.removesuffix(_PLAIN_COPY_END) + b" FROM stdin WITH (FREEZE);\n"
+
+
+def plan_tasks(
+    session: RawSession,
+    entries: Sequence[TocEntry],
+    manifest: Manifest,
+    created: Iterable[tuple[bytes | None, bytes]],
+) -> list[LoadTask]:
+    """Return what there is to load, the largest first. ``created`` are the tables this restore made."""
+    records = {record.dump_id: record for record in manifest.tables}
+    tables = loading.load_tables(session, list({copy_target(entry) for entry in entries}))
+    made = set(created)
+    tasks = []
+    for entry in entries:
+        name = copy_target(entry)
+        if entry.dump_id not in records:
+            raise RepositoryDamaged(f"the manifest says nothing about the rows of {entry}")
+        if name not in tables:
+            raise RestoreError(f"the target has no table {session.decode(name)}, whose rows are to be loaded")
+        via_root = is_load_via_root(entry)
+        table = tables[name]
+        # Extensions keep rows of their own in their tables; a root spreads rows over tables that others fill.
+        is_ours = (
+            (entry.namespace, entry.tag) in made
+            and table.is_plain
+            and not table.is_extension_owned
+            and not via_root
+        )
+        tasks.append(
+            LoadTask(
+                entry=entry, record=records[entry.dump_id], table=table, is_ours=is_ours, via_root=via_root
+            )
+        )
+    return sorted(tasks, key=lambda task: (-task.record.size_bytes, task.entry.dump_id))
+
+
+class Loader:
+    """Fills tables, ``jobs`` at a time, each by a session of its own. The first error ends them all."""
+
+    def __init__(
+        self,
+        files: ArchiveFiles,
+        target: ConnInfo,
+        *,
+        jobs: int,
+        stall_timeout_s: float,
+        progress: Progress,
+        encoding: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._files = files
+        self._target = target
+        self._jobs = jobs
+        self._stall_timeout_s = stall_timeout_s
+        self._progress = progress
+        self._encoding = encoding
+        self._clock = clock
+        self._settings = load_settings(files.manifest)
+        self._as_replica = False
+        self._with_triggers = False
+
+    def respect_triggers(self, *, as_replica: bool) -> None:
+        """Load into tables that have triggers: as a replica, or with users' triggers off for each transaction."""
+        self._as_replica = as_replica
+        self._with_triggers = True
+
+    def load(self, tasks: Sequence[LoadTask], done: list[RestoredTable]) -> None:
+        """Load ``tasks``, appending each table to ``done`` once it is committed.
+
+        Raises RestoreError naming table and line, ContentMismatch, RepositoryDamaged, ConnectionFailed.
+        """
+        with Workers[LoadTask](self._jobs, self._open) as workers:
+            workers.each(tasks, lambda session, task: done.append(self._load(session, task, workers.stopped)))
+
+    def _open(self) -> RawSession:
+        session = open_raw(self._target, encoding=self._files.toc.encoding, settings=self._settings)
+        if self._as_replica:
+            try:
+                loading.begin_replica(session)
+            except BaseException:
+                session.close()
+                raise
+        return session
+
+    def _load(self, session: RawSession, task: LoadTask, stopped: threading.Event) -> RestoredTable:
+        started = self._clock()
+        name = f"{text(task.entry.namespace, self._encoding)}.{text(task.entry.tag, self._encoding)}"
+        try:
+            try:
+                rows, size_bytes = self._copy(session, task, stopped, is_wary=True)
+            except FalseAlarm:
+                session.run(b"ROLLBACK")
+                rows, size_bytes = self._copy(session, task, stopped, is_wary=False)
+        except psycopg.Error as exc:
+            raise _load_failed(name, exc) from exc
+        except PgstowError as exc:
+            exc.facts.setdefault("table", name)
+            raise
+        return RestoredTable(
+            schema=text(task.entry.namespace, self._encoding),
+            name=text(task.entry.tag, self._encoding),
+            rows=rows,
+            size_bytes=size_bytes,
+            seconds=round(self._clock() - started, 3),
+            is_frozen=task.is_ours,
+            loaded_via=session.decode(task.table.qualified) if task.via_root else None,
+        )
+
+    def _copy(
+        self, session: RawSession, task: LoadTask, stopped: threading.Event, *, is_wary: bool
+    ) -> tuple[int, int]:
+        """Load one table in one transaction; return (rows, bytes of rows)."""
+        silent = (
+            loading.triggers(session, task.table, as_replica=self._as_replica) if self._with_triggers else []
+        )
+        # TRUNCATE in the transaction of the COPY is what allows FREEZE, and with wal_level minimal saves the WAL
+        emptying = b"TRUNCATE ONLY " + task.table.qualified + b"; " if task.is_ours else b""
+        session.run(b"BEGIN; " + emptying + loading.silence_triggers(task.table, silent))
+        copy = CopyIn(
+            session.connection,
+            task.statement,
+            stop=stopped,
+            stall_timeout_s=self._stall_timeout_s,
+            is_wary=is_wary,
+        )
+        size_bytes = 0
+        with contextlib.closing(self._files.stream(task.record.member)) as pieces:  # type: ignore[type-var]
+            for piece in without_trailer(pieces, where=task.record.member):
+                copy.write(piece)
+                size_bytes += len(piece)
+                self._progress.advance(size_bytes=len(piece))
+        rows = copy.finish()
+        if rows != task.record.rows:
+            raise ContentMismatch(
+                f"{rows} rows of {session.decode(task.table.qualified)} were loaded, but the backup recorded {task.record.rows}",
+                hint="run pgstow verify --read-data on the backup",
+                expected=task.record.rows,
+                found=rows,
+            )
+        session.run(loading.restore_triggers(task.table, silent) + b"COMMIT")
+        self._progress.advance(rows=rows)
+        return rows, size_bytes
+
+
+def _load_failed(name: str, exc: psycopg.Error) -> RestoreError:
+    """Return the error that names table and line; the rows themselves stay out of it."""
+    where = _line_of(exc.diag.context)
+    kind = postgres_error(f"loading {name}{where}", exc)
+    return RestoreError(
+        kind.message,
+        hint=kind.hint,
+        table=name,
+        sqlstate=exc.sqlstate,
+        column=exc.diag.column_name,
+        constraint=exc.diag.constraint_name,
+    )
+
+
+def _line_of(context: str | None) -> str:
+    """Return ``, line 17, column total`` from ``COPY orders, line 17, column total: "12,3"``."""
+    if not context:
+        return ""
+    place = context.partition("\n")[0]
+    _, found, rest = place.rpartition(", line ")
+    return f", line {rest.partition(':')[0]}" if found else ""
+
+
+def without_trailer(pieces: Iterable[bytes], *, where: str) -> Iterator[bytes]:
+    """Yield the rows of a member, without the end mark that pg_dump puts behind them.
+
+    RepositoryDamaged unless the member ends with exactly that mark. Memory: about two pieces.
+    """
+    held: deque[bytes] = deque()
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        while size - len(held[0]) >= len(TABLE_DATA_TRAILER):
+            out = held.popleft()
+            size -= len(out)
+            if out:
+                yield out
+    last = b"".join(held)
+    if not last.endswith(TABLE_DATA_TRAILER):
+        raise RepositoryDamaged(
+            f"{where} does not end as pg_dump ends a table's rows",
+            hint="run pgstow verify --read-data on the backup",
+        )
+    rows = last[: -len(TABLE_DATA_TRAILER)]
+    if rows and not rows.endswith(b"\n"):
+        raise RepositoryDamaged(
+            f"{where} ends in the middle of a row", hint="run pgstow verify --read-data on the backup"
+        )
+    if rows:
+        yield rows
+
+
+def expected_rows_by_root(tasks: Iterable[LoadTask]) -> Mapping[bytes, int]:
+    """Return how many rows each table or root must have got."""
+    totals: dict[bytes, int] = {}
+    for task in tasks:
+        totals[task.table.qualified] = totals.get(task.table.qualified, 0) + task.record.rows
+    return totals

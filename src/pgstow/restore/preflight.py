@@ -1,0 +1,183 @@
+"""Looking ahead: what the archive takes for granted and the target lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pgstow.core.errors import TargetRefused
+from pgstow.postgres import target as target_sql
+from pgstow.postgres.archive import TocEntry
+from pgstow.postgres.raw import RawSession
+from pgstow.restore.naming import described, mentioned_roles, text
+from pgstow.restore.report import Skipped
+from pgstow.restore.request import ArchiveFiles, RestoreOptions
+from pgstow.restore.selection import PRIVILEGES, Selection, is_about_database
+
+__all__ = ["Preflight", "look_ahead"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preflight:
+    """What is missing but can be done without."""
+
+    missing_roles: tuple[str, ...] = ()
+    left_out: frozenset[int] = frozenset()  # dump ids that must not be restored
+    kept: frozenset[int] = frozenset()  # dump ids that must not be dropped
+    no_tablespaces: bool = False
+    skipped: tuple[Skipped, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def look_ahead(
+    session: RawSession,
+    files: ArchiveFiles,
+    selection: Selection,
+    facts: target_sql.TargetFacts,
+    options: RestoreOptions,
+) -> Preflight:
+    """Return what the target lacks; TargetRefused when the restore would fail for it. Nothing is touched."""
+    wanted = [*selection.entries, *selection.foreign_keys]
+    if options.create:
+        wanted += [entry for entry in files.toc.entries if is_about_database(entry)]
+    encoding = files.toc.encoding
+    missing_roles = _roles(session, [*wanted, *_unwanted_privileges(files, wanted)], facts, options, encoding)
+    installed = {} if options.create else target_sql.installed_extensions(session)
+    warnings = _extensions(session, files, wanted, installed, encoding)
+    untouchable = _untouchable_extensions(wanted, installed)
+    remarks = _remarks(wanted, untouchable)
+    lost_tablespaces = _tablespaces(session, wanted, encoding)
+    return Preflight(
+        missing_roles=missing_roles,
+        left_out=frozenset(entry.dump_id for entry in remarks),
+        kept=frozenset(untouchable),
+        no_tablespaces=bool(lost_tablespaces),
+        skipped=tuple(
+            Skipped(what=described(entry, encoding), why="only the extension's owner may change it")
+            for entry in remarks
+        ),
+        warnings=(*warnings, *lost_tablespaces),
+    )
+
+
+def _roles(
+    session: RawSession,
+    wanted: Iterable[TocEntry],
+    facts: target_sql.TargetFacts,
+    options: RestoreOptions,
+    encoding: str,
+) -> tuple[str, ...]:
+    """Return the missing roles that do not matter as no owners or privileges are restored."""
+    owners: dict[bytes, TocEntry] = {}
+    others: dict[bytes, TocEntry] = {}
+    privileges: dict[bytes, TocEntry] = {}
+    for entry in wanted:
+        if entry.owner:
+            owners.setdefault(entry.owner, entry)
+        for role in mentioned_roles(entry):
+            (privileges if entry.desc in PRIVILEGES else others).setdefault(role, entry)
+    present = target_sql.roles(session)
+    needed = {
+        **others,
+        **({} if options.no_privileges else privileges),
+        **({} if options.no_owner else owners),
+    }
+    missing = sorted(set(needed) - present.keys())
+    if missing:
+        named = ", ".join(
+            f"{text(role, encoding)} (for {described(needed[role], encoding)})" for role in missing
+        )
+        raise TargetRefused(
+            f"the target lacks {'roles' if len(missing) > 1 else 'the role'} {named}",
+            hint="create them first (the backup's globals.sql has them), or leave owners and privileges out with"
+            " --no-owner and --no-privileges",
+            missing_roles=[text(role, encoding) for role in missing],
+        )
+    if not options.no_owner and not facts.is_superuser:
+        _check_ownership(owners, present, facts, encoding)
+    return tuple(text(role, encoding) for role in sorted({*owners, *others, *privileges} - present.keys()))
+
+
+def _unwanted_privileges(files: ArchiveFiles, wanted: Iterable[TocEntry]) -> list[TocEntry]:
+    """Return what --no-privileges leaves out about wanted objects: its roles are worth a mention."""
+    ids = {entry.dump_id for entry in wanted}
+    return [
+        entry
+        for entry in files.toc.entries
+        if entry.desc in PRIVILEGES and entry.dump_id not in ids and any(one in ids for one in entry.dependencies)
+    ]
+
+
+def _check_ownership(
+    owners: dict[bytes, TocEntry],
+    present: dict[bytes, target_sql.RoleFacts],
+    facts: target_sql.TargetFacts,
+    encoding: str,
+) -> None:
+    foreign = sorted(role for role in owners if not present[role].may_own)
+    if foreign:
+        user = text(facts.user, encoding)
+        named = ", ".join(
+            f"{text(role, encoding)} (owner of {described(owners[role], encoding)})" for role in foreign
+        )
+        raise TargetRefused(
+            f"{user} may not make objects belong to {named}",
+            hint=f"grant those roles to {user}, connect as a superuser, or restore with --no-owner",
+        )
+
+
+def _extensions(
+    session: RawSession,
+    files: ArchiveFiles,
+    wanted: Iterable[TocEntry],
+    installed: dict[bytes, target_sql.ExtensionFacts],
+    encoding: str,
+) -> list[str]:
+    """Return remarks on versions; TargetRefused when the server does not have an extension at all."""
+    needed = [entry.tag for entry in wanted if entry.desc == b"EXTENSION"]
+    available = target_sql.available_extensions(session)
+    missing = [text(name, encoding) for name in needed if name not in available and name not in installed]
+    if missing:
+        raise TargetRefused(
+            f"the target's server does not have the extension{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
+            hint="install the packages on the server, or choose tables that do not need them with --table",
+            missing_extensions=missing,
+        )
+    saved = {extension.name: extension.version for extension in files.manifest.extensions}
+    remarks = []
+    for name in needed:
+        there = installed[name].version if name in installed else available[name]
+        before = saved.get(text(name, encoding))
+        if before is not None and before != there:
+            remarks.append(
+                f"extension {text(name, encoding)} is version {there} here and was {before} in the source"
+            )
+    return remarks
+
+
+def _untouchable_extensions(
+    wanted: Iterable[TocEntry], installed: dict[bytes, target_sql.ExtensionFacts]
+) -> dict[int, TocEntry]:
+    """Return the entries of extensions that are there and belong to somebody else."""
+    return {
+        entry.dump_id: entry
+        for entry in wanted
+        if entry.desc == b"EXTENSION" and entry.tag in installed and not installed[entry.tag].may_comment
+    }
+
+
+def _remarks(wanted: Iterable[TocEntry], untouchable: dict[int, TocEntry]) -> list[TocEntry]:
+    return [
+        entry
+        for entry in wanted
+        if entry.desc == b"COMMENT" and any(one in untouchable for one in entry.dependencies)
+    ]
+
+
+def _tablespaces(session: RawSession, wanted: Iterable[TocEntry], encoding: str) -> list[str]:
+    needed = {entry.tablespace for entry in wanted if entry.tablespace}
+    missing = needed - target_sql.tablespaces(session) if needed else set()
+    return [
+        f"the target lacks the tablespace {text(name, encoding)}: everything is put into the database's default tablespace"
+        for name in sorted(missing)
+    ]

@@ -1,0 +1,200 @@
+"""Running pg_restore on parts of the archive.
+
+pg_restore replays everything but rows: it knows the catalog. Each run gets a folder that holds nothing but a
+``toc.dat`` and a list of the entries to restore.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from psycopg import pq
+
+from pgstow.core.errors import ConnectionFailed, RestoreError
+from pgstow.core.process import running
+from pgstow.postgres.archive import Section, Toc, TocEntry, list_file, write_directory_toc
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.session import connect
+from pgstow.postgres.tools import ClientTools
+from pgstow.restore.naming import described
+from pgstow.restore.selection import PRIVILEGES, Selection
+
+__all__ = ["Runs", "Sections", "arrange"]
+
+_FROM_ENTRY = re.compile(r"pg_restore: (?:from|in) TOC entry (\d+);")
+_OURS = re.compile(r"^pg_restore: ")
+_COMMAND = "Command was:"
+_HEADLINE = re.compile(r"^pg_restore: error: (?:could not execute query: )?(?:ERROR:\s+)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """The entries of each run of pg_restore, in order. Rows and large objects are not among them."""
+
+    pre_data: tuple[TocEntry, ...]
+    data: tuple[TocEntry, ...]  # sequence values, statistics, large objects without their contents
+    post_data: tuple[TocEntry, ...]
+
+
+def arrange(toc: Toc, selection: Selection, left_out: frozenset[int]) -> Runs:
+    """Return which run each selected entry belongs to.
+
+    Comments and labels go with the section they stand in. Privileges come last of all, as in a whole
+    pg_restore: an owner who revoked INSERT from himself could not load the rows.
+    """
+    wanted = {entry.dump_id for entry in selection.entries} - left_out
+    runs: dict[Section, list[TocEntry]] = {Section.PRE_DATA: [], Section.DATA: [], Section.POST_DATA: []}
+    current = Section.PRE_DATA
+    for entry in toc.entries:
+        if entry.section is not Section.NONE:
+            current = entry.section
+        if entry.dump_id in wanted and not entry.has_data:
+            runs[Section.POST_DATA if entry.desc in PRIVILEGES else current].append(entry)
+    return Runs(
+        pre_data=tuple(runs[Section.PRE_DATA]),
+        data=tuple(runs[Section.DATA]),
+        post_data=tuple(runs[Section.POST_DATA]),
+    )
+
+
+@dataclass(slots=True)
+class Sections:
+    """Runs pg_restore against one target. Use ``opened()``; its folder goes when the block ends."""
+
+    tools: ClientTools
+    target: ConnInfo
+    toc: Toc
+    folder: Path
+    flags: tuple[str, ...]
+    settings: dict[str, str]
+    messages: list[str] = field(default_factory=list)  # what pg_restore said without failing
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(
+        cls, tools: ClientTools, target: ConnInfo, toc: Toc, *, flags: Sequence[str], settings: dict[str, str]
+    ) -> Iterator[Sections]:
+        """Prepare runs on ``toc``; ``flags`` go to every run, ``settings`` into every session of pg_restore."""
+        with tempfile.TemporaryDirectory(prefix="pgstow-restore-") as folder:
+            sections = cls(tools, target, toc, Path(folder), tuple(flags), settings)
+            if not sections._are_options_accepted():
+                sections.settings = {}
+            yield sections
+
+    def _are_options_accepted(self) -> bool:
+        """Whether settings can be given at connection time; some poolers refuse that."""
+        try:
+            options = {**self.target.params, "options": self._options(self.settings)}
+            connect(ConnInfo(params=options, secrets=self.target.secrets)).close()
+        except ConnectionFailed:
+            connect(self.target).close()  # raises when the options were not the reason
+            return False
+        return True
+
+    def restore(
+        self, entries: Sequence[TocEntry], *, jobs: int = 1, maintenance_work_mem: int | None = None
+    ) -> None:
+        """Restore ``entries``, in this order as far as dependencies between parallel jobs allow.
+
+        Raises RestoreError with the message and the object it is about.
+        """
+        if not entries:
+            return
+        archive = self._archive("archive", self.toc)
+        listed = self.folder / "list"
+        listed.write_bytes(list_file(entries))
+        extra = {"maintenance_work_mem": f"{maintenance_work_mem // 1024}kB"} if maintenance_work_mem else {}
+        self._run([*self.flags, f"--jobs={jobs}", f"--use-list={listed}", str(archive)], self.toc, extra)
+
+    def drop(self, drops: Toc) -> None:
+        """Drop everything in ``drops`` (an archive that only drops), all of it or nothing.
+
+        Raises RestoreError with the message and the object it is about.
+        """
+        archive = self._archive("drops", drops)
+        self._run(["--clean", "--if-exists", "--single-transaction", *self.flags, str(archive)], drops, {})
+
+    def _archive(self, name: str, toc: Toc) -> Path:
+        folder = self.folder / name
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "toc.dat").write_bytes(write_directory_toc(toc))
+        return folder
+
+    def _run(self, arguments: Sequence[str], toc: Toc, extra: dict[str, str]) -> None:
+        settings = self._options({**self.settings, **extra} if self.settings else {})
+        environment = {"LC_ALL": "C", **({"PGOPTIONS": settings} if settings else {})}
+        with (
+            self.target.tool_env(**environment) as env,
+            running(
+                # an empty name makes it connect; the environment says where
+                [self.tools.pg_restore, "--exit-on-error", "--dbname=", *arguments],
+                env=env,
+                stdout=None,
+            ) as process,
+        ):
+            status = process.wait()
+            said = process.stderr_tail()
+        if status != 0:
+            raise _failure(status, said, toc)
+        if said:
+            self.messages += [line for line in _without_commands(said) if line]
+
+    def _options(self, settings: dict[str, str]) -> str:
+        given = self.target.params.get("options") or _default_options()
+        ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items())
+        return f"{given} {ours}".strip()
+
+
+def _escaped(value: str) -> str:
+    """Return a value as the server splits options: spaces and backslashes take a backslash."""
+    return re.sub(r"([\\\s])", r"\\\1", value)
+
+
+def _default_options() -> str:
+    """Return the options libpq would use by itself (PGOPTIONS), which ours would otherwise replace."""
+    for option in pq.Conninfo.get_defaults():
+        if option.keyword == b"options":
+            return (option.val or b"").decode()
+    return ""
+
+
+def _without_commands(said: str) -> list[str]:
+    """Return messages without the statements they are about: those may hold passwords (USER MAPPING)."""
+    lines: list[str] = []
+    in_command = False
+    for line in said.splitlines():
+        if line.startswith(_COMMAND):
+            in_command = True
+        elif _OURS.match(line):
+            in_command = False
+        if not in_command:
+            lines.append(line.rstrip())
+    return lines
+
+
+def _failure(status: int, said: str, toc: Toc) -> RestoreError:
+    lines = _without_commands(said)
+    found = [int(match[1]) for match in map(_FROM_ENTRY.match, lines) if match]
+    entry = toc.by_id().get(found[-1]) if found else None
+    encoding = toc.encoding
+    where = f" at {described(entry, encoding)}" if entry else ""
+    telling = [
+        _HEADLINE.sub("", line)
+        for line in lines
+        if not line.startswith(("pg_restore: while", "pg_restore: from"))
+    ]
+    message = " ".join(" ".join(telling).split()) or (
+        f"ended by signal {-status}" if status < 0 else f"exit status {status}"
+    )
+    return RestoreError(
+        f"pg_restore failed{where}: {message}",
+        exit_status=status,
+        stderr_tail="\n".join(lines),
+        object=described(entry, encoding) if entry else None,
+    )

@@ -1,0 +1,92 @@
+"""Sessions that work off one list of tasks side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import psycopg
+
+from pgstow.postgres.raw import RawSession
+
+__all__ = ["Workers"]
+
+Task = TypeVar("Task")
+
+_POLL_S = 0.2  # how soon the main thread notices a signal
+_CANCEL_TIMEOUT_S = 10.0
+
+
+class Workers(Generic[Task]):
+    """Up to ``jobs`` threads, each with a session of its own.
+
+    The first error stops everything: statements under way are cancelled, sessions closed, threads ended, and
+    then it is raised. The same happens when the waiting thread itself is interrupted.
+    """
+
+    def __init__(self, jobs: int, open_session: Callable[[], RawSession]) -> None:
+        self._jobs = jobs
+        self._open_session = open_session
+        self._sessions: list[RawSession] = []
+        self._guard = threading.Lock()
+        self._failure: BaseException | None = None
+        self.stopped = threading.Event()
+
+    def __enter__(self) -> Workers[Task]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def each(self, tasks: Sequence[Task], work: Callable[[RawSession, Task], object]) -> None:
+        """Do ``work`` for every task, beginning with the first; return when all are done."""
+        waiting = deque(tasks)
+        threads = [
+            threading.Thread(target=self._run, args=(waiting, work), name=f"restore-{number}")
+            for number in range(min(self._jobs, len(tasks)))
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(_POLL_S)
+        except BaseException:
+            self._stop()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+            raise
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self, waiting: deque[Task], work: Callable[[RawSession, Task], object]) -> None:
+        try:
+            with contextlib.closing(self._open_session()) as session:
+                with self._guard:
+                    self._sessions.append(session)
+                while not self.stopped.is_set():
+                    try:
+                        task = waiting.popleft()
+                    except IndexError:
+                        return
+                    work(session, task)
+        except BaseException as exc:  # noqa: BLE001  raised again by each(), in the thread that waits
+            with self._guard:
+                self._failure = self._failure or exc
+            self._stop()
+
+    def _stop(self) -> None:
+        self.stopped.set()
+        with self._guard:
+            sessions, self._sessions = self._sessions, []
+        for session in sessions:
+            # A session that is done, lost or unreachable has nothing left to cancel.
+            with contextlib.suppress(psycopg.Error):
+                session.connection.cancel_safe(timeout=_CANCEL_TIMEOUT_S)

@@ -1,0 +1,219 @@
+"""What every test can ask for: PostgreSQL servers, databases, restic, an S3 server.
+
+Servers start when the first test asks and are shared by the tests of one worker; each test gets databases of
+its own. What a test needs and this machine lacks is a failure, never a skip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import psycopg
+import pytest
+from moto.server import ThreadedMotoServer
+from psycopg import sql
+
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.server import Cluster, ServerBinaries, find_servers
+from pgstow.postgres.tools import ClientTools, find_tools
+from support.restic import Restic, find_restics
+from support.s3 import S3Bucket
+
+ROOT = Path(__file__).parent.parent
+TOOLS = ROOT / ".tools"  # scripts/install-test-tools fills it
+FOLDERS = ("unit", "contract", "integration", "acceptance", "bench")
+FOREIGN_SETTINGS = ("PG", "AWS_", "AZURE_", "GOOGLE_", "RESTIC_", "PGSTOW_")
+
+# Every release we promise to work with. scripts/install-test-tools may find that one cannot be had on this
+# machine and writes down why; any other that is missing fails its tests.
+_PATH = os.environ.get("PATH", "")
+_EXTRA_BIN_DIRS = sorted(
+    folder.parent
+    for pattern in ("postgresql-*/usr/lib/postgresql/*/bin/initdb", "postgresql-*/bin/initdb")
+    for folder in TOOLS.glob(pattern)
+)
+_SERVERS = find_servers(_PATH, extra=_EXTRA_BIN_DIRS)
+_UNAVAILABLE = TOOLS / "unavailable"
+UNAVAILABLE = _UNAVAILABLE.read_text().splitlines() if _UNAVAILABLE.exists() else []
+MAJORS = [
+    major
+    for major in (14, 15, 16, 17, 18)
+    if not any(line.startswith(f"postgresql-{major}\t") for line in UNAVAILABLE)
+]
+
+SMALL_SERVER = {
+    "shared_buffers": "32MB",
+    "max_connections": "60",
+    "max_locks_per_transaction": "1024",
+    "max_wal_senders": "5",
+    "max_prepared_transactions": "5",
+    "wal_level": "logical",
+    "max_wal_size": "256MB",
+    "log_min_messages": "warning",
+}
+
+hypothesis.settings.register_profile("pgstow", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("pgstow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Forget what the caller's environment says about databases, stores and repositories."""
+    for folder in FOLDERS:
+        config.addinivalue_line("markers", f"{folder}: tests/{folder}")
+    for name in [name for name in os.environ if name.startswith(FOREIGN_SETTINGS)]:
+        del os.environ[name]
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is left out, so that a shorter run is not mistaken for a full one."""
+    return [f"not tested here: {line}".expandtabs(1) for line in UNAVAILABLE]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test by its folder."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if folder in FOLDERS:
+            item.add_marker(folder)
+
+
+# -- PostgreSQL
+
+
+def server_binaries(major: int) -> ServerBinaries:
+    """Return the server of this major release; the test fails when there should be one and is none."""
+    for server in _SERVERS:
+        if server.version[0] == major:
+            return server
+    for line in UNAVAILABLE:
+        if line.startswith(f"postgresql-{major}\t"):
+            pytest.skip(line.expandtabs(1))
+    pytest.fail(f"PostgreSQL {major} is not installed; run scripts/install-test-tools", pytrace=False)
+
+
+def _shared(major: int) -> Any:
+    @pytest.fixture(scope="session", name=f"pg{major}")
+    def fixture() -> Iterator[Cluster]:
+        with Cluster(server_binaries(major), settings=SMALL_SERVER) as cluster:
+            yield cluster
+
+    return fixture
+
+
+pg14, pg15, pg16, pg17, pg18 = (_shared(major) for major in (14, 15, 16, 17, 18))
+
+
+@pytest.fixture(scope="session", params=MAJORS, ids=lambda major: f"pg{major}")
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """Every server release there is, one after the other; shared, so do not stop it."""
+    shared: Cluster = request.getfixturevalue(f"pg{request.param}")
+    return shared
+
+
+@pytest.fixture
+def make_cluster() -> Iterator[Callable[..., Cluster]]:
+    """Start servers of this test's own: ``make_cluster(15, settings={...}, tcp=..., standby_of=...)``."""
+    with contextlib.ExitStack() as stack:
+
+        def make(major: int, *, settings: dict[str, str] | None = None, **options: Any) -> Cluster:
+            merged = {**SMALL_SERVER, **(settings or {})}
+            return stack.enter_context(Cluster(server_binaries(major), settings=merged, **options))
+
+        yield make
+
+
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def _databases() -> Iterator[Callable[..., ConnInfo]]:
+    made: list[tuple[Cluster, str]] = []
+
+    def make(cluster: Cluster, name: str | None = None, *, options: str = "") -> ConnInfo:
+        name = name or f"test_{next(_numbers)}"
+        with psycopg.connect(cluster.conninfo(), autocommit=True) as admin:
+            admin.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(options)))
+        made.append((cluster, name))
+        return ConnInfo.parse(cluster.conninfo(name))
+
+    yield make
+    for cluster, name in made:
+        if cluster.is_running:
+            with psycopg.connect(cluster.conninfo(), autocommit=True) as admin:
+                admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database() -> Iterator[Callable[..., ConnInfo]]:
+    """Make databases that are gone after the test: ``database(cluster)`` returns where it is.
+
+    ``name`` for hostile names, ``options`` for the rest of CREATE DATABASE, for instance
+    ``options="ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"``.
+    """
+    with _databases() as make:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def shared_database() -> Iterator[Callable[..., ConnInfo]]:
+    """Make databases that last as long as their servers, for fixtures that tests only read from."""
+    with _databases() as make:
+        yield make
+
+
+# -- programs
+
+
+@pytest.fixture(scope="session")
+def restic_binaries() -> list[Restic]:
+    """restic 0.14 and 0.18, the oldest and the newest release we promise to be read by."""
+    found = find_restics(TOOLS)
+    left_out = sum(line.startswith("restic-") for line in UNAVAILABLE)
+    if len(found) < max(1, 2 - left_out):
+        pytest.fail("two releases of restic are needed; run scripts/install-test-tools", pytrace=False)
+    return found
+
+
+@pytest.fixture(scope="session")
+def client_tools() -> list[ClientTools]:
+    """Every set of pg_dump, pg_restore and pg_dumpall there is, for ``pick``."""
+    return find_tools(_PATH, extra=_EXTRA_BIN_DIRS)
+
+
+@pytest.fixture(params=["oldest", "newest"])
+def restic(request: pytest.FixtureRequest, restic_binaries: list[Restic]) -> Restic:
+    """Each restic release in turn."""
+    return restic_binaries[0] if request.param == "oldest" else restic_binaries[-1]
+
+
+@pytest.fixture
+def newest_restic(restic_binaries: list[Restic]) -> Restic:
+    """The newest restic only, where one judge is enough."""
+    return restic_binaries[-1]
+
+
+# -- S3
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Return the address of an S3 server that lives in this process but is spoken to over HTTP."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str) -> S3Bucket:
+    """Return a fresh bucket on the S3 server."""
+    bucket = S3Bucket(f"bucket-{os.getpid()}-{next(_numbers)}", s3_server)
+    bucket.client().create_bucket(Bucket=bucket.name)
+    return bucket
