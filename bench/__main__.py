@@ -2,10 +2,10 @@
 
 Without options: a database of about two gigabytes, three runs, every case; this takes about half an
 hour and 40 GB of disk. Such a full measurement writes bench/results/latest.json, docs/benchmarks.md and its
-picture. Any other one (--quick, --only, other sizes) writes to build/bench instead.
+picture. Any other one (--quick, --only, other sizes), and one in which somebody failed, writes to build/bench instead.
 
-Exit status: 0 when every target that was measured was met, 3 when one was missed, 1 when the bench failed,
-130 when it was interrupted.
+Exit status: 0 when every target that was measured was met, 3 when one was missed, 1 when somebody or the
+bench failed, 130 when it was interrupted.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _main_server(bench: cases.Bench, options: Options) -> servers.ServerBlock:
 
 def write_down(results: Results, options: Options) -> Path:
     """Write JSON, picture and document; return the folder of the JSON file."""
-    if options.is_full:
+    if options.is_full and not results.failures:
         folder, document, picture = (
             _PROJECT / "bench" / "results",
             _PROJECT / "docs" / "benchmarks.md",
@@ -204,6 +204,8 @@ def main(arguments: Sequence[str]) -> int:
     folder = write_down(results, options)
     report.print_report(results, Console())
     progress.print(f"written to {folder.relative_to(_PROJECT)}", highlight=False)
+    if results.failures:
+        return 1
     return _TARGET_MISSED if any(target.verdict == "miss" for target in targets) else 0
 
 

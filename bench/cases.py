@@ -88,9 +88,9 @@ class Bench:
             self.progress.print(f"note: {text}", style="yellow", highlight=False, markup=False)
 
     def failed(self, case: str, contestant: Contestant, error: PgstowError) -> None:
-        """Note a contestant that fails, and go on with the others; the terminal alone gets the whole message."""
+        """Keep that a contestant failed, and go on with the others; the terminal alone gets the whole message."""
         self.progress.print(error.message, style="red", highlight=False, markup=False)
-        self.note(f"{case}: {contestant.key} failed ({error.code})")
+        self.results.failures.append(f"{case}: {contestant.key} failed ({error.code})")
 
 
 def make_repository(contestant: Contestant, place: Place) -> None:

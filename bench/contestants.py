@@ -108,7 +108,7 @@ class Contestant(ABC):
 
 class Script(Contestant):
     key = "script"
-    title = "pg_dump -Fc, gzip (script)"
+    title = "script (pg_dump, gzip)"
     restore_title = "gzip -dc | pg_restore"
 
     def backup(self, place: Place) -> Steps:
@@ -157,7 +157,7 @@ class Restic(Contestant):
     def __init__(self, programs: Programs, version: str, program: Path) -> None:
         super().__init__(programs)
         self.key = f"restic-{version}"
-        self.title = f"restic {version} from stdin"
+        self.title = f"restic {version}"
         self.restore_title = f"restic {version} | pg_restore"
         self._restic = str(program)
 
@@ -186,7 +186,7 @@ class Restic(Contestant):
 
 class Borg(Contestant):
     key = "borg"
-    title = "borg from stdin"
+    title = "borg"
 
     def is_installed(self) -> bool:
         return shutil.which("borg") is not None

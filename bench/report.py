@@ -27,6 +27,8 @@ def print_report(results: Results, console: Console) -> None:
         console.print(_rich(table))
     for note in results.notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
+    for failure in results.failures:
+        console.print(failure, style="bold red", highlight=False, markup=False)
 
 
 def _rich(table: Table) -> RichTable:
@@ -38,7 +40,8 @@ def _rich(table: Table) -> RichTable:
         padding=(0, 1, 0, 0),
     )
     for number, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+        is_text = number == 0 or column == "against"
+        shown.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
     for number, cells in enumerate(table.rows):
         style = "bold cyan" if number == table.ours else _VERDICT_STYLES.get(cells[-1])
         shown.add_row(*cells, style=style)

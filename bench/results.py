@@ -93,6 +93,7 @@ class Results:
     memory: list[MemoryEntry] = field(default_factory=list)
     targets: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def one(self, case: str, contestant: str) -> Series | None:
         return next((s for s in self.series if (s.case, s.contestant) == (case, contestant)), None)

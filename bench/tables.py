@@ -45,10 +45,13 @@ def tables(results: Results) -> Iterator[Table]:
 def _case(case: str, heading: str, series: list[Series]) -> Table:
     ordered = sorted(series, key=lambda one: one.median("wall_s"), reverse=True)
     ours = next((one for one in series if one.contestant == "pgstow"), None)
+    columns = ("tool", "seconds", "least", "most", "pgstow=1", "CPU s", "server s", "memory", "stored")
+    stores = any(one.has("stored_bytes") for one in series)
+    shown = len(columns) if stores else len(columns) - 1
     return Table(
         heading=heading,
-        columns=("tool", "seconds", "least", "most", "pgstow=1", "CPU s", "server s", "memory", "stored"),
-        rows=[_cells(case, one, ours) for one in ordered],
+        columns=columns[:shown],
+        rows=[_cells(case, one, ours)[:shown] for one in ordered],
         ours=ordered.index(ours) if ours else None,
     )
 

@@ -254,7 +254,7 @@ def await_waiter(source: ConnInfo) -> None:
     """Return when a session waits for a lock in the database."""
     with psycopg.connect(source.connect_string(), autocommit=True) as watcher:
         while not watcher.execute(
-            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         ).fetchone():
             time.sleep(0.02)
 

@@ -7,10 +7,16 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from pgstow.assurance.verify import verify
+from pgstow.core.errors import ProcessFailed, RepositoryLocked
+from pgstow.core.process import running
+from pgstow.repository import BlobKind, DirNode, FileNode
+from pgstow.store.local import LocalStore
 from support.repositories import (
     MOMENT,
     contents,
@@ -25,12 +31,6 @@ from support.repositories import (
     snapshot_of,
 )
 from support.restic import Restic
-
-from pgstow.assurance.verify import verify
-from pgstow.core.errors import ProcessFailed, RepositoryLocked
-from pgstow.core.process import running
-from pgstow.repository import BlobKind, DirNode, FileNode
-from pgstow.store.local import LocalStore
 
 SECOND = {"kept": [copy_text(9000, 1), copy_text(100, 5)], "changed": [copy_text(2000, 6)]}
 
@@ -109,7 +109,9 @@ def test_stats_count_what_is_there(restic: Restic, ours: Path) -> None:
     stats = restic.json(ours, "stats", "--mode", "restore-size", by_run(restic, ours)["run-1"])
     assert stats["total_size"] == sum(map(len, contents(nasty_files()).values()))
     raw = restic.json(ours, "stats", "--mode", "raw-data")
-    assert raw["total_blob_count"] == len({entry.id for pack in open_repository(LocalStore(ours)).indexed_packs() for entry in pack.entries})
+    assert raw["total_blob_count"] == len(
+        {entry.id for pack in open_repository(LocalStore(ours)).indexed_packs() for entry in pack.entries}
+    )
 
 
 def test_snapshots_show_who_when_and_how_much(newest_restic: Restic, ours: Path) -> None:
@@ -141,7 +143,9 @@ def test_forget_and_prune_leave_the_rest_whole(restic: Restic, ours: Path) -> No
     restic(ours, "check", "--read-data")
     repository = open_repository(LocalStore(ours))
     shop, books = sorted(repository.snapshots(), key=lambda snapshot: snapshot.tags, reverse=True)
-    assert read_files(repository, shop) == {f"/shop/archive/{n}": data for n, data in contents(SECOND).items()}
+    assert read_files(repository, shop) == {
+        f"/shop/archive/{n}": data for n, data in contents(SECOND).items()
+    }
     assert read_files(repository, books) == {"/books/archive/other": b"elsewhere"}
     assert verify(repository, read_data=True).problems == ()
 
@@ -193,7 +197,9 @@ def test_a_tree_too_large_for_a_pack(newest_restic: Restic, tmp_path: Path) -> N
         others = [writer.save(BlobKind.DATA, b"%d" % number).id for number in range(300)]
         content = ([piece] * 299 + others) * 500
         sizes = {piece: 10, **{blob: len(b"%d" % number) for number, blob in enumerate(others)}}
-        node = FileNode(name="long", size_bytes=sum(sizes[b] for b in content), content=content, modified=MOMENT)
+        node = FileNode(
+            name="long", size_bytes=sum(sizes[b] for b in content), content=content, modified=MOMENT
+        )
         tree = writer.save_tree([node])
     repository.save_snapshot(snapshot_of(tree, [node.size_bytes]))
     assert repository.blob_size(BlobKind.TREE, tree) > 16 << 20  # type: ignore[operator]
@@ -218,7 +224,9 @@ def test_restic_waits_for_our_lock_and_unlock_leaves_it(restic: Restic, ours: Pa
     restic(ours, "check")
 
 
-def test_we_refuse_while_restic_writes(restic: Restic, ours: Path, make_busy: Callable[[Restic, Path], None]) -> None:
+def test_we_refuse_while_restic_writes(
+    restic: Restic, ours: Path, make_busy: Callable[[Restic, Path], None]
+) -> None:
     make_busy(restic, ours)
     repository = open_repository(LocalStore(ours))
     with repository.lock():
@@ -228,12 +236,19 @@ def test_we_refuse_while_restic_writes(restic: Restic, ours: Path, make_busy: Ca
 
 
 @pytest.fixture
-def make_busy(tmp_path: Path):
+def make_busy(tmp_path: Path) -> Iterator[Callable[[Restic, Path], None]]:
     """Start a restic backup that waits for its stdin, and wait for its lock."""
     with contextlib.ExitStack() as stack:
 
         def start(restic: Restic, repository: Path) -> None:
-            command = [restic.binary, "--repo", repository, "--no-cache", "backup", "--stdin"]
+            command: list[str | Path] = [
+                restic.binary,
+                "--repo",
+                repository,
+                "--no-cache",
+                "backup",
+                "--stdin",
+            ]
             environ = {"RESTIC_PASSWORD": restic.password, "HOME": str(tmp_path)}
             process = stack.enter_context(running(command, env=environ, stdin=subprocess.PIPE))
             while not list((repository / "locks").glob("*")):

@@ -8,6 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
+from pgstow.assurance.verify import verify
+from pgstow.core.errors import RepositoryError
+from pgstow.repository import BlobKind, DirNode, OtherNode, is_canonical
+from pgstow.store.local import LocalStore
 from support.repositories import (
     NASTY_NAMES,
     contents,
@@ -18,11 +23,6 @@ from support.repositories import (
     save_backup,
 )
 from support.restic import Restic
-
-from pgstow.assurance.verify import verify
-from pgstow.core.errors import RepositoryError
-from pgstow.repository import BlobKind, DirNode, OtherNode, is_canonical
-from pgstow.store.local import LocalStore
 
 CONTENT = {
     **{name: copy_text(20, seed) for seed, name in enumerate(NASTY_NAMES)},
@@ -40,7 +40,9 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 @pytest.fixture(scope="module", params=["oldest", "newest"])
-def made(request: pytest.FixtureRequest, restic_binaries: list[Restic], tmp_path_factory: pytest.TempPathFactory):
+def made(
+    request: pytest.FixtureRequest, restic_binaries: list[Restic], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
     """A repository with two snapshots, by each restic, and the folder it was made from."""
     restic = restic_binaries[0 if request.param == "oldest" else -1]
     folder = tmp_path_factory.mktemp("theirs")
@@ -60,7 +62,7 @@ def made(request: pytest.FixtureRequest, restic_binaries: list[Restic], tmp_path
 
 
 @pytest.fixture
-def theirs(made, tmp_path: Path) -> Path:
+def theirs(made: tuple[Path, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(made[0], tmp_path / "repository"))
 
 
@@ -79,7 +81,7 @@ def test_snapshots_are_listed(theirs: Path) -> None:
     assert (theirs / "snapshots" / first.id).exists()
 
 
-def test_every_file_reads_equal(made, theirs: Path) -> None:
+def test_every_file_reads_equal(made: tuple[Path, Path], theirs: Path) -> None:
     repository = open_repository(LocalStore(theirs))
     first, second = repository.snapshots()
     _, source = made
@@ -88,7 +90,7 @@ def test_every_file_reads_equal(made, theirs: Path) -> None:
     assert strip(read_files(repository, second), source) == SECOND
 
 
-def test_kinds_and_times_of_nodes(made, theirs: Path) -> None:
+def test_kinds_and_times_of_nodes(made: tuple[Path, Path], theirs: Path) -> None:
     repository = open_repository(LocalStore(theirs))
     tree = repository.snapshots()[0].tree
     for name in (made[1] / "one").parts[1:]:
@@ -160,7 +162,9 @@ def test_an_upgraded_repository_with_uncompressed_blobs_reads(newest_restic: Res
     assert verify(repository, read_data=True).problems == ()
 
 
-def test_a_key_file_of_someone_else_may_be_damaged(newest_restic: Restic, theirs: Path, tmp_path: Path) -> None:
+def test_a_key_file_of_someone_else_may_be_damaged(
+    newest_restic: Restic, theirs: Path, tmp_path: Path
+) -> None:
     added = tmp_path / "added"
     added.write_text("colleague")
     before = set((theirs / "keys").iterdir())

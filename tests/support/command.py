@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-COMMAND = Path("/tmp/cli/pgstow")
+COMMAND = Path(sys.executable).parent / "pgstow"
 
 
 @dataclass(frozen=True, slots=True)

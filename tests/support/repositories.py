@@ -6,8 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-
-from support.restic import PASSWORD
+from unittest.mock import patch
 
 from pgstow.core.secrets import Secret
 from pgstow.repository import (
@@ -22,6 +21,7 @@ from pgstow.repository import (
 )
 from pgstow.store.api import ObjectInfo, Store
 from pgstow.store.memory import MemoryStore
+from support.restic import PASSWORD
 
 MOMENT = datetime(2026, 11, 20, 2, 0, 0, 120_000, tzinfo=UTC)
 
@@ -58,7 +58,9 @@ NASTY_NAMES = (
 
 
 def init_repository(store: Store, password: str = PASSWORD) -> Repository:
-    return Repository.init(store, Secret(password), hostname="worker", username="tester")
+    """Make a repository whose key derivation costs no time; restic takes it like any other."""
+    with patch("pgstow.repository.keys._N", 16):
+        return Repository.init(store, Secret(password), hostname="worker", username="tester")
 
 
 def open_repository(store: Store, password: str = PASSWORD) -> Repository:
@@ -209,3 +211,6 @@ class WatchedStore:
     def delete(self, name: str) -> None:
         self._note("delete", name)
         self.inner.delete(name)
+
+    def remove_stale_temporaries(self) -> int:
+        return self.inner.remove_stale_temporaries()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -69,14 +70,13 @@ def test_names_that_are_not_utf_8_survive(name: bytes) -> None:
 
 @given(st.text(alphabet='\\"abnxuU0178\n') | st.text())
 def test_unquote_raises_only_value_errors(text: str) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         gojson.unquote(text)
-    except ValueError:
-        pass
 
 
 @pytest.mark.parametrize(
-    ("quoted", "text"), [(r"\x41", "A"), (r"\u0041", "A"), (r"\101", "A"), (r"\xc3\xa9", "é"), (r"\U000000e9", "é")]
+    ("quoted", "text"),
+    [(r"\x41", "A"), (r"\u0041", "A"), (r"\101", "A"), (r"\xc3\xa9", "é"), (r"\U000000e9", "é")],
 )
 def test_other_escapes_are_read_but_not_canonical(quoted: str, text: str) -> None:
     assert gojson.unquote(quoted) == text
@@ -84,9 +84,11 @@ def test_other_escapes_are_read_but_not_canonical(quoted: str, text: str) -> Non
         assert not gojson.quoting_is_canonical(quoted)
 
 
-@pytest.mark.parametrize("text", ["\\", r"\q", r"\x4", r"\u12", r"\ud800", r"\U00110000", 'a"b', "a\nb", r"\'"])
+@pytest.mark.parametrize(
+    "text", ["\\", r"\q", r"\x4", r"\u12", r"\ud800", r"\U00110000", 'a"b', "a\nb", r"\'"]
+)
 def test_malformed_quotes(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"quoted string|does not exist"):
         gojson.unquote(text)
     assert not gojson.quoting_is_canonical(text)
 
@@ -131,7 +133,7 @@ def test_times_of_others(text: str, moment: datetime, is_canonical: bool) -> Non
 
 def test_what_is_no_time() -> None:
     for text in ("", "2026-11-20", "2026-13-20T02:00:00Z", "2026-11-20T02:00:00", "2026-11-20 02:00:00Z"):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"is not a time|does not match format"):
             gojson.parse_time(text)
     with pytest.raises(ValueError, match="no time zone"):
         gojson.format_time(datetime(2026, 1, 1))
@@ -142,9 +144,16 @@ def test_time_round_trip(moment: datetime) -> None:
     assert gojson.parse_time(gojson.format_time(moment)) == moment
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_json_reads_back(value: object) -> None:
     text = gojson.dumps(value).decode()
     assert not set("<>&\u2028\u2029") & set(text)
-    cleaned = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    cleaned = json.loads(
+        json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
     assert json.loads(text) == cleaned

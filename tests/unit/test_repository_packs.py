@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 
@@ -59,10 +60,8 @@ def test_damaged_headers_are_noticed_or_different(entries: list[PackEntry], data
     header = bytearray(encode_header([*entries, PackEntry(BlobKind.DATA, bytes(32), 0, 99, 0)]))
     original = decode_header(bytes(header))
     header[data.draw(st.integers(0, len(header) - 1))] ^= data.draw(st.integers(1, 255))
-    try:
+    with contextlib.suppress(ValueError):
         assert decode_header(bytes(header)) != original
-    except ValueError:
-        pass
 
 
 def build_pack(bodies: list[bytes]) -> tuple[str, bytes, list[PackEntry]]:
@@ -155,7 +154,7 @@ VALID = encode_index([PackContents(bytes(32), [PackEntry(BlobKind.TREE, b"\1" * 
         VALID.replace('"length":40', '"length":4294967296'),
         VALID.replace('"offset":0', '"offset":-1'),
         VALID.replace('"offset":0', '"offset":"x"'),
-        VALID.replace(':100', ":-5"),
+        VALID.replace(":100", ":-5"),
     ],
 )
 def test_malformed_index_files_are_named(text: str) -> None:
@@ -168,16 +167,16 @@ def test_mutated_index_files_raise_only_our_error(data: st.DataObject) -> None:
     text = bytearray(VALID.encode())
     for _ in range(data.draw(st.integers(1, 3))):
         text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(RepositoryDamaged):
         list(parse_index(bytes(text), name="index/x"))
-    except RepositoryDamaged:
-        pass
 
 
 def test_the_index_keeps_kinds_apart_and_remembers_a_second_copy() -> None:
     index = BlobIndex()
     blob = b"\7" * 32
-    index.add_pack(b"a" * 32, [PackEntry(BlobKind.DATA, blob, 0, 50, 0), PackEntry(BlobKind.TREE, blob, 50, 60, 9)])
+    index.add_pack(
+        b"a" * 32, [PackEntry(BlobKind.DATA, blob, 0, 50, 0), PackEntry(BlobKind.TREE, blob, 50, 60, 9)]
+    )
     index.add_pack(b"b" * 32, [PackEntry(BlobKind.DATA, blob, 5, 70, 80)])
     index.add_pack(b"b" * 32, [PackEntry(BlobKind.DATA, blob, 5, 70, 80)])
     assert len(index) == 2

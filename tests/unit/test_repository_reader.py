@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import threading
 
 import pytest
-from support.repositories import WatchedStore, copy_text, init_repository, open_repository, random_bytes
 
 from pgstow.core.errors import RepositoryDamaged, StoreUnavailable
+from pgstow.core.secrets import Secret
 from pgstow.repository import BlobId, BlobKind, Repository
 from pgstow.store.memory import MemoryStore
+from support.repositories import WatchedStore, copy_text, init_repository, open_repository, random_bytes
+from support.restic import PASSWORD
 
 
 @pytest.fixture
@@ -161,11 +164,11 @@ def test_an_unknown_blob() -> None:
 def test_another_intact_copy_is_used() -> None:
     store = MemoryStore()
     pieces = [copy_text(1000, seed) for seed in range(3)]
-    repository = init_repository(store)
-    other = open_repository(store)
-    for each in (repository, other):  # neither knows what the other stored
-        with each.writer() as writer:
-            ids = [writer.save(BlobKind.DATA, piece).id for piece in pieces]
+    other = init_repository(store)
+    with open_repository(store).writer() as writer:
+        ids = [writer.save(BlobKind.DATA, piece).id for piece in pieces]
+    with other.writer() as writer:  # does not know what is there already
+        assert [writer.save(BlobKind.DATA, piece).is_new for piece in pieces] == [True] * 3
     fresh = open_repository(store)
     place = fresh._index.find(BlobKind.DATA, ids[1])
     assert place is not None
@@ -178,7 +181,7 @@ def test_content_under_a_wrong_id_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     # A blob that was sealed correctly but is not what its id says: only the hash can tell.
     store = MemoryStore()
     repository = init_repository(store)
-    real = __import__("hashlib").sha256
+    real = hashlib.sha256
     with repository.writer() as writer:
         monkeypatch.setattr("pgstow.repository.writer.hashlib.sha256", lambda data: real(b"other" + data))
         wrong = writer.save(BlobKind.DATA, b"content").id
@@ -217,9 +220,7 @@ def test_a_damaged_index_file_is_named_or_collected() -> None:
     with pytest.raises(RepositoryDamaged, match=names[0]):
         open_repository(store)
     damaged: list[RepositoryDamaged] = []
-    from pgstow.core.secrets import Secret
-
-    fresh = Repository.open(store, Secret("correct horse"))
+    fresh = Repository.open(store, Secret(PASSWORD))
     fresh.load_index(damaged=damaged)
     assert [exc.facts["file"] for exc in damaged] == [names[0]]
     assert sorted(fresh.blob_size(BlobKind.DATA, blob) is None for blob in (ids[0], second)) == [False, True]

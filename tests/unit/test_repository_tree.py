@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.repositories import MOMENT, NASTY_NAMES
 
-from pgstow.repository import DirNode, FileNode, Node, OtherNode, TreeError, decode_tree, encode_tree, is_canonical
+from pgstow.repository import (
+    DirNode,
+    FileNode,
+    Node,
+    OtherNode,
+    TreeError,
+    decode_tree,
+    encode_tree,
+    is_canonical,
+)
+from support.repositories import MOMENT, NASTY_NAMES
 
 BLOB = bytes(range(32))
 FILE = FileNode(name="3456.dat", size_bytes=5, content=[BLOB, BLOB[::-1]], modified=MOMENT)
 FOLDER = DirNode(name="archive", subtree=BLOB, modified=MOMENT)
 
-NAMES = st.text(min_size=1).filter(lambda name: name not in (".", "..") and not set("/\0") & set(name)).map(
-    lambda name: name.encode("utf-8", "replace").decode()
+NAMES = (
+    st.text(min_size=1)
+    .filter(lambda name: name not in (".", "..") and not set("/\0") & set(name))
+    .map(lambda name: name.encode("utf-8", "replace").decode())
 )
 IDS = st.binary(min_size=32, max_size=32)
 TIMES = st.datetimes(timezones=st.just(UTC))
 FILES = st.builds(
-    FileNode, name=NAMES, size_bytes=st.integers(0, 1 << 63), content=st.lists(IDS, max_size=5), modified=TIMES
+    FileNode,
+    name=NAMES,
+    size_bytes=st.integers(0, 1 << 63),
+    content=st.lists(IDS, max_size=5),
+    modified=TIMES,
 )
 FOLDERS = st.builds(DirNode, name=NAMES, subtree=IDS, modified=TIMES)
 NODES = st.lists(FILES | FOLDERS, max_size=6, unique_by=lambda node: node.name)
@@ -109,7 +125,7 @@ def test_a_long_file_round_trip() -> None:
         lambda text: text.replace('"mode":384', '"mode":-1'),
     ],
 )
-def test_what_restic_would_write_otherwise_is_not_canonical(mutate) -> None:
+def test_what_restic_would_write_otherwise_is_not_canonical(mutate: Callable[[str], str]) -> None:
     text = encode_tree([FILE, FOLDER]).decode()
     mutated = mutate(text)
     assert mutated != text

@@ -179,6 +179,7 @@ def _take(
     )
     identity = Identity(backup_id=str(uuid.uuid4()), started=datetime.now(UTC), username=request.username)
     with repository.lock() as lock:
+        repository.store.remove_stale_temporaries()  # of runs that were killed
         repository.load_index()
         with repository.writer() as writer:
             return publish(job, capture(job, writer), identity, repository, writer, lock)

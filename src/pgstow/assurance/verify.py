@@ -124,9 +124,14 @@ class _Verification:
             self._repository.snapshots(damaged=damaged) if snapshots is None else snapshots
         )
         self._repository.load_index(damaged=damaged)
+        self._note_damaged(damaged)
+
+    def _note_damaged(self, damaged: Iterable[RepositoryDamaged]) -> None:
+        known = {finding.message for finding in self._findings}
         for exc in damaged:
             file = exc.facts.get("file")
-            self._findings.append(_Finding(exc.message, file if isinstance(file, str) else None))
+            if exc.message not in known:
+                self._findings.append(_Finding(exc.message, file if isinstance(file, str) else None))
 
     def check_trees(self) -> None:
         """Check every folder that the snapshots reach, each distinct one once."""
@@ -197,16 +202,20 @@ class _Verification:
             wanted = sizes if chosen is None else {pack: sizes[pack] for pack in chosen if pack in sizes}
             self._progress.expect(size_bytes=sum(wanted.values()))
         indexed: set[bytes] = set()
-        contents = self._distinct_packs(chosen, indexed)
+        damaged: list[RepositoryDamaged] = []
+        contents = self._distinct_packs(chosen, indexed, damaged)
         readable = (pack for pack in contents if self._has_right_size(pack, sizes) and read_data)
         threads = min(_MAX_THREADS, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads, thread_name_prefix="verify") as executor:
             for result in ahead(executor, self._repository.check_pack, readable, threads + 1):
                 self._note_pack(result)
+        self._note_damaged(damaged)
         self._unindexed = len(sizes.keys() - indexed) if chosen is None else 0
 
-    def _distinct_packs(self, chosen: set[bytes] | None, indexed: set[bytes]) -> Iterator[PackContents]:
-        for pack in self._repository.indexed_packs():
+    def _distinct_packs(
+        self, chosen: set[bytes] | None, indexed: set[bytes], damaged: list[RepositoryDamaged]
+    ) -> Iterator[PackContents]:
+        for pack in self._repository.indexed_packs(damaged=damaged):
             if pack.pack_id not in indexed and (chosen is None or pack.pack_id in chosen):
                 indexed.add(pack.pack_id)
                 yield pack

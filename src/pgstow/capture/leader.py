@@ -81,7 +81,8 @@ def _lock_then_look(
         checkpoint("snapshot exported")
         lsn = catalogs.current_lsn(connection, is_standby=facts.is_standby)
         present = catalogs.capturable_tables(connection)
-        newcomers = [table for table in present if table not in set(expected)]
+        known = set(expected)
+        newcomers = [table for table in present if table not in known]
         catalogs.lock_tables(connection, newcomers)
         checkpoint("newcomers locked")
         _refuse_moved(connection, present)

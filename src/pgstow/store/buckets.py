@@ -100,18 +100,9 @@ def _s3_clients(bucket: str, prefix: str | None, environ: Mapping[str, str]) -> 
     _address(config, bucket, endpoint, _addressing_style(profile, environ))
     if endpoint is None:
         config.setdefault("checksum_algorithm", "SHA256")  # buckets with Object Lock insist on one
-    provider = None
-    if _is_true(environ.get("AWS_SKIP_SIGNATURE")):
-        config["skip_signature"] = True
-    elif environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
-        config["access_key_id"] = environ["AWS_ACCESS_KEY_ID"]
-        config["secret_access_key"] = environ["AWS_SECRET_ACCESS_KEY"]
-        if environ.get("AWS_SESSION_TOKEN"):
-            config["session_token"] = environ["AWS_SESSION_TOKEN"]
-    else:
-        provider = _s3_credentials(session)
-
+    provider = _s3_login(config, session, environ)
     authority = environ.get("AWS_CA_BUNDLE") or profile.get("ca_bundle") or environ.get("SSL_CERT_FILE")
+    options = _http_options(environ, endpoint, authority)
 
     def client(options: ClientConfig) -> S3Store:
         typed: S3Config = config  # type: ignore[assignment]  # built key by key
@@ -124,10 +115,7 @@ def _s3_clients(bucket: str, prefix: str | None, environ: Mapping[str, str]) -> 
             credential_provider=provider,
         )
 
-    return (
-        client(_reading(_http_options(environ, endpoint, authority))),
-        client(_uploading(_http_options(environ, endpoint, authority))),
-    )
+    return client(_reading(options)), client(_uploading(options))
 
 
 def _gcs_clients(bucket: str, prefix: str | None, environ: Mapping[str, str]) -> tuple[GCSStore, GCSStore]:
@@ -176,7 +164,19 @@ def _aws_session(environ: Mapping[str, str]) -> botocore.session.Session:
     return session
 
 
-def _s3_credentials(session: botocore.session.Session) -> Boto3CredentialProvider:
+def _s3_login(
+    config: dict[str, Any], session: botocore.session.Session, environ: Mapping[str, str]
+) -> Boto3CredentialProvider | None:
+    """Put static keys into ``config``, or return who supplies changing ones."""
+    if _is_true(environ.get("AWS_SKIP_SIGNATURE")):
+        config["skip_signature"] = True
+        return None
+    if environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
+        config["access_key_id"] = environ["AWS_ACCESS_KEY_ID"]
+        config["secret_access_key"] = environ["AWS_SECRET_ACCESS_KEY"]
+        if environ.get("AWS_SESSION_TOKEN"):
+            config["session_token"] = environ["AWS_SESSION_TOKEN"]
+        return None
     if session.get_credentials() is None:
         raise StoreDenied(
             "no AWS credentials found",
