@@ -14,13 +14,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support.command import Pgstow
 
+from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from pgstow.repository import Repository
-from pgstow.core.secrets import Secret
 from pgstow.store.local import LocalStore
+from support.command import Pgstow
 
 DatabaseFactory = Callable[..., ConnInfo]
 
@@ -44,7 +44,9 @@ def filled(pg15: Cluster, database: DatabaseFactory) -> ConnInfo:
     """A database that takes a while to back up at a limited rate."""
     source = database(pg15)
     with psycopg.connect(source.connect_string(), autocommit=True) as connection:
-        connection.execute("CREATE TABLE t AS SELECT i, repeat(md5(i::text), 8) AS filler FROM generate_series(1, 20000) i")
+        connection.execute(
+            "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 8) AS filler FROM generate_series(1, 20000) i"
+        )
     return source
 
 
@@ -66,7 +68,9 @@ def test_version_and_help(pgstow: Pgstow) -> None:
         shown = pgstow(command, "--help")
         assert shown.code == 0
         words = " ".join(shown.stdout.split())
-        assert "0 done, 1 failed, 2 wrong usage, 3 partly done, 10 no repository, 11 repository locked" in words
+        assert (
+            "0 done, 1 failed, 2 wrong usage, 3 partly done, 10 no repository, 11 repository locked" in words
+        )
         assert "12 wrong password, 130 interrupted" in words
 
 
@@ -192,7 +196,9 @@ def test_tools_never_get_the_password_as_an_argument(pgstow: Pgstow, filled: Con
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted_backup_publishes_nothing(pgstow: Pgstow, filled: ConnInfo, repository: Path, number: int) -> None:
+def test_interrupted_backup_publishes_nothing(
+    pgstow: Pgstow, filled: ConnInfo, repository: Path, number: int
+) -> None:
     with pgstow.start("backup", filled.connect_string(), "--limit-rate", "100K", "--verbose") as process:
         await_line(process, b"reading tables")
         os.kill(process.pid, number)
@@ -206,7 +212,9 @@ def test_interrupted_backup_publishes_nothing(pgstow: Pgstow, filled: ConnInfo, 
 
 
 def test_interruption_as_document(pgstow: Pgstow, filled: ConnInfo) -> None:
-    with pgstow.start("backup", filled.connect_string(), "--limit-rate", "100K", "--json", "--verbose") as process:
+    with pgstow.start(
+        "backup", filled.connect_string(), "--limit-rate", "100K", "--json", "--verbose"
+    ) as process:
         await_line(process, b"reading tables")
         os.kill(process.pid, signal.SIGINT)
         stdout, _ = process.communicate()
@@ -296,7 +304,7 @@ def test_overwriting_is_confirmed_by_typing_the_name(pgstow: Pgstow, filled: Con
     restore = ("restore", "latest", "--to", filled.connect_string(), "--clean")
     refused = pgstow(*restore)
     assert refused.code == 1
-    assert filled.dbname in refused.stderr
+    assert str(filled.dbname) in refused.stderr
     code, shown = on_terminal(pgstow, *restore, typed="something else\n")
     assert code == 1
     assert "will be overwritten" in shown

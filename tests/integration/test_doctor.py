@@ -10,7 +10,6 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from support.pgbouncer import pgbouncer
 
 from pgstow.app.doctor import RepositoryToCheck, diagnose
 from pgstow.app.findings import DoctorReport, Finding, Level
@@ -21,6 +20,7 @@ from pgstow.postgres.tools import ClientTools, find_tools
 from pgstow.repository import Repository
 from pgstow.store.local import LocalStore
 from pgstow.store.memory import MemoryStore
+from support.pgbouncer import pgbouncer
 
 DatabaseFactory = Callable[..., ConnInfo]
 
@@ -31,10 +31,12 @@ PASSWORD = Secret("correct horse")
 def execute(conninfo: ConnInfo, *statements: str) -> None:
     with psycopg.connect(conninfo.connect_string(), autocommit=True) as connection:
         for statement in statements:
-            connection.execute(statement)  # type: ignore[arg-type]
+            connection.execute(statement)
 
 
-def look(conninfo: ConnInfo, *, tools: list[ClientTools] = TOOLS, repository: RepositoryToCheck | None = None) -> DoctorReport:
+def look(
+    conninfo: ConnInfo, *, tools: list[ClientTools] = TOOLS, repository: RepositoryToCheck | None = None
+) -> DoctorReport:
     return diagnose(conninfo, tools=tools, repository=repository)
 
 
@@ -63,7 +65,9 @@ def as_role(conninfo: ConnInfo, role: str) -> ConnInfo:
     return replace(conninfo, params={**conninfo.params, "user": role})
 
 
-def test_superuser_of_every_release_can_back_up(cluster: Cluster, database: DatabaseFactory, tmp_path: Path) -> None:
+def test_superuser_of_every_release_can_back_up(
+    cluster: Cluster, database: DatabaseFactory, tmp_path: Path
+) -> None:
     source = database(cluster)
     execute(source, "CREATE TABLE t (id serial PRIMARY KEY)", "SELECT lo_create(0)")
     store = LocalStore(tmp_path / "repository")
@@ -82,7 +86,9 @@ def test_superuser_of_every_release_can_back_up(cluster: Cluster, database: Data
     assert f"PostgreSQL {cluster.version[0]}.{cluster.version[1]}" in finding(report, "server_version").text
 
 
-def test_poor_role_is_told_everything_it_cannot_read(pg15: Cluster, database: DatabaseFactory, role: str) -> None:
+def test_poor_role_is_told_everything_it_cannot_read(
+    pg15: Cluster, database: DatabaseFactory, role: str
+) -> None:
     source = database(pg15)
     execute(
         source,
@@ -119,7 +125,9 @@ def test_role_that_reads_everything_is_enough(pg15: Cluster, database: DatabaseF
     assert finding(report, "privileges").level is Level.OK
 
 
-def test_row_security_does_not_bind_the_owner_unless_forced(pg15: Cluster, database: DatabaseFactory, role: str) -> None:
+def test_row_security_does_not_bind_the_owner_unless_forced(
+    pg15: Cluster, database: DatabaseFactory, role: str
+) -> None:
     source = database(pg15)
     execute(
         source,
@@ -133,7 +141,9 @@ def test_row_security_does_not_bind_the_owner_unless_forced(pg15: Cluster, datab
     execute(source, "DROP TABLE mine")
 
 
-def test_foreign_tables_other_databases_and_unfinished_indexes(pg15: Cluster, database: DatabaseFactory) -> None:
+def test_foreign_tables_other_databases_and_unfinished_indexes(
+    pg15: Cluster, database: DatabaseFactory
+) -> None:
     source, other = database(pg15), database(pg15)
     execute(
         source,
@@ -192,7 +202,9 @@ def test_repository_that_is_missing_locked_away_or_full_of_room(pg15: Cluster, t
     assert finding(look(source, repository=place), "free_space").level is Level.OK
     wrong = look(source, repository=replace(place, password=Secret("wrong")))
     assert finding(wrong, "repository").level is Level.PROBLEM
-    assert finding(look(source, repository=replace(place, password=None)), "repository").level is Level.UNKNOWN
+    assert (
+        finding(look(source, repository=replace(place, password=None)), "repository").level is Level.UNKNOWN
+    )
 
 
 def test_room_in_an_object_store_is_unknown(pg15: Cluster) -> None:
@@ -216,7 +228,14 @@ def test_clock_of_this_machine_is_compared_with_the_server(pg15: Cluster) -> Non
 
 
 def test_small_lock_table_is_a_problem(make_cluster: Callable[..., Cluster]) -> None:
-    cluster = make_cluster(15, settings={"max_locks_per_transaction": "10", "max_connections": "10", "max_prepared_transactions": "0"})
+    cluster = make_cluster(
+        15,
+        settings={
+            "max_locks_per_transaction": "10",
+            "max_connections": "10",
+            "max_prepared_transactions": "0",
+        },
+    )
     source = ConnInfo.parse(cluster.conninfo())
     for start in range(0, 110, 10):  # few locks at a time, as there are few
         execute(source, *(f"CREATE TABLE t{number} (id int)" for number in range(start, start + 10)))
@@ -266,7 +285,9 @@ def test_supabase_project_is_told_what_no_backup_holds(make_cluster: Callable[..
     assert "the files in Storage are in no database backup" in finding(report, "supabase_storage").text
 
 
-def test_question_that_a_server_refuses_is_unknown(pg15: Cluster, database: DatabaseFactory, role: str) -> None:
+def test_question_that_a_server_refuses_is_unknown(
+    pg15: Cluster, database: DatabaseFactory, role: str
+) -> None:
     source = database(pg15)
     execute(source, "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_is_in_recovery() FROM PUBLIC")
     report = look(as_role(source, role))

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from support.pgbouncer import pgbouncer
 
 from pgstow.core.errors import ConnectionFailed, PoolerRefused
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.pooler import Route, inspect_route, refuse_transaction_pooler
 from pgstow.postgres.server import Cluster
+from support.pgbouncer import pgbouncer
 
 
 def test_direct_connection(cluster: Cluster) -> None:
@@ -28,7 +28,9 @@ def test_session_pooler_passes(pg15: Cluster) -> None:
 @pytest.mark.parametrize("pool_mode", ["transaction", "statement"])
 @pytest.mark.parametrize("round_robin", ["0", "1"])
 @pytest.mark.parametrize("pool_size", ["1", "8"])
-def test_transaction_pooler_is_refused(pg15: Cluster, pool_mode: str, round_robin: str, pool_size: str) -> None:
+def test_transaction_pooler_is_refused(
+    pg15: Cluster, pool_mode: str, round_robin: str, pool_size: str
+) -> None:
     with (
         pgbouncer(
             pg15, "postgres", pool_mode=pool_mode, server_round_robin=round_robin, default_pool_size=pool_size
@@ -64,7 +66,9 @@ def test_pool_whose_backends_are_all_in_use_is_told_apart_too(pg15: Cluster) -> 
 @pytest.mark.parametrize("host", ["aws-0-eu-central-1.pooler.supabase.com", "db.abcdefgh.supabase.co"])
 def test_supabase_transaction_port_is_refused_with_the_address_to_use(host: str) -> None:
     with pytest.raises(PoolerRefused) as caught:
-        refuse_transaction_pooler(ConnInfo.parse(f"postgresql://postgres.abcdefgh:secret@{host}:6543/postgres"))
+        refuse_transaction_pooler(
+            ConnInfo.parse(f"postgresql://postgres.abcdefgh:secret@{host}:6543/postgres")
+        )
     assert caught.value.hint is not None
     assert f"{host}:5432" in caught.value.hint
     assert "secret" not in f"{caught.value} {caught.value.hint} {caught.value.facts}"

@@ -36,11 +36,16 @@ class Pgstow:
     def __call__(self, *arguments: str | Path, **environ: str) -> Finished:
         """Run a command to its end."""
         ended = subprocess.run(
-            self.command(*arguments), env=self.environment(environ), capture_output=True, stdin=subprocess.DEVNULL
+            self.command(*arguments),
+            env=self.environment(environ),
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
         )
         return Finished(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
-    def start(self, *arguments: str | Path, stdin: Any = subprocess.DEVNULL, **environ: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str | Path, stdin: Any = subprocess.DEVNULL, **environ: str
+    ) -> subprocess.Popen[bytes]:
         """Start a command; use as a context manager."""
         return subprocess.Popen(
             self.command(*arguments),
@@ -52,7 +57,13 @@ class Pgstow:
 
     @staticmethod
     def command(*arguments: str | Path) -> list[str]:
-        return [os.fspath(COMMAND), *map(os.fspath, arguments)]
+        return [os.fspath(COMMAND), *(os.fspath(argument) for argument in arguments)]
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8", **self.environ, **environ}
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": "/nonexistent",
+            "LANG": "C.UTF-8",
+            **self.environ,
+            **environ,
+        }

@@ -11,11 +11,17 @@ from pgstow.cli.argv import redact
     ("argument", "shown"),
     [
         ("postgresql://alice:secret@host/db", "postgresql://alice:***@host/db"),
-        ("postgres://alice:se:cr@et@host:5432/db?sslmode=require", "postgres://alice:***@host:5432/db?sslmode=require"),
+        (
+            "postgres://alice:se:cr@et@host:5432/db?sslmode=require",
+            "postgres://alice:***@host:5432/db?sslmode=require",
+        ),
         ("postgresql://alice:p/w?x#y@host/db", "postgresql://alice:***@host/db"),
         ("postgresql://:secret@host/db", "postgresql://:***@host/db"),
         ("--to=postgresql://alice:secret@host/db", "--to=postgresql://alice:***@host/db"),
-        ("postgresql://host/db?user=alice&password=secret&sslmode=require", "postgresql://host/db?user=alice&password=***"),
+        (
+            "postgresql://host/db?user=alice&password=secret&sslmode=require",
+            "postgresql://host/db?user=alice&password=***",
+        ),
         ("postgresql://host/db?sslpassword=secret", "postgresql://host/db?sslpassword=***"),
         ("host=h password=secret dbname=db", "host=h password=***"),
         ("host=h password = 'se cret' dbname=db", "host=h password =***"),

@@ -41,7 +41,11 @@ def test_duration_text(seconds: float, text: str) -> None:
 def test_counts_and_times() -> None:
     assert count_text(1234567) == "1,234,567"
     assert count_text(None) == "-"
-    assert (plural(1, "table"), plural(2, "table"), plural(0, "index", "indexes")) == ("1 table", "2 tables", "0 indexes")
+    assert (plural(1, "table"), plural(2, "table"), plural(0, "index", "indexes")) == (
+        "1 table",
+        "2 tables",
+        "0 indexes",
+    )
     cet = timezone(timedelta(hours=1))
     assert time_text(datetime(2026, 11, 20, 3, 0, 5, tzinfo=cet)) == "2026-11-20 02:00:05"
     assert time_text(datetime(2026, 11, 20, 2, 0, 5, tzinfo=UTC)) == "2026-11-20 02:00:05"
@@ -49,7 +53,14 @@ def test_counts_and_times() -> None:
 
 @pytest.mark.parametrize(
     ("text", "size_bytes"),
-    [("1", 1), ("512B", 512), ("64K", 65536), ("10M", 10485760), ("1.5GiB", 1610612736), ("2 tb", 2199023255552)],
+    [
+        ("1", 1),
+        ("512B", 512),
+        ("64K", 65536),
+        ("10M", 10485760),
+        ("1.5GiB", 1610612736),
+        ("2 tb", 2199023255552),
+    ],
 )
 def test_parse_size(text: str, size_bytes: int) -> None:
     assert parse_size(text, option="--limit-rate") == size_bytes

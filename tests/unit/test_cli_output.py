@@ -13,7 +13,9 @@ from pgstow.cli.output import Outcome, Output
 from pgstow.core.errors import NoRepository, PgstowError, ProcessFailed
 
 
-def make(*, as_json: bool = False, is_quiet: bool = False, is_verbose: bool = False, debug: bool = False) -> Output:
+def make(
+    *, as_json: bool = False, is_quiet: bool = False, is_verbose: bool = False, debug: bool = False
+) -> Output:
     return Output(
         command="backup",
         as_json=as_json,
@@ -44,7 +46,12 @@ def test_result_is_text_on_stdout_without_trailing_blanks() -> None:
 def test_result_is_one_document_with_the_contract_around_it() -> None:
     output = make(as_json=True)
     output.result(Outcome(status="partial", document={"name": "\x1b[31m\u00fc"}, view=[Text("unused")]))
-    assert document(output) == {"schema": "pgstow/1", "command": "backup", "status": "partial", "name": "\x1b[31m\u00fc"}
+    assert document(output) == {
+        "schema": "pgstow/1",
+        "command": "backup",
+        "status": "partial",
+        "name": "\x1b[31m\u00fc",
+    }
     assert written(output)[0].isascii()
 
 
@@ -56,7 +63,10 @@ def test_status_is_the_exit_code(status: Any, code: int) -> None:
 def test_error_for_people() -> None:
     output = make()
     output.error(NoRepository("there is no repository at /x\x1b[2J", hint="pgstow init makes one"))
-    assert written(output) == ("", "error: there is no repository at /x\\x1b[2J\nHINT: pgstow init makes one\n")
+    assert written(output) == (
+        "",
+        "error: there is no repository at /x\\x1b[2J\nHINT: pgstow init makes one\n",
+    )
 
 
 def test_long_error_is_not_cut_into_lines() -> None:
@@ -73,7 +83,10 @@ def test_error_that_quotes_a_program_keeps_its_lines() -> None:
 
 def test_error_as_document() -> None:
     output = make(as_json=True)
-    output.error(ProcessFailed("pg_dump failed", exit_status=1, stderr_tail="a\nb"), consequence="nothing was published")
+    output.error(
+        ProcessFailed("pg_dump failed", exit_status=1, stderr_tail="a\nb"),
+        consequence="nothing was published",
+    )
     assert document(output) == {
         "schema": "pgstow/1",
         "command": "backup",
@@ -156,7 +169,9 @@ def test_without_a_terminal_progress_is_notes_and_with_verbose_lines() -> None:
             progress.advance(rows=5, size_bytes=2048)
             progress.note("waiting for a lock")
     assert written(plain)[1] == "waiting for a lock\n"
-    assert written(verbose)[1].startswith("reading tables\nwaiting for a lock\nreading tables: 5 rows, 2.0 KiB in ")
+    assert written(verbose)[1].startswith(
+        "reading tables\nwaiting for a lock\nreading tables: 5 rows, 2.0 KiB in "
+    )
 
 
 def test_nobody_is_asked_without_a_terminal() -> None:

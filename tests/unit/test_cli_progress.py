@@ -19,7 +19,8 @@ class Clock:
 
 
 def test_plain_lines_come_now_and_then() -> None:
-    clock, lines = Clock(), []
+    clock = Clock()
+    lines: list[str] = []
     with PlainProgress(lines.append, clock=clock) as progress:
         progress.phase("reading tables")
         progress.expect(rows=100, size_bytes=40 * 1024 * 1024)
@@ -58,7 +59,7 @@ def test_drawn_progress_shows_amounts_and_leaves_a_line_for_each_phase() -> None
         clock.now += 2
         progress.advance(rows=1500, size_bytes=2048)
         progress.note("retrying\x07")
-        progress._bars.refresh()  # noqa: SLF001  what the timer would do
+        progress._bars.refresh()
     shown = screen.getvalue()
     assert "1,500 rows, 2.0 KiB  1.0 KiB/s  2.0 s left" in shown
     assert "✓ reading [tables]\\x1b[2J: 1,500 rows, 2.0 KiB in 2.0 s" in shown
@@ -68,11 +69,14 @@ def test_drawn_progress_shows_amounts_and_leaves_a_line_for_each_phase() -> None
 
 def test_advancing_from_many_threads_loses_nothing() -> None:
     lines: list[str] = []
+
+    def work() -> None:
+        for _ in range(2000):
+            progress.advance(rows=1, size_bytes=1)
+
     with PlainProgress(lines.append) as progress:
         progress.phase("reading")
-        threads = [
-            threading.Thread(target=lambda: [progress.advance(rows=1, size_bytes=1) for _ in range(2000)]) for _ in range(4)
-        ]
+        threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

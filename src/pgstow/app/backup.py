@@ -143,7 +143,11 @@ def _inspect(
     name = check_backup_name(request.name or database)
     if not request.new_source:
         _refuse_other_server(name, system, records)
-    return _Source(conninfo=request.source.with_database(database), tools=pick(tools, version), name=name)
+    return _Source(
+        conninfo=request.source.with_database(database),
+        tools=pick(tools, version, needs_tls=connection.pgconn.ssl_in_use),
+        name=name,
+    )
 
 
 def _refuse_other_server(name: str, system: str | None, records: Sequence[BackupRecord]) -> None:

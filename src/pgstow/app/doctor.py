@@ -78,7 +78,11 @@ def _ask_everything(session: Connection) -> Iterator[Finding]:
 
 
 def _route(route: Route) -> Finding:
-    text = "a session pooler stands before the server" if route is Route.SESSION_POOLER else "the server is reached directly"
+    text = (
+        "a session pooler stands before the server"
+        if route is Route.SESSION_POOLER
+        else "the server is reached directly"
+    )
     return Finding(code="pooler", level=Level.OK, text=text)
 
 
@@ -129,7 +133,9 @@ def _repository(place: RepositoryToCheck | None) -> Iterator[Finding]:
             )
         else:
             Repository.open(place.store, place.password)
-            yield Finding(code="repository", level=Level.OK, text=f"the repository at {place.store.location} opens")
+            yield Finding(
+                code="repository", level=Level.OK, text=f"the repository at {place.store.location} opens"
+            )
     except NoRepository as exc:
         yield _no_repository(exc.message)
     except PgstowError as exc:
@@ -150,7 +156,9 @@ def _sizes(session: Connection, repository: RepositoryToCheck | None) -> Iterato
         error = postgres_error("the database's size is unknown", exc)
         yield Finding(code="database_size", level=Level.UNKNOWN, text=error.message)
         return
-    yield Finding(code="database_size", level=Level.OK, text=f"the database takes {_mib(size_bytes)} on the server")
+    yield Finding(
+        code="database_size", level=Level.OK, text=f"the database takes {_mib(size_bytes)} on the server"
+    )
     if repository is None:
         return
     if repository.folder is None:
@@ -177,7 +185,9 @@ def _free_space(folder: Path, size_bytes: int) -> Finding:
         code="free_space",
         level=level,
         text=f"{_mib(free_bytes)} are free at {folder}",
-        remedy=None if level is Level.OK else "a first backup takes about a third of the database's size: make room",
+        remedy=None
+        if level is Level.OK
+        else "a first backup takes about a third of the database's size: make room",
     )
 
 
@@ -186,7 +196,9 @@ def _clock_skew(session: Connection, clock: Callable[[], datetime]) -> Finding:
     try:
         there = inspection.server_clock(session)
     except psycopg.Error as exc:
-        return Finding(code="clock", level=Level.UNKNOWN, text=postgres_error("the server's clock", exc).message)
+        return Finding(
+            code="clock", level=Level.UNKNOWN, text=postgres_error("the server's clock", exc).message
+        )
     after = clock()
     skew_s = (there - (before + (after - before) / 2)).total_seconds()
     is_off = abs(skew_s) > _SKEW_WARNING_S

@@ -68,14 +68,17 @@ def transport(session: Connection) -> Iterator[Finding]:
     """Is the connection encrypted, and does it know whom it talks to?"""
     found = inspection.secured_connection(session)
     if found.is_socket:
-        yield Finding(code="tls", level=Level.OK, text="the connection is a local socket and never leaves the machine")
+        yield Finding(
+            code="tls", level=Level.OK, text="the connection is a local socket and never leaves the machine"
+        )
         return
     if found.tls_version is None:
         is_local = found.host in {"localhost", "127.0.0.1", "::1"}
         yield Finding(
             code="tls",
             level=Level.OK if is_local else Level.WARNING,
-            text=f"the connection to {found.host} is not encrypted" + (", and stays on this machine" if is_local else ""),
+            text=f"the connection to {found.host} is not encrypted"
+            + (", and stays on this machine" if is_local else ""),
             remedy=None if is_local else "use sslmode=verify-full with the server's root certificate",
         )
         return
@@ -111,8 +114,14 @@ def role(session: Connection) -> Iterator[Finding]:
         code="globals",
         level=Level.OK if found.sees_passwords else Level.WARNING,
         text="roles, memberships and settings can be saved"
-        + (", with password hashes when asked for" if found.sees_passwords else ", password hashes of roles cannot"),
-        remedy=None if found.sees_passwords else "after a restore to a new server, set the roles' passwords again",
+        + (
+            ", with password hashes when asked for"
+            if found.sees_passwords
+            else ", password hashes of roles cannot"
+        ),
+        remedy=None
+        if found.sees_passwords
+        else "after a restore to a new server, set the roles' passwords again",
     )
 
 
@@ -159,7 +168,9 @@ def sequences_and_large_objects(session: Connection) -> Iterator[Finding]:
     yield Finding(
         code="large_objects_readable",
         level=Level.PROBLEM if count else Level.OK,
-        text=f"{counted(count, 'large object')} cannot be read" if count else "every large object can be read",
+        text=f"{counted(count, 'large object')} cannot be read"
+        if count
+        else "every large object can be read",
         remedy="connect as their owner, or grant SELECT on them" if count else None,
     )
 
@@ -193,7 +204,11 @@ def rows_left_behind(session: Connection) -> Iterator[Finding]:
             remedy="set hot_standby_feedback = on, or raise max_standby_streaming_delay",
         )
     elif is_standby:
-        yield Finding(code="standby", level=Level.OK, text="the server is a standby that keeps its primary from vacuuming rows in use")
+        yield Finding(
+            code="standby",
+            level=Level.OK,
+            text="the server is a standby that keeps its primary from vacuuming rows in use",
+        )
     count = inspection.subscriptions(session)
     if count and not inspection.privileges(session).is_superuser:
         yield Finding(
@@ -223,7 +238,7 @@ def room(session: Connection) -> Iterator[Finding]:
     share = found.relations / found.lock_slots if found.lock_slots else 1.0
     if share > 1:
         level = Level.PROBLEM
-    elif share > 0.5:  # noqa: PLR2004  the other half is for everyone else
+    elif share > 0.5:
         level = Level.WARNING
     else:
         level = Level.OK

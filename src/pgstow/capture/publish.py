@@ -6,6 +6,7 @@ Dying before the last step leaves garbage that the next run finds again, never h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -63,28 +64,27 @@ def publish(  # noqa: PLR0917  read in this order
     """Write trees and manifest, make everything durable, and let the backup appear."""
     with job.phase("publishing"):
         modified = saved.leader.taken
-        archive, size_bytes = _archive_folder(saved, writer)
-        manifest = _manifest(job, saved, identity, writer, size_bytes)
-        files: list[FileNode | DirNode] = [archive]
-        files.append(save_file(writer, "manifest.json", manifest.to_json(), modified))
+        members = _archive_members(saved, writer)
+        manifest = _manifest(job, saved, identity, writer, sum(node.size_bytes for node in members))
+        files = [save_file(writer, "manifest.json", manifest.to_json(), modified)]
         if saved.globals.sql is not None:
             files.append(save_file(writer, "globals.sql", saved.globals.sql, modified))
         indexes = [table.ranges_node for table in saved.tables if table.ranges_node is not None]
+        folders = [DirNode(name="archive", subtree=writer.save_tree(members), modified=modified)]
         if indexes:
-            files.append(DirNode(name="ranges", subtree=writer.save_tree(indexes), modified=modified))
+            folders.append(DirNode(name="ranges", subtree=writer.save_tree(indexes), modified=modified))
         path = snapshot_path(manifest.name, manifest.kind, is_partial=manifest.is_partial)
-        backup = DirNode(name=path, subtree=writer.save_tree(files), modified=modified)
+        backup = DirNode(name=path, subtree=writer.save_tree([*files, *folders]), modified=modified)
         root = writer.save_tree([backup])
         writer.flush()
         lock.check()
-        snapshot = _snapshot(
-            manifest, identity, path, root, writer=writer, files=len(saved.tables) + len(files)
-        )
+        summary = _summary(identity, writer, [*members, *files, *indexes])
+        snapshot = _snapshot(manifest, identity, path, root, summary)
         return CapturedBackup(manifest=manifest, snapshot_id=repository.save_snapshot(snapshot))
 
 
-def _archive_folder(saved: SavedContents, writer: BlobWriter) -> tuple[DirNode, int]:
-    """Save toc.dat and the lists of large objects; return the folder and the bytes of all its members."""
+def _archive_members(saved: SavedContents, writer: BlobWriter) -> list[FileNode]:
+    """Save toc.dat and the lists of large objects; return the files of the archive folder."""
     modified = saved.leader.taken
     toc = saved.contents.toc
     nodes = [table.node for table in saved.tables]
@@ -94,8 +94,7 @@ def _archive_folder(saved: SavedContents, writer: BlobWriter) -> tuple[DirNode, 
         listing = b"".join(b"%d blob_%d.dat\n" % (oid, oid) for oid in oids)
         nodes.append(save_file(writer, text(entry.file_name or b""), listing, modified))
         nodes += [_large_object(saved, oid) for oid in oids]
-    folder = DirNode(name="archive", subtree=writer.save_tree(nodes), modified=modified)
-    return folder, sum(node.size_bytes for node in nodes)
+    return nodes
 
 
 def _large_object(saved: SavedContents, oid: int) -> FileNode:
@@ -110,8 +109,23 @@ def _large_object(saved: SavedContents, oid: int) -> FileNode:
     )
 
 
+def _summary(identity: Identity, writer: BlobWriter, files: Sequence[FileNode]) -> SnapshotSummary:
+    """Return what restic lists beside the snapshot; files and bytes must be exact, or its rewrite corrects them."""
+    stats = writer.stats
+    return SnapshotSummary(
+        backup_start=identity.started,
+        backup_end=datetime.now(UTC),
+        files_new=len(files),
+        data_blobs=stats.new_blobs,
+        data_added=stats.new_bytes,
+        data_added_packed=stats.stored_bytes,
+        total_files_processed=len(files),
+        total_bytes_processed=sum(node.size_bytes for node in files),
+    )
+
+
 def _snapshot(
-    manifest: Manifest, identity: Identity, path: str, root: bytes, *, writer: BlobWriter, files: int
+    manifest: Manifest, identity: Identity, path: str, root: bytes, summary: SnapshotSummary
 ) -> Snapshot:
     tags = ["pgstow", f"db={manifest.name}", f"kind={manifest.kind}", f"run={manifest.backup_id}"]
     if manifest.label:
@@ -122,7 +136,6 @@ def _snapshot(
         tags.append(f"set={manifest.set_id}")
     if manifest.server.system_identifier:
         tags.append(f"system={manifest.server.system_identifier}")
-    stats = writer.stats
     return Snapshot(
         time=manifest.snapshot_taken,
         tree=root,
@@ -131,16 +144,7 @@ def _snapshot(
         username=identity.username,
         tags=tuple(tags),
         program_version=f"pgstow {pgstow.__version__}",
-        summary=SnapshotSummary(
-            backup_start=identity.started,
-            backup_end=datetime.now(UTC),
-            files_new=files,
-            data_blobs=stats.new_blobs,
-            data_added=stats.new_bytes,
-            data_added_packed=stats.stored_bytes,
-            total_files_processed=files,
-            total_bytes_processed=manifest.totals.size_bytes,
-        ),
+        summary=summary,
     )
 
 

@@ -94,7 +94,7 @@ def build(*, had_secrets: bool = False) -> typer.Typer:
     return app
 
 
-def _print_version(asked: bool) -> None:  # noqa: FBT001  typer's callback
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"pgstow {__version__}")
         raise typer.Exit

@@ -67,7 +67,7 @@ def _start_anew(given: Sequence[str], shown: Sequence[str]) -> None:
     if len(message) > _PIPE_ROOM:
         sys.exit("error: the arguments hold a password and are too long to be passed on safely")
     reader, writer = os.pipe()
-    os.set_inheritable(reader, True)  # noqa: FBT003
+    os.set_inheritable(reader, True)
     os.write(writer, message)
     os.close(writer)
     os.execve(sys.executable, [*command, *shown], {**os.environ, _DESCRIPTOR: str(reader)})  # noqa: S606

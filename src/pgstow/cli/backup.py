@@ -25,43 +25,63 @@ _CHOICE_PANEL = "What to take"
 _MANNER_PANEL = "How to read"
 
 
-def backup_command(  # noqa: PLR0913  one parameter per option
+def backup_command(
     invocation: Invocation,
     source: Annotated[
         str | None,
-        typer.Argument(metavar="URL", help="postgresql://..., key=value pairs, or service=NAME. Or PGSTOW_SOURCE."),
+        typer.Argument(
+            metavar="URL", help="postgresql://..., key=value pairs, or service=NAME. Or PGSTOW_SOURCE."
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Name of the source; by default the database's own.")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Name of the source; by default the database's own."),
     ] = None,
-    kind: Annotated[str, typer.Option("--kind", metavar="KIND", help="Kind, such as daily, weekly, dr.")] = DAILY,
-    label: Annotated[str | None, typer.Option("--label", metavar="TEXT", help="A note to find it by.")] = None,
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="KIND", help="Kind, such as daily, weekly, dr.")
+    ] = DAILY,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="TEXT", help="A note to find it by.")
+    ] = None,
     all_databases: Annotated[
         bool,
-        typer.Option("--all-databases", help="Every database of the server, as one set.", rich_help_panel=_CHOICE_PANEL),
+        typer.Option(
+            "--all-databases", help="Every database of the server, as one set.", rich_help_panel=_CHOICE_PANEL
+        ),
     ] = False,
     schema: Annotated[
         list[str] | None,
-        typer.Option("--schema", "-n", metavar="PATTERN", help="Only these schemas.", rich_help_panel=_CHOICE_PANEL),
+        typer.Option(
+            "--schema", "-n", metavar="PATTERN", help="Only these schemas.", rich_help_panel=_CHOICE_PANEL
+        ),
     ] = None,
     exclude_schema: Annotated[
         list[str] | None,
-        typer.Option("--exclude-schema", metavar="PATTERN", help="Not these schemas.", rich_help_panel=_CHOICE_PANEL),
+        typer.Option(
+            "--exclude-schema", metavar="PATTERN", help="Not these schemas.", rich_help_panel=_CHOICE_PANEL
+        ),
     ] = None,
     exclude_table: Annotated[
         list[str] | None,
-        typer.Option("--exclude-table", metavar="PATTERN", help="Not these tables.", rich_help_panel=_CHOICE_PANEL),
+        typer.Option(
+            "--exclude-table", metavar="PATTERN", help="Not these tables.", rich_help_panel=_CHOICE_PANEL
+        ),
     ] = None,
     exclude_table_data: Annotated[
         list[str] | None,
         typer.Option(
-            "--exclude-table-data", metavar="PATTERN", help="These tables without their rows.", rich_help_panel=_CHOICE_PANEL
+            "--exclude-table-data",
+            metavar="PATTERN",
+            help="These tables without their rows.",
+            rich_help_panel=_CHOICE_PANEL,
         ),
     ] = None,
     role_passwords: Annotated[
         bool,
         typer.Option(
-            "--role-passwords", help="Save the password hashes of roles too, if allowed.", rich_help_panel=_CHOICE_PANEL
+            "--role-passwords",
+            help="Save the password hashes of roles too, if allowed.",
+            rich_help_panel=_CHOICE_PANEL,
         ),
     ] = False,
     new_source: Annotated[
@@ -73,12 +93,23 @@ def backup_command(  # noqa: PLR0913  one parameter per option
         ),
     ] = False,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Connections that read rows.", rich_help_panel=_MANNER_PANEL)
+        int,
+        typer.Option(
+            "--jobs",
+            "-j",
+            metavar="N",
+            min=1,
+            help="Connections that read rows.",
+            rich_help_panel=_MANNER_PANEL,
+        ),
     ] = 2,
     limit_rate: Annotated[
         str | None,
         typer.Option(
-            "--limit-rate", metavar="RATE", help="At most this many bytes a second, such as 20M.", rich_help_panel=_MANNER_PANEL
+            "--limit-rate",
+            metavar="RATE",
+            help="At most this many bytes a second, such as 20M.",
+            rich_help_panel=_MANNER_PANEL,
         ),
     ] = None,
     split_big_tables: Annotated[
@@ -142,14 +173,19 @@ def _outcome(output: Output, results: Sequence[CapturedBackup | FailedBackup]) -
     status: Status = "done" if not failed else "partial" if taken else "failed"
     document: dict[str, Any] = {
         "backups": [_document(result) for result in taken],
-        "failures": [{"database": result.database, "error": output.error_document(result.error)} for result in failed],
+        "failures": [
+            {"database": result.database, "error": output.error_document(result.error)} for result in failed
+        ],
     }
     view: list[RenderableType] = []
     for result in taken:
         view += _view(result.manifest)
     for failure in failed:
         view.append(
-            Text.assemble(("failed: ", "bold red"), f"database {safe(failure.database)}: {safe(output.scrub(failure.error.message))}")
+            Text.assemble(
+                ("failed: ", "bold red"),
+                f"database {safe(failure.database)}: {safe(output.scrub(failure.error.message))}",
+            )
         )
     return Outcome(status=status, document=document, view=view)
 
@@ -187,7 +223,9 @@ def _document(result: CapturedBackup) -> dict[str, Any]:
 
 def _view(manifest: Manifest) -> Iterator[RenderableType]:
     yield Text.assemble(
-        ("saved ", "green"), (manifest.backup_id[:8], "bold"), f" of {safe(manifest.name)} ({safe(manifest.kind)})"
+        ("saved ", "green"),
+        (manifest.backup_id[:8], "bold"),
+        f" of {safe(manifest.name)} ({safe(manifest.kind)})",
     )
     yield _facts(manifest)
     for warning in manifest.warnings:
@@ -199,9 +237,18 @@ def _facts(manifest: Manifest) -> Table:
     seconds = (manifest.finished - manifest.started).total_seconds()
     table = facts_table()
     rate = f", {size_text(round(totals.size_bytes / seconds))}/s" if seconds > 0 else ""
-    table.add_row("  read", f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}")
-    known = f"{totals.known_bytes / totals.size_bytes:.0%} was there already" if totals.size_bytes else "nothing new"
-    table.add_row("  stored", f"{size_text(totals.stored_bytes)} for {size_text(totals.new_bytes)} of new data; {known}")
+    table.add_row(
+        "  read",
+        f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}",
+    )
+    known = (
+        f"{totals.known_bytes / totals.size_bytes:.0%} was there already"
+        if totals.size_bytes
+        else "nothing new"
+    )
+    table.add_row(
+        "  stored", f"{size_text(totals.stored_bytes)} for {size_text(totals.new_bytes)} of new data; {known}"
+    )
     table.add_row("  took", f"{duration_text(seconds)}{rate}")
     if not manifest.globals.is_captured:
         table.add_row("  globals", "not captured: roles and their settings are not in this backup")

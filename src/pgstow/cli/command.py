@@ -29,8 +29,14 @@ __all__ = ["Invocation", "as_command"]
 
 P = ParamSpec("P")
 
-_SECRET_VARIABLES = ("PGSTOW_PASSWORD", "PGPASSWORD", "PGSSLPASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_PASSWORD_SHOWN = (
+_SECRET_VARIABLES = (
+    "PGSTOW_PASSWORD",
+    "PGPASSWORD",
+    "PGSSLPASSWORD",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
+_SEEN_BY_OTHERS = (
     "a password among the arguments can be read by other users until pgstow has hidden it; "
     "~/.pgpass, a service file or PGPASSWORD keep it out of their sight"
 )
@@ -67,7 +73,9 @@ PasswordCommandOption = Annotated[
 ]
 JsonOption = Annotated[
     bool,
-    typer.Option("--json", help="Print one JSON document on stdout, for errors too.", rich_help_panel=_OUTPUT_PANEL),
+    typer.Option(
+        "--json", help="Print one JSON document on stdout, for errors too.", rich_help_panel=_OUTPUT_PANEL
+    ),
 ]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress, notes or warnings.", rich_help_panel=_OUTPUT_PANEL)
@@ -77,7 +85,12 @@ NoProgressOption = Annotated[
 ]
 VerboseOption = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Progress as plain lines where there is no terminal.", rich_help_panel=_OUTPUT_PANEL),
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Progress as plain lines where there is no terminal.",
+        rich_help_panel=_OUTPUT_PANEL,
+    ),
 ]
 
 
@@ -117,7 +130,9 @@ class Invocation:
     def optional_password(self) -> Secret | None:
         """Return the repository's password if one was given; nobody is asked for it."""
         variables = ("PGSTOW_PASSWORD", "PGSTOW_PASSWORD_FILE", "PGSTOW_PASSWORD_COMMAND")
-        is_given = self.password_file or self.password_command or any(self.environ.get(key) for key in variables)
+        is_given = (
+            self.password_file or self.password_command or any(self.environ.get(key) for key in variables)
+        )
         return self.password() if is_given else None
 
     def repository(self, progress: Progress) -> Repository:
@@ -169,10 +184,10 @@ def as_command(
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     common = _common_parameters(uses_repository=uses_repository)
 
-    def command(**given: Any) -> int:  # noqa: ANN401  whatever typer parsed
+    def command(**given: Any) -> int:
         invocation = _begin(name, {parameter.name: given.pop(parameter.name) for parameter in common})
         if had_secrets:
-            invocation.output.warn(_PASSWORD_SHOWN)
+            invocation.output.warn(_SEEN_BY_OTHERS)
         return _conduct(invocation.output, lambda: function(invocation, **given), when_interrupted)  # type: ignore[call-arg]
 
     command.__name__ = function.__name__

@@ -19,7 +19,9 @@ def demo_command(
     invocation: Invocation,
     folder: Annotated[
         Path,
-        typer.Option("--folder", metavar="PATH", help="Where the repository is left; made anew at every run."),
+        typer.Option(
+            "--folder", metavar="PATH", help="Where the repository is left; made anew at every run."
+        ),
     ] = Path("pgstow-demo"),
 ) -> Outcome:
     """Show the main job on a PostgreSQL server of its own: back up, change, back up, restore, compare.
@@ -29,5 +31,7 @@ def demo_command(
     with invocation.output.progress() as progress:
         report = run_demo(folder.absolute(), invocation.tools(), progress)
     return Outcome(
-        status="done" if report.is_proven else "failed", document=demo_document(report), view=list(demo_view(report))
+        status="done" if report.is_proven else "failed",
+        document=demo_document(report),
+        view=list(demo_view(report)),
     )

@@ -69,7 +69,9 @@ def demo_document(report: DemoReport) -> dict[str, Any]:
 def demo_view(report: DemoReport) -> Iterator[RenderableType]:
     """Yield the report's parts in the order in which they are read."""
     yield Text()
-    yield _heading("Saved", f"{safe(report.server)}, a database of {size_text(report.database_bytes)} on disk")
+    yield _heading(
+        "Saved", f"{safe(report.server)}, a database of {size_text(report.database_bytes)} on disk"
+    )
     yield _backups(report)
     yield Text()
     yield _sizes(report)
@@ -97,7 +99,16 @@ def _heading(title: str, remark: str = "") -> Text:
 
 
 def _backups(report: DemoReport) -> Table:
-    table = plain_table("", "TABLES", "ROWS", "DATA", "NEW", "STORED", "TIME", right=("TABLES", "ROWS", "DATA", "NEW", "STORED", "TIME"))
+    table = plain_table(
+        "",
+        "TABLES",
+        "ROWS",
+        "DATA",
+        "NEW",
+        "STORED",
+        "TIME",
+        right=("TABLES", "ROWS", "DATA", "NEW", "STORED", "TIME"),
+    )
     for backup in report.backups:
         table.add_row(
             f"  {safe(backup.title)} {backup.id[:8]}",
@@ -115,7 +126,9 @@ def _sizes(report: DemoReport) -> Table:
     """Bars: what was there, and what each backup really took."""
     rows = [("database on disk", report.database_bytes, "blue")]
     rows += [(f"{backup.title} added", backup.stored_bytes, "green") for backup in report.backups]
-    rows.append((f"repository, {plural(len(report.backups), 'backup')}", report.repository_bytes, "bold green"))
+    rows.append(
+        (f"repository, {plural(len(report.backups), 'backup')}", report.repository_bytes, "bold green")
+    )
     largest = max((size for _, size, _ in rows), default=1) or 1
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -123,7 +136,7 @@ def _sizes(report: DemoReport) -> Table:
     table.add_column(justify="right", no_wrap=True)
     for title, size_bytes, style in rows:
         cells = size_bytes * _BAR_CELLS / largest
-        bar = "█" * int(cells) + ("▌" if cells % 1 >= 0.5 or cells < 1 else "")  # noqa: PLR2004  half a cell
+        bar = "█" * int(cells) + ("▌" if cells % 1 >= 0.5 or cells < 1 else "")
         table.add_row(f"  {safe(title)}", Text(bar, style=style), size_text(size_bytes))
     return table
 
@@ -134,12 +147,16 @@ def _timings(report: DemoReport) -> Table:
     table.add_column(justify="right", no_wrap=True)
     for step in report.steps:
         table.add_row(f"  {safe(step.title)}", duration_text(step.seconds))
-    table.add_row(Text("  everything together", style="bold"), Text(duration_text(report.seconds), style="bold"))
+    table.add_row(
+        Text("  everything together", style="bold"), Text(duration_text(report.seconds), style="bold")
+    )
     return table
 
 
 def _proofs(report: DemoReport) -> Table:
-    table = plain_table("  TABLE", "SOURCE ROWS", "RESTORED ROWS", "DIGEST", "", right=("SOURCE ROWS", "RESTORED ROWS"))
+    table = plain_table(
+        "  TABLE", "SOURCE ROWS", "RESTORED ROWS", "DIGEST", "", right=("SOURCE ROWS", "RESTORED ROWS")
+    )
     for proof in report.proofs:
         table.add_row(
             f"  {safe(proof.table)}",
@@ -157,9 +174,23 @@ def _verdict(report: DemoReport) -> Panel:
     equal = sum(proof.is_equal for proof in report.proofs)
     rows = sum(proof.restored_rows for proof in report.proofs)
     if report.is_proven:
-        first = Text(f"The restore is proven: {plural(equal, 'table')}, {count_text(rows)} rows, all equal.", style="bold green")
+        first = Text(
+            f"The restore is proven: {plural(equal, 'table')}, {count_text(rows)} rows, all equal.",
+            style="bold green",
+        )
     else:
-        first = Text(f"The restore is NOT proven: {equal} of {len(report.proofs)} tables are equal.", style="bold red")
+        first = Text(
+            f"The restore is NOT proven: {equal} of {len(report.proofs)} tables are equal.", style="bold red"
+        )
     where = "The repository is at" if report.is_kept else "The repository was at"
-    lines = [first, Text(f"Restored in {duration_text(report.restore_seconds)}. {where} {safe(report.repository)}")]
-    return Panel(Group(*lines), box=box.ROUNDED, expand=False, border_style="green" if report.is_proven else "red", padding=(0, 2))
+    lines = [
+        first,
+        Text(f"Restored in {duration_text(report.restore_seconds)}. {where} {safe(report.repository)}"),
+    ]
+    return Panel(
+        Group(*lines),
+        box=box.ROUNDED,
+        expand=False,
+        border_style="green" if report.is_proven else "red",
+        padding=(0, 2),
+    )

@@ -31,7 +31,9 @@ def doctor_command(
     invocation: Invocation,
     source: Annotated[
         str | None,
-        typer.Argument(metavar="URL", help="postgresql://..., key=value pairs, or service=NAME. Or PGSTOW_SOURCE."),
+        typer.Argument(
+            metavar="URL", help="postgresql://..., key=value pairs, or service=NAME. Or PGSTOW_SOURCE."
+        ),
     ] = None,
 ) -> Outcome:
     """Say whether a backup of a database would work, and what it would miss.
@@ -42,7 +44,9 @@ def doctor_command(
     note = invocation.output.note
     password = invocation.optional_password() if invocation.location else None
     repository = (
-        open_for_check(invocation.location, password, invocation.environ, on_retry=note) if invocation.location else None
+        open_for_check(invocation.location, password, invocation.environ, on_retry=note)
+        if invocation.location
+        else None
     )
     report = diagnose(conninfo, tools=invocation.tools(), repository=repository)
     return Outcome(
@@ -73,7 +77,12 @@ def _view(report: DoctorReport, invocation: Invocation) -> Iterator[RenderableTy
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for level in (Level.OK, Level.UNKNOWN, Level.WARNING, Level.PROBLEM):  # what matters most stands last, next to the verdict
+    for level in (
+        Level.OK,
+        Level.UNKNOWN,
+        Level.WARNING,
+        Level.PROBLEM,
+    ):  # what matters most stands last, next to the verdict
         for finding in report.findings:
             if finding.level is level:
                 text = Text(safe(scrub(finding.text)))

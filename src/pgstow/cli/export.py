@@ -28,10 +28,20 @@ def export_command(
     backup: BackupArgument,
     output_format: Annotated[
         ExportFormat,
-        typer.Option("--format", "-F", help="directory and custom are pg_dump's archives for pg_restore; plain is SQL for psql."),
+        typer.Option(
+            "--format",
+            "-F",
+            help="directory and custom are pg_dump's archives for pg_restore; plain is SQL for psql.",
+        ),
     ],
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="PATH", help="File or folder that does not exist yet; - is standard output.")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="File or folder that does not exist yet; - is standard output.",
+        ),
     ],
     data_only: Annotated[bool, typer.Option("--data-only", help="Only rows (plain).")] = False,
     gzip: Annotated[bool, typer.Option("--gzip", help="Compress (plain).")] = False,
@@ -41,7 +51,10 @@ def export_command(
     if to_stdout and invocation.output.as_json:
         raise UsageError("--json and --output - both want standard output", hint="write the export to a file")
     if to_stdout and sys.stdout.isatty() and output_format is ExportFormat.CUSTOM:
-        raise UsageError("a custom archive is not for a terminal", hint="redirect standard output, or name a file with --output")
+        raise UsageError(
+            "a custom archive is not for a terminal",
+            hint="redirect standard output, or name a file with --output",
+        )
     request = ExportRequest(
         format=output_format, output=None if to_stdout else Path(output), data_only=data_only, gzip=gzip
     )

@@ -10,7 +10,15 @@ from pgstow.core.errors import UsageError
 
 __all__ = ["count_text", "duration_text", "parse_size", "plural", "safe", "size_text", "time_text"]
 
-_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp", "Co", "Cn"}  # control, format (also bidi overrides), surrogate, separators
+_UNSAFE = {
+    "Cc",
+    "Cf",
+    "Cs",
+    "Zl",
+    "Zp",
+    "Co",
+    "Cn",
+}  # control, format (also bidi overrides), surrogate, separators
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _MINUTE_S, _HOUR_S = 60, 3600
 _KIB = 1024
@@ -31,7 +39,7 @@ def _escape(char: str) -> str:
     if char in _SHORT:
         return _SHORT[char]
     code = ord(char)
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def size_text(size_bytes: int | None) -> str:
@@ -40,12 +48,11 @@ def size_text(size_bytes: int | None) -> str:
         return "-"
     if abs(size_bytes) < _KIB:
         return f"{size_bytes} B"
-    size = float(size_bytes)
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
+    size, units = size_bytes / _KIB, ["TiB", "GiB", "MiB", "KiB"]
+    while abs(size) >= 999.95 and len(units) > 1:  # what no longer prints in three digits
         size /= _KIB
-        if abs(size) < 999.95:  # noqa: PLR2004  what still prints in three digits
-            break
-    return f"{size:.1f} {unit}"
+        units.pop()
+    return f"{size:.1f} {units[-1]}"
 
 
 def count_text(count: int | None) -> str:

@@ -19,8 +19,12 @@ __all__ = ["list_command"]
 
 def list_command(
     invocation: Invocation,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Only backups of this source.")] = None,
-    kind: Annotated[str | None, typer.Option("--kind", metavar="KIND", help="Only backups of this kind.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Only backups of this source.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="KIND", help="Only backups of this kind.")
+    ] = None,
 ) -> Outcome:
     """List the backups in a repository, oldest first."""
     with invocation.output.progress() as progress:
@@ -29,13 +33,17 @@ def list_command(
             for record in list_backups(invocation.repository(progress))
             if name in (None, record.name) and kind in (None, record.kind)
         ]
-    return Outcome(document={"backups": [record_document(record) for record in records]}, view=[_view(records)])
+    return Outcome(
+        document={"backups": [record_document(record) for record in records]}, view=[_view(records)]
+    )
 
 
 def _view(records: list[BackupRecord]) -> RenderableType:
     if not records:
         return Text("no backups")
-    table = plain_table("ID", "NAME", "KIND", "TIME (UTC)", "SIZE", "ADDED", "", "LABEL", right=("SIZE", "ADDED"))
+    table = plain_table(
+        "ID", "NAME", "KIND", "TIME (UTC)", "SIZE", "ADDED", "", "LABEL", right=("SIZE", "ADDED")
+    )
     for record in records:
         table.add_row(
             record.short_id,

@@ -149,7 +149,9 @@ class Output:
         )
         if self.debug:
             self.stderr.write(self.scrub("".join(traceback.format_exception(exc))))
-        error_document = self._error_document(error, self.scrub(error.message), error.hint) | {"code": "internal"}
+        error_document = self._error_document(error, self.scrub(error.message), error.hint) | {
+            "code": "internal"
+        }
         if self.as_json:
             self._print_document("failed", {"error": error_document})
         else:
@@ -157,7 +159,9 @@ class Output:
 
     def error_document(self, error: PgstowError) -> dict[str, Any]:
         """Return an error that is part of a document (one of several databases failed)."""
-        return self._error_document(error, self.scrub(error.message), self.scrub(error.hint) if error.hint else None)
+        return self._error_document(
+            error, self.scrub(error.message), self.scrub(error.hint) if error.hint else None
+        )
 
     def flush(self) -> None:
         """Push everything out. A reader of stdout who left (``| head``) has seen what he wanted."""

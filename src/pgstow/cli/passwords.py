@@ -18,9 +18,7 @@ from pgstow.core.secrets import Secret
 
 __all__ = ["read_password"]
 
-_HINT = (
-    "give --password-file or --password-command, or set PGSTOW_PASSWORD, PGSTOW_PASSWORD_FILE or PGSTOW_PASSWORD_COMMAND"
-)
+_HINT = "give --password-file or --password-command, or set PGSTOW_PASSWORD, PGSTOW_PASSWORD_FILE or PGSTOW_PASSWORD_COMMAND"
 
 
 def read_password(

@@ -52,7 +52,7 @@ class _Phase:
             now = self._clock()
             if now - self._recent[-1][0] >= _REMEMBERED_S:
                 self._recent.append((now, self.size_bytes))
-            while len(self._recent) > 2 and now - self._recent[1][0] > _RATE_OVER_S:  # noqa: PLR2004
+            while len(self._recent) > 2 and now - self._recent[1][0] > _RATE_OVER_S:
                 self._recent.pop(0)
             since, size_then = self._recent[0]
             return (self.size_bytes - size_then) / (now - since) if now > since else 0.0
@@ -163,7 +163,9 @@ class RichProgress:
     def _leave_line(self) -> None:
         if self._phase is not None:
             amount = self._phase.amount_text()
-            text = f"{self._phase.name}{': ' if amount else ''}{amount} in {duration_text(self._phase.seconds)}"
+            text = (
+                f"{self._phase.name}{': ' if amount else ''}{amount} in {duration_text(self._phase.seconds)}"
+            )
             self._bars.console.print(Text.assemble(("✓ ", "green"), (text, "dim")))
             self._phase = None
 
@@ -171,7 +173,9 @@ class RichProgress:
 class PlainProgress:
     """A Progress for logs: a line when a phase begins and every ten seconds while it lasts."""
 
-    def __init__(self, write_line: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, write_line: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._write_line = write_line
         self._clock = clock
         self._phase: _Phase | None = None

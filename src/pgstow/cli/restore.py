@@ -26,7 +26,7 @@ _CHOICE_PANEL = "What to restore"
 _MANNER_PANEL = "Into what"
 
 
-def restore_command(  # noqa: PLR0913  one parameter per option
+def restore_command(
     invocation: Invocation,
     backup: BackupArgument,
     to: Annotated[
@@ -68,11 +68,15 @@ def restore_command(  # noqa: PLR0913  one parameter per option
     ] = False,
     table: Annotated[
         list[str] | None,
-        typer.Option("--table", "-t", metavar="SCHEMA.TABLE", help="Only these tables.", rich_help_panel=_CHOICE_PANEL),
+        typer.Option(
+            "--table", "-t", metavar="SCHEMA.TABLE", help="Only these tables.", rich_help_panel=_CHOICE_PANEL
+        ),
     ] = None,
     schema: Annotated[
         list[str] | None,
-        typer.Option("--schema", "-n", metavar="SCHEMA", help="Only these schemas.", rich_help_panel=_CHOICE_PANEL),
+        typer.Option(
+            "--schema", "-n", metavar="SCHEMA", help="Only these schemas.", rich_help_panel=_CHOICE_PANEL
+        ),
     ] = None,
     schema_only: Annotated[
         bool, typer.Option("--schema-only", help="Definitions without rows.", rich_help_panel=_CHOICE_PANEL)
@@ -81,12 +85,17 @@ def restore_command(  # noqa: PLR0913  one parameter per option
         bool, typer.Option("--data-only", help="Rows without definitions.", rich_help_panel=_CHOICE_PANEL)
     ] = False,
     no_owner: Annotated[
-        bool, typer.Option("--no-owner", help="Everything belongs to the restoring role.", rich_help_panel=_CHOICE_PANEL)
+        bool,
+        typer.Option(
+            "--no-owner", help="Everything belongs to the restoring role.", rich_help_panel=_CHOICE_PANEL
+        ),
     ] = False,
     no_privileges: Annotated[
         bool, typer.Option("--no-privileges", help="No GRANT and REVOKE.", rich_help_panel=_CHOICE_PANEL)
     ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Connections that load and build.")] = 2,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Connections that load and build.")
+    ] = 2,
 ) -> Outcome:
     """Restore a backup into a PostgreSQL database, and count what came back.
 
@@ -112,7 +121,9 @@ def restore_command(  # noqa: PLR0913  one parameter per option
         repository = invocation.repository(progress)
         report = restore(backup, target, options, repository, invocation.tools(), progress)
     return Outcome(
-        status="partial" if report.is_partial else "done", document=_document(report), view=list(_view(report))
+        status="partial" if report.is_partial else "done",
+        document=_document(report),
+        view=list(_view(report)),
     )
 
 
@@ -159,7 +170,8 @@ def _document(report: RestoreReport) -> dict[str, Any]:
         ],
         "skipped": [{"what": each.what, "why": each.why, "is_loss": each.is_loss} for each in report.skipped],
         "unset_foreign_keys": [
-            {"table": each.table, "name": each.name, "reason": each.reason} for each in report.unset_foreign_keys
+            {"table": each.table, "name": each.name, "reason": each.reason}
+            for each in report.unset_foreign_keys
         ],
         "missing_roles": list(report.missing_roles),
         "warnings": list(report.warnings),
@@ -179,7 +191,8 @@ def _view(report: RestoreReport) -> Iterator[RenderableType]:
         yield Text.assemble(("  not restored: ", "bold red"), f"{safe(lost.what)}: {safe(lost.why)}")
     for key in report.unset_foreign_keys:
         yield Text.assemble(
-            ("  foreign key not set: ", "bold red"), f"{safe(key.name)} of {safe(key.table)}: {safe(key.reason)}"
+            ("  foreign key not set: ", "bold red"),
+            f"{safe(key.name)} of {safe(key.table)}: {safe(key.reason)}",
         )
     for warning in report.warnings:
         yield Text.assemble(("  warning: ", "yellow"), safe(warning))
@@ -197,13 +210,15 @@ def _facts(report: RestoreReport) -> Table:
     )
     if report.large_objects:
         table.add_row("  large objects", count_text(report.large_objects))
-    phases = ", ".join(f"{safe(name)} {duration_text(s)}" for name, s in report.timings_s.items() if name != "total")
+    phases = ", ".join(
+        f"{safe(name)} {duration_text(s)}" for name, s in report.timings_s.items() if name != "total"
+    )
     table.add_row("  took", f"{duration_text(total_s)}{rate}" + (f" ({phases})" if phases else ""))
     if report.missing_roles:
         table.add_row("  missing roles", safe(", ".join(report.missing_roles)))
     left_out = [each for each in report.skipped if not each.is_loss]
     if left_out:
         table.add_row("  left out", safe("; ".join(f"{each.what} ({each.why})" for each in left_out[:5])))
-        if len(left_out) > 5:  # noqa: PLR2004  the JSON document has them all
+        if len(left_out) > 5:
             table.add_row("", f"and {len(left_out) - 5} more")
     return table

@@ -74,9 +74,13 @@ def _facts(manifest: Manifest) -> Table:
     table.add_row("system", server.system_identifier or "identifier not visible to this role")
     table.add_row("position", f"{server.lsn or 'unknown'}, timeline {server.timeline or 'unknown'}")
     table.add_row("transport", server.tls or "not encrypted")
-    table.add_row("holds", f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}")
     table.add_row(
-        "stored", f"{size_text(totals.stored_bytes)} for {size_text(totals.new_bytes)} new, {size_text(totals.known_bytes)} known"
+        "holds",
+        f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}",
+    )
+    table.add_row(
+        "stored",
+        f"{size_text(totals.stored_bytes)} for {size_text(totals.new_bytes)} new, {size_text(totals.known_bytes)} known",
     )
     if manifest.large_objects.count:
         objects = manifest.large_objects
@@ -100,7 +104,9 @@ def _globals(manifest: Manifest) -> str:
 
 def _timings(manifest: Manifest) -> str:
     whole = duration_text((manifest.finished - manifest.started).total_seconds())
-    parts = ", ".join(f"{safe(name)} {duration_text(seconds)}" for name, seconds in manifest.timings_s.items())
+    parts = ", ".join(
+        f"{safe(name)} {duration_text(seconds)}" for name, seconds in manifest.timings_s.items()
+    )
     return f"{whole} ({parts})" if parts else whole
 
 

@@ -23,10 +23,12 @@ _PATHS_SHOWN = 5
 def verify_command(
     invocation: Invocation,
     backups: Annotated[
-        list[str] | None, typer.Argument(metavar="BACKUP...", help="As for show; everything when there is none.")
+        list[str] | None,
+        typer.Argument(metavar="BACKUP...", help="As for show; everything when there is none."),
     ] = None,
     read_data: Annotated[
-        bool, typer.Option("--read-data", help="Read, decrypt and hash every byte. Without it sizes are compared.")
+        bool,
+        typer.Option("--read-data", help="Read, decrypt and hash every byte. Without it sizes are compared."),
     ] = False,
 ) -> Outcome:
     """Check that every index, tree and pack of a repository is there and consistent.
@@ -85,7 +87,11 @@ def _view(report: VerifyReport) -> Iterator[RenderableType]:
         if report.has_read_data
         else "sizes compared; --read-data reads every byte"
     )
-    verdict = ("sound: ", "bold green") if report.is_sound else (f"{plural(len(report.problems), 'problem')}: ", "bold red")
+    verdict = (
+        ("sound: ", "bold green")
+        if report.is_sound
+        else (f"{plural(len(report.problems), 'problem')}: ", "bold red")
+    )
     yield Text.assemble(verdict, f"{checked}; {how}")
     if report.unindexed_packs:
         yield Text(f"{plural(report.unindexed_packs, 'pack')} of interrupted runs can be pruned", style="dim")

@@ -38,6 +38,7 @@ class Process:
         cwd: Path | None = None,
         user: int | None = None,
         group: int | None = None,
+        tail_lines: int = _TAIL_LINES,
     ) -> None:
         self.name = Path(command[0]).name
         try:
@@ -58,7 +59,7 @@ class Process:
             raise ToolMissing(f"{command[0]} is not installed") from exc
         except OSError as exc:
             raise ProcessFailed(f"{self.name} could not be started: {exc.strerror}") from exc
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._tail: deque[str] = deque(maxlen=tail_lines)
         self._drain = threading.Thread(target=self._read_stderr, name=f"{self.name}-stderr", daemon=True)
         self._drain.start()
 
@@ -140,13 +141,14 @@ def running(
     cwd: Path | None = None,
     user: int | None = None,
     group: int | None = None,
+    tail_lines: int = _TAIL_LINES,
 ) -> Iterator[Process]:
     """Start a program for the length of a block; it is ended when the block is left, however.
 
     The caller still calls ``check()``: leaving the block stops the program without judging it.
     ``env`` is added to the environment. Raises ToolMissing, ProcessFailed.
     """
-    process = Process(command, env=env, stdin=stdin, stdout=stdout, cwd=cwd, user=user, group=group)
+    process = Process(command, env=env, stdin=stdin, stdout=stdout, cwd=cwd, user=user, group=group, tail_lines=tail_lines)
     try:
         yield process
     finally:

@@ -51,7 +51,7 @@ _QUALIFIED = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident
 _USER_RELATIONS = f"""
     SELECT {_QUALIFIED} FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-"""  # noqa: S608  constants of this module
+"""
 _NOT_AN_EXTENSIONS = """
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
         AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e')
@@ -127,7 +127,10 @@ def secured_connection(session: Connection) -> SecuredConnection:
     version = cipher = None
     if session.pgconn.ssl_in_use:
         # Behind a pooler this row is about the pooler's own connection; the fact that ours is encrypted stands.
-        row = _row(session, "SELECT version, cipher FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()")
+        row = _row(
+            session,
+            "SELECT version, cipher FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()",
+        )
         version, cipher = (_text(row[0]), _text(row[1])) if row and row[0] is not None else ("unknown", None)
     return SecuredConnection(
         is_socket=info.host.startswith(("/", "@")),
@@ -174,7 +177,7 @@ def capacity(session: Connection) -> Capacity:
                      pg_catalog.current_setting('max_connections')::int AS connections,
                      pg_catalog.current_setting('max_prepared_transactions')::int AS prepared,
                      pg_catalog.current_setting('superuser_reserved_connections')::int AS reserved) s
-        """,  # noqa: S608  constants of this module
+        """,
     )
     assert row is not None
     return Capacity(relations=row[0], lock_slots=row[1], lock_setting=row[2], free_connections=row[3])
@@ -182,7 +185,10 @@ def capacity(session: Connection) -> Capacity:
 
 def row_secured_tables(session: Connection) -> list[str]:
     """Return tables of which this role would see only some rows."""
-    return _names(session, f"{_USER_RELATIONS} AND c.relkind IN ('r', 'p') AND pg_catalog.row_security_active(c.oid) ORDER BY 1")
+    return _names(
+        session,
+        f"{_USER_RELATIONS} AND c.relkind IN ('r', 'p') AND pg_catalog.row_security_active(c.oid) ORDER BY 1",
+    )
 
 
 def unreadable_sequences(session: Connection) -> list[str]:
@@ -233,7 +239,8 @@ def subscriptions(session: Connection) -> int:
 def installed_extensions(session: Connection) -> list[str]:
     """Return the extensions as ``name version``; the built-in procedural language is left out."""
     return _names(
-        session, "SELECT extname || ' ' || extversion FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql' ORDER BY 1"
+        session,
+        "SELECT extname || ' ' || extversion FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql' ORDER BY 1",
     )
 
 
@@ -266,7 +273,7 @@ def blocking_locks(session: Connection) -> list[BlockingLock]:
         WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND c.relkind IN ('r', 'p')
           AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
           AND n.nspname !~ '^pg_' AND l.pid <> pg_catalog.pg_backend_pid() ORDER BY 1
-        """  # noqa: S608  constants of this module
+        """
     )
     return [BlockingLock(table=_text(name), pid=pid or 0, seconds=seconds) for name, pid, seconds in rows]
 
@@ -311,7 +318,7 @@ def collation_change(session: Connection) -> tuple[str, str] | None:
 
     The server has kept that record since version 15.
     """
-    if session.info.server_version < 150000:  # noqa: PLR2004
+    if session.info.server_version < 150000:
         return None
     row = _row(
         session,
@@ -353,7 +360,9 @@ def _count(session: Connection, schema: str, table: str) -> int | None:
     return int(row[0]) if row else None
 
 
-def _row(session: Connection, query: str, parameters: tuple[str, ...] | None = None) -> tuple[Any, ...] | None:
+def _row(
+    session: Connection, query: str, parameters: tuple[str, ...] | None = None
+) -> tuple[Any, ...] | None:
     return session.execute(query.encode(), parameters).fetchone()
 
 

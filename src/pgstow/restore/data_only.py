@@ -87,6 +87,5 @@ def _referenced(oid: int, keys: Sequence[ForeignKey]) -> set[int]:
 
 
 def _in_circle(waiting: Mapping[int, set[int]], keys: Sequence[ForeignKey]) -> list[str]:
-    return sorted({key.description for key in keys if key.table in waiting and key.references in waiting})[
-        :_SHOWN
-    ]
+    inside = (key for key in keys if key.table in waiting and key.references in waiting)
+    return sorted({key.description for key in inside if key.table != key.references})[:_SHOWN]

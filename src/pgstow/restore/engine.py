@@ -331,6 +331,8 @@ def _left_behind(run: _Run, admission: Admission) -> str:
     loaded = f"{len(run.tables)} of {len(admission.selection.table_data)} tables loaded"
     if run.created_database:
         return f"database {name} was created and is incomplete ({loaded}): drop it, or restore again with --create --clean"
+    if run.options.data_only and not run.tables:
+        return "no table was loaded: nothing has to be undone"
     if run.options.data_only:
         return f"{loaded}: TRUNCATE them before trying again"
     return f"database {name} is incomplete ({loaded}): restore again with --clean"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pgstow.core.errors import ConnectionFailed, PostgresError
 from pgstow.postgres.archive import Section, Toc, TocEntry
 from pgstow.postgres.raw import RawSession
-from pgstow.restore.naming import text
+from pgstow.restore.naming import altered_table, text
 from pgstow.restore.report import UnsetForeignKey
 
 __all__ = ["set_foreign_keys"]
@@ -21,7 +21,8 @@ def set_foreign_keys(session: RawSession, toc: Toc, keys: Sequence[TocEntry]) ->
     encoding = toc.encoding
     unset: list[UnsetForeignKey] = []
     for key in keys:
-        table, _, name = text(key.tag, encoding).rpartition(" ")
+        schema, table = altered_table(key) or (key.namespace, b"")
+        name = text(key.tag.removeprefix(table + b" "), encoding)
         remarks = [
             e.defn or b"" for e in toc.entries if e.section is Section.NONE and key.dump_id in e.dependencies
         ]
@@ -30,7 +31,7 @@ def set_foreign_keys(session: RawSession, toc: Toc, keys: Sequence[TocEntry]) ->
         except ConnectionFailed:
             raise
         except PostgresError as exc:
-            where = f"{text(key.namespace, encoding)}.{table}"
+            where = f"{text(schema or key.namespace, encoding)}.{text(table, encoding)}"
             unset.append(
                 UnsetForeignKey(table=where, name=name, reason=exc.message.partition(": ")[2] or exc.message)
             )

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
+from psycopg import errors as pgerrors
 
 from pgstow.catalog.manifest import Manifest, TableRecord
-from pgstow.core.errors import ContentMismatch, PgstowError, RepositoryDamaged, RestoreError
+from pgstow.core.errors import ConnectionFailed, ContentMismatch, PgstowError, RepositoryDamaged, RestoreError
 from pgstow.core.progress import Progress
 from pgstow.postgres import loading
 from pgstow.postgres.archive import TABLE_DATA_TRAILER, TocEntry, copy_target, is_load_via_root
@@ -28,6 +29,8 @@ from pgstow.restore.workers import Workers
 
 __all__ = ["LoadTask", "Loader", "load_settings", "plan_tasks", "without_trailer"]
 
+# Errors whose detail is "Failing row contains (...)".
+_SHOW_THE_ROW = {pgerrors.CheckViolation.sqlstate, pgerrors.NotNullViolation.sqlstate}
 _PLAIN_COPY_END = b" FROM stdin;\n"
 # What rows are read under. pg_restore's own settings, and those under which the backup wrote the rows.
 _SETTINGS = {
@@ -217,13 +220,16 @@ class Loader:
         return rows, size_bytes
 
 
-def _load_failed(name: str, exc: psycopg.Error) -> RestoreError:
-    """Return the error that names table and line; the rows themselves stay out of it."""
-    where = _line_of(exc.diag.context)
-    kind = postgres_error(f"loading {name}{where}", exc)
-    return RestoreError(
-        kind.message,
-        hint=kind.hint,
+def _load_failed(name: str, exc: psycopg.Error) -> RestoreError | ConnectionFailed:
+    """Return the error that names table and line. The row itself, which PostgreSQL may show, stays out of it."""
+    where = f"loading {name}{_line_of(exc.diag.context)}"
+    error = postgres_error(where, exc)
+    if exc.sqlstate in _SHOW_THE_ROW:
+        error.message = f"{where}: {exc.diag.message_primary}"
+    kind = ConnectionFailed if isinstance(error, ConnectionFailed) else RestoreError
+    return kind(
+        error.message,
+        hint=error.hint,
         table=name,
         sqlstate=exc.sqlstate,
         column=exc.diag.column_name,

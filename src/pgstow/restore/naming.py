@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator
 
 from pgstow.postgres.archive import TocEntry
+from pgstow.postgres.archive.entries import QUALIFIED_NAME, unquote
 from pgstow.postgres.encodings import decoded
 
-__all__ = ["described", "mentioned_roles", "rename_database", "text"]
+__all__ = ["altered_table", "described", "mentioned_roles", "rename_database", "split_name", "text"]
 
 # Strings, quoted names, punctuation and words of a statement made by pg_dump.
 _TOKEN = re.compile(rb"""[eE]?'(?:[^']|'')*+'|"(?:[^"]|"")*+"|[,;()]|[^\s,;()'"]++""")
@@ -22,6 +23,8 @@ _POLICY_ROLES = re.compile(
     % {b"n": _NAME}
 )
 _MAPPING_ROLE = re.compile(rb"CREATE USER MAPPING FOR (%s) SERVER " % _NAME)
+_ALTERED = re.compile(rb"\s*ALTER (?:FOREIGN )?TABLE (?:ONLY )?(?P<name>%b)[ \n]" % QUALIFIED_NAME)
+_PARTS = re.compile(rb'"(?:[^"]|"")*+"|[^."]++')
 _ACLS = {b"ACL", b"ACL LANGUAGE", b"DEFAULT ACL"}
 
 
@@ -36,6 +39,18 @@ def described(entry: TocEntry, encoding: str) -> str:
     return f"{text(entry.desc, encoding).lower()} {schema}{text(entry.tag, encoding)}"
 
 
+def split_name(qualified: bytes) -> tuple[bytes | None, bytes]:
+    """Return schema and name that a qualified, quoted name stands for."""
+    *schema, name = (unquote(part) for part in _PARTS.findall(qualified))
+    return (schema[0] if schema else None), name
+
+
+def altered_table(entry: TocEntry) -> tuple[bytes | None, bytes] | None:
+    """Return schema and name of the table that an entry's ALTER TABLE is about; None for other statements."""
+    match = _ALTERED.match(entry.defn or b"")
+    return split_name(match["name"]) if match else None
+
+
 def mentioned_roles(entry: TocEntry) -> set[bytes]:
     """Return the roles that an entry's statement needs, other than its owner."""
     statement = entry.defn or b""
@@ -44,11 +59,11 @@ def mentioned_roles(entry: TocEntry) -> set[bytes]:
     if entry.desc == b"POLICY":
         match = _POLICY_ROLES.match(statement)
         return (
-            {_unquoted(role) for role in re.findall(_NAME, match["roles"])} - {b"PUBLIC"} if match else set()
+            {unquote(role) for role in re.findall(_NAME, match["roles"])} - {b"PUBLIC"} if match else set()
         )
     if entry.desc == b"USER MAPPING":
         match = _MAPPING_ROLE.match(statement)
-        return {_unquoted(match[1])} - {b"PUBLIC"} if match else set()
+        return {unquote(match[1])} - {b"PUBLIC"} if match else set()
     return set()
 
 
@@ -60,12 +75,8 @@ def _roles_of_privileges(statement: bytes) -> Iterator[bytes]:
     before: bytes = b""
     for token in _TOKEN.findall(statement):
         if before in {b"TO", b"FROM", b"ROLE", b"AUTHORIZATION"} and token not in {b"PUBLIC", b";"}:
-            yield _unquoted(token)
+            yield unquote(token)
         before = token
-
-
-def _unquoted(name: bytes) -> bytes:
-    return name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name
 
 
 def rename_database(statements: bytes, new_name: bytes) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pgstow.core.errors import TargetRefused
 from pgstow.postgres import target as target_sql
-from pgstow.postgres.archive import TocEntry
+from pgstow.postgres.archive import Section, TocEntry
 from pgstow.postgres.raw import RawSession
 from pgstow.restore.naming import described, mentioned_roles, text
 from pgstow.restore.report import Skipped
@@ -72,7 +72,7 @@ def _roles(
     others: dict[bytes, TocEntry] = {}
     privileges: dict[bytes, TocEntry] = {}
     for entry in wanted:
-        if entry.owner:
+        if entry.owner and _gets_owner(entry):
             owners.setdefault(entry.owner, entry)
         for role in mentioned_roles(entry):
             (privileges if entry.desc in PRIVILEGES else others).setdefault(role, entry)
@@ -96,6 +96,11 @@ def _roles(
     if not options.no_owner and not facts.is_superuser:
         _check_ownership(owners, present, facts, encoding)
     return tuple(text(role, encoding) for role in sorted({*owners, *others, *privileges} - present.keys()))
+
+
+def _gets_owner(entry: TocEntry) -> bool:
+    """Whether restoring the entry hands something to its owner: rows and values stay with who has the table."""
+    return entry.section is not Section.DATA or entry.desc == b"BLOB METADATA"
 
 
 def _unwanted_privileges(files: ArchiveFiles, wanted: Iterable[TocEntry]) -> list[TocEntry]:

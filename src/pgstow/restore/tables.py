@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from pgstow.core.errors import UsageError
-from pgstow.postgres.archive import Section, Toc, TocEntry
-from pgstow.postgres.archive.entries import QUALIFIED_NAME, unquote
+from pgstow.postgres.archive import Section, Toc, TocEntry, copy_target, is_load_via_root
 from pgstow.postgres.target import ObjectKey
-from pgstow.restore.naming import described, text
+from pgstow.restore.naming import altered_table, described, split_name, text
 from pgstow.restore.report import Skipped
 from pgstow.restore.request import RestoreOptions
 from pgstow.restore.selection import Selection, is_about_database, without_unwanted_kinds
@@ -60,8 +58,6 @@ _CLASSES = {
         )
     },
 }
-_ALTERED = re.compile(rb"\s*ALTER (?:FOREIGN )?TABLE (?:ONLY )?(?P<name>%b)[ \n]" % QUALIFIED_NAME)
-_NAMES = re.compile(rb'"(?:[^"]|"")*+"|[^."]++')
 
 
 def object_key(entry: TocEntry) -> ObjectKey | None:
@@ -82,6 +78,7 @@ def select_some(toc: Toc, options: RestoreOptions, existing: AbstractSet[ObjectK
     choice.add_partitions()
     choice.add_belongings()
     if not options.data_only:
+        choice.check_roots()
         choice.bring_needs()
     choice.add_remarks()
     entries = without_unwanted_kinds(
@@ -244,14 +241,13 @@ class _Choice:
 
         The statement says so where it is an ALTER TABLE; a tag ``a b c`` could be of table ``a`` or ``a b``.
         """
-        match = _ALTERED.match(entry.defn or b"")
-        if match:
-            *schema, name = (unquote(part) for part in _NAMES.findall(match["name"]))
-            namespace = schema[0] if schema else entry.namespace
+        altered = altered_table(entry)
+        if altered:
+            namespace, name = altered
             mine = [
                 one
                 for one in entry.dependencies
-                if one in self.by_id and self._is_named(one, namespace, name)
+                if one in self.by_id and self._is_named(one, namespace or entry.namespace, name)
             ]
         else:
             mine = [
@@ -303,6 +299,20 @@ class _Choice:
             f"it needs {described(lacks, self.encoding)}, which is neither chosen nor in the target",
             is_loss=True,
         )
+
+    def check_roots(self) -> None:
+        """Refuse partitions whose rows only their root can take, without the root."""
+        chosen = {(e.namespace, e.tag) for e in self.toc.entries if e.dump_id in self.chosen and e.desc == b"TABLE"}
+        for entry in self.toc.table_data():
+            if entry.dump_id in self.chosen and is_load_via_root(entry):
+                namespace, name = split_name(copy_target(entry))
+                if (namespace, name) not in chosen:
+                    partition = f"{text(entry.namespace, self.encoding)}.{text(entry.tag, self.encoding)}"
+                    root = f"{text(namespace, self.encoding)}.{text(name, self.encoding)}"
+                    raise UsageError(
+                        f"the rows of {partition} are loaded through {root}, which was not chosen",
+                        hint=f"restore the whole table: --table {root}",
+                    )
 
     def _needs(self, entry: TocEntry) -> list[TocEntry]:
         """Return the objects without which the entry's statement fails, as far as they are neither chosen nor there."""

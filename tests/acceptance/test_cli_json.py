@@ -1,0 +1,277 @@
+"""The JSON contract: what each command prints with --json, compared with documents kept beside this file.
+
+``UPDATE_GOLDEN=1 pytest tests/acceptance/test_cli_json.py`` writes them anew; a change there is a change of
+the contract that docs/cli-json.md describes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgstow.cli.application import EXIT_CODES
+from pgstow.core.errors import PgstowError
+from pgstow.core.secrets import Secret
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.server import Cluster
+from pgstow.repository import Repository
+from pgstow.store.local import LocalStore
+from support.command import Pgstow
+
+DatabaseFactory = Callable[..., ConnInfo]
+
+GOLDEN = Path(__file__).parent / "golden"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "cli-json.md"
+PASSWORD = "correct horse battery"
+
+_IDS = {"id", "backup_id", "snapshot", "system_identifier", "set_id"}
+_TIMES = {"time", "snapshot_taken", "started", "finished", "postmaster_start"}
+_OF_THIS_MACHINE = {
+    "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
+    "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "timings_s", "objects", "new_blobs", "timeline",
+}  # fmt: skip
+
+
+def normalized(value: Any, key: str = "", folder: str = "") -> Any:
+    """Return a document with everything blanked that differs from run to run."""
+    if value is None or isinstance(value, bool):
+        return value
+    if key in _IDS:
+        return "<id>"
+    if key in _TIMES:
+        return "<time>"
+    if key in _OF_THIS_MACHINE:
+        return f"<{key}>"
+    if key == "seconds" or key.endswith("_seconds"):
+        return "<seconds>"
+    if key.endswith("_bytes"):
+        return "<bytes>"
+    if isinstance(value, dict):
+        return {name: normalized(each, name, folder) for name, each in value.items()}
+    if isinstance(value, list):
+        return [normalized(each, "", folder) for each in value]
+    if isinstance(value, str):
+        value = re.sub(r"/tmp/pgstow-\w+", "<socket>", value.replace(folder, "<folder>"))
+        return re.sub(r"\b[0-9a-f]{8,64}\b|\b\d{4}-\d\d-\d\d[T ][\d:.]+", "<id or time>", value)
+    return value
+
+
+def expect(name: str, document: Any, folder: Path) -> None:
+    """Compare a document with the one kept under ``name``."""
+    text = json.dumps(normalized(document, folder=str(folder)), indent=2, sort_keys=True) + "\n"
+    path = GOLDEN / f"{name}.json"
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.fixture
+def pgstow(tmp_path: Path) -> Pgstow:
+    return Pgstow({"PGSTOW_REPOSITORY": str(tmp_path / "repository"), "PGSTOW_PASSWORD": PASSWORD})
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository.init(LocalStore(tmp_path / "repository"), Secret(PASSWORD), hostname="h", username="u")
+
+
+@pytest.fixture
+def shop(pg15: Cluster, database: DatabaseFactory) -> ConnInfo:
+    source = database(pg15, "shop")
+    with psycopg.connect(source.connect_string(), autocommit=True) as connection:
+        connection.execute("CREATE TABLE clients (id int PRIMARY KEY, name text)")
+        connection.execute("INSERT INTO clients SELECT i, 'client ' || i FROM generate_series(1, 50) i")
+        connection.execute('CREATE TABLE "odd\n\x1b[31mname" (client int REFERENCES clients)')
+        connection.execute("SELECT lo_from_bytea(0, 'large')")
+        connection.execute("CREATE EXTENSION pgcrypto")
+    return source
+
+
+def test_every_command(
+    pgstow: Pgstow, shop: ConnInfo, pg15: Cluster, database: DatabaseFactory, tmp_path: Path
+) -> None:
+    """One story, so that each document is about something."""
+    target = database(pg15, "shop_restored")
+    backup = ("backup", shop.connect_string(), "--kind", "pre-deployment", "--label", "release 7")
+    story: list[tuple[str, tuple[str | Path, ...], int]] = [
+        ("init", ("init",), 0),
+        ("list-empty", ("list",), 0),
+        ("backup", backup, 0),
+        ("list", ("list", "--name", "shop"), 0),
+        ("show", ("show", "latest"), 0),
+        ("restore", ("restore", "latest", "--to", target.connect_string()), 0),
+        ("verify", ("verify", "--read-data"), 0),
+        ("export", ("export", "latest", "--format", "directory", "--output", tmp_path / "archive"), 0),
+    ]
+    for name, arguments, code in story:
+        ended = pgstow(*arguments, "--json")
+        assert ended.code == code, ended.stdout + ended.stderr
+        assert ended.stderr == ""
+        assert ended.stdout.isascii()
+        expect(name, ended.json(), tmp_path)
+
+
+def test_restore_that_lost_something_is_partial(
+    pgstow: Pgstow,
+    repository: Repository,
+    shop: ConnInfo,
+    pg15: Cluster,
+    database: DatabaseFactory,
+    tmp_path: Path,
+) -> None:
+    target = database(pg15, "shop_in_part")
+    assert pgstow("backup", shop.connect_string()).code == 0
+    restore = ("restore", "latest", "--to", target.connect_string(), "--table", 'public."odd\n\x1b[31mname"')
+    ended = pgstow(*restore, "--json")
+    assert ended.code == 3
+    expect("restore-partial", ended.json(), tmp_path)
+
+
+def test_damage_is_reported_with_what_it_reaches(
+    pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path
+) -> None:
+    assert pgstow("backup", shop.connect_string()).code == 0
+    packs = [path for path in (tmp_path / "repository" / "data").rglob("*") if path.is_file()]
+    largest = max(packs, key=lambda path: path.stat().st_size)
+    largest.chmod(0o600)
+    largest.write_bytes(largest.read_bytes()[:-1])
+    ended = pgstow("verify", "--json")
+    assert ended.code == 1
+    document = ended.json()
+    assert document["status"] == "failed"
+    assert "error" not in document
+    assert document["sound"] is False
+    assert document["problems"]
+    assert set(document["problems"][0]) == {"message", "file", "backups", "paths"}
+
+
+def test_all_databases_of_which_one_fails(
+    pgstow: Pgstow, repository: Repository, make_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    cluster = make_cluster(15)
+    with psycopg.connect(cluster.conninfo(), autocommit=True) as admin:
+        admin.execute("CREATE ROLE limited LOGIN")
+        admin.execute("CREATE DATABASE closed")
+        admin.execute("CREATE DATABASE open")
+    with psycopg.connect(cluster.conninfo("closed"), autocommit=True) as admin:
+        admin.execute("CREATE TABLE t (id int)")
+    ended = pgstow("backup", "--all-databases", cluster.conninfo(user="limited"), "--json")
+    assert ended.code == 3
+    expect("backup-all-databases", ended.json(), tmp_path)
+    assert len({backup["set_id"] for backup in ended.json()["backups"]}) == 1
+
+
+def test_doctor(pgstow: Pgstow, repository: Repository, shop: ConnInfo) -> None:
+    ended = pgstow("doctor", shop.connect_string(), "--json")
+    assert ended.code == 0
+    document = ended.json()
+    assert document["would_work"] is True
+    assert (document["schema"], document["command"], document["status"]) == ("pgstow/1", "doctor", "done")
+    assert set(document) == {"schema", "command", "status", "source", "would_work", "counts", "findings"}
+    assert set(document["counts"]) == {"ok", "warning", "problem", "unknown"}
+    assert sum(document["counts"].values()) == len(document["findings"])
+    for finding in document["findings"]:
+        assert set(finding) == {"code", "level", "text", "remedy", "names"}
+    ended = pgstow("doctor", "host=127.0.0.1 port=1 dbname=shop", "--json")
+    assert ended.code == 1
+    assert ended.json()["status"] == "failed"
+    assert [each["code"] for each in ended.json()["findings"] if each["level"] == "problem"] == ["connection"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "environ", "code"),
+    [
+        ("error-usage", ("list", "--nope"), {}, 2),
+        ("error-usage-value", ("backup", "dbname=x", "--limit-rate", "fast"), {}, 2),
+        ("error-no-command", ("lits",), {}, 2),
+        ("error-no-repository", ("list",), {"PGSTOW_REPOSITORY": "/nonexistent/repository"}, 10),
+        ("error-wrong-password", ("list",), {"PGSTOW_PASSWORD": "incorrect donkey"}, 12),
+        ("error-repository-exists", ("init",), {}, 1),
+        ("error-backup-not-found", ("show", "shop@latest"), {}, 1),
+        ("error-connection-failed", ("backup", "host=127.0.0.1 port=1 dbname=shop"), {}, 1),
+        ("error-password-command", ("list",), {"PGSTOW_PASSWORD": "", "PGSTOW_PASSWORD_COMMAND": "false"}, 1),
+    ],
+)
+def test_errors(
+    pgstow: Pgstow,
+    repository: Repository,
+    tmp_path: Path,
+    name: str,
+    arguments: tuple[str, ...],
+    environ: dict[str, str],
+    code: int,
+) -> None:
+    ended = pgstow(*arguments, "--json", **environ)
+    assert ended.code == code
+    assert ended.stderr == ""
+    expect(name, ended.json(), tmp_path)
+
+
+def test_locked_repository(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> None:
+    with repository.lock(exclusive=True):
+        ended = pgstow("verify", "--json")
+    assert ended.code == 11
+    assert ended.json()["error"]["code"] == "repository_locked"
+
+
+def test_refused_target(pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path) -> None:
+    assert pgstow("backup", shop.connect_string()).code == 0
+    ended = pgstow("restore", "latest", "--to", shop.connect_string(), "--json")
+    assert ended.code == 1
+    assert ended.json()["error"]["code"] == "target_refused"
+
+
+def test_hostile_names_cannot_act_on_a_terminal(
+    pgstow: Pgstow, repository: Repository, shop: ConnInfo
+) -> None:
+    shown = [pgstow("backup", shop.connect_string()), pgstow("show", "latest", "--all")]
+    for ended in shown:
+        assert ended.code == 0
+        assert "\x1b" not in ended.stdout + ended.stderr
+    assert r"public.odd\n\x1b[31mname" in shown[1].stdout
+
+
+def test_page_describes_every_key() -> None:
+    """docs/cli-json.md and the documents cannot drift apart unnoticed."""
+    page = PAGE.read_text()
+    for path in GOLDEN.glob("*.json"):
+        document = json.loads(path.read_text())
+        document.pop("manifest", None)  # described with the repository
+        missing = {key for key in keys(document) if f"`{key}`" not in page}
+        assert not missing, f"{path.name}: {missing}"
+
+
+def keys(value: Any) -> set[str]:
+    """Return every key in a document; those below ``facts`` and timings are free."""
+    if isinstance(value, list):
+        return {key for each in value for key in keys(each)}
+    if not isinstance(value, dict):
+        return set()
+    return set(value) | {
+        key for name, each in value.items() if name not in {"facts", "timings_s"} for key in keys(each)
+    }
+
+
+def test_page_lists_every_error_with_its_exit_code() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `") and line.endswith(" |")]
+    for kind in all_errors(PgstowError):
+        found = [row for row in rows if f"`{kind.code}`" in row.split("|")[1]]
+        assert found, kind.code
+        assert found[0].split("|")[3].strip() == str(kind.exit_code)
+        assert re.search(rf"\b{kind.exit_code} \w", EXIT_CODES)
+
+
+def all_errors(kind: type[PgstowError]) -> Iterator[type[PgstowError]]:
+    """Return an error class of pgstow's and everything below it."""
+    yield kind
+    for below in kind.__subclasses__():
+        if below.__module__ == kind.__module__:
+            yield from all_errors(below)
