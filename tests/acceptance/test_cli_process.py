@@ -21,6 +21,7 @@ from pgstow.postgres.server import Cluster
 from pgstow.repository import Repository
 from pgstow.store.local import LocalStore
 from support.command import Pgstow
+from support.pgbouncer import pgbouncer
 
 DatabaseFactory = Callable[..., ConnInfo]
 
@@ -124,6 +125,17 @@ def test_unreachable_database_is_a_failure_with_a_hint(pgstow: Pgstow) -> None:
     assert "error: cannot connect to database shop at 127.0.0.1:1" in ended.stderr
     assert "HINT: " in ended.stderr
     assert "hunter22" not in ended.stderr
+
+
+def test_poolers(pgstow: Pgstow, pg15: Cluster, filled: ConnInfo) -> None:
+    dbname = str(filled.dbname)
+    with pgbouncer(pg15, dbname, pool_mode="session") as pool:
+        assert pgstow("backup", pool.connect_string()).code == 0
+    with pgbouncer(pg15, dbname, pool_mode="transaction") as pool:
+        refused = pgstow("backup", pool.connect_string())
+    assert refused.code == 1
+    assert "is a transaction pooler" in refused.stderr
+    assert "HINT: connect to the server itself, or to a pool with pool_mode = session" in refused.stderr
 
 
 def test_empty_list_of_backups_is_no_error(pgstow: Pgstow) -> None:
@@ -277,6 +289,19 @@ def test_reader_that_leaves_is_no_error(pgstow: Pgstow) -> None:
         assert process.stderr is not None
         stderr = process.stderr.read()
         assert (process.wait(), stderr) == (0, b"")
+
+
+def test_export_whose_reader_leaves_is_a_failure(pgstow: Pgstow, filled: ConnInfo) -> None:
+    assert pgstow("backup", filled.connect_string()).code == 0
+    with pgstow.start("export", "latest", "--format", "custom", "--output", "-") as process:
+        assert process.stdout is not None
+        assert process.stdout.read(5) == b"PGDMP"
+        process.stdout.close()
+        assert process.stderr is not None
+        stderr = process.stderr.read()
+        assert process.wait() == 1
+    assert b"went away" in stderr
+    assert b"Traceback" not in stderr
 
 
 def test_progress_is_drawn_on_a_terminal_only(pgstow: Pgstow, filled: ConnInfo) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from support.command import Pgstow
-from support.restic import Restic
 
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from pgstow.repository import Repository
 from pgstow.store.local import LocalStore
+from support.command import Pgstow
+from support.restic import Restic
 
 DatabaseFactory = Callable[..., ConnInfo]
 
@@ -30,8 +30,12 @@ ROUNDS = 12
 def source(pg15: Cluster, database: DatabaseFactory) -> ConnInfo:
     conninfo = database(pg15)
     with psycopg.connect(conninfo.connect_string(), autocommit=True) as connection:
-        connection.execute("CREATE TABLE a AS SELECT i, md5(i::text) || md5((-i)::text) AS f FROM generate_series(1, 250000) i")
-        connection.execute("CREATE TABLE b AS SELECT i, repeat(md5(i::text), 20) AS f FROM generate_series(1, 30000) i")
+        connection.execute(
+            "CREATE TABLE a AS SELECT i, md5(i::text) || md5((-i)::text) AS f FROM generate_series(1, 250000) i"
+        )
+        connection.execute(
+            "CREATE TABLE b AS SELECT i, repeat(md5(i::text), 20) AS f FROM generate_series(1, 30000) i"
+        )
     return conninfo
 
 
@@ -57,7 +61,9 @@ def test_killed_at_any_point_then_repeated(
     killed = 0
     for _ in range(ROUNDS):
         with psycopg.connect(source.connect_string(), autocommit=True) as connection:
-            connection.execute("UPDATE a SET f = md5(f) || md5(i::text) WHERE i % 7 = 0")  # something new to upload
+            connection.execute(
+                "UPDATE a SET f = md5(f) || md5(i::text) WHERE i % 7 = 0"
+            )  # something new to upload
         with pgstow.start("backup", source.connect_string(), "--name", "shop", "--json") as process:
             try:
                 process.wait(chance.uniform(0.3, 2.2))

@@ -12,16 +12,16 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from support.backups import tools_for
-from support.command import Pgstow
-from support.every_kind import create_every_kind
-from support.restic import Restic
-from support.s3 import S3Bucket
 
 from pgstow.assurance.compare import compare_databases
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster, TcpAccess
+from support.backups import tools_for
+from support.command import Pgstow
+from support.every_kind import create_every_kind
+from support.restic import Restic
+from support.s3 import S3Bucket
 
 DatabaseFactory = Callable[..., ConnInfo]
 

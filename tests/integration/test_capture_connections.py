@@ -9,8 +9,6 @@ import psycopg
 import pytest
 import trustme
 from psycopg.conninfo import make_conninfo
-from support.backups import memory_repository, tools_for
-from support.pgbouncer import pgbouncer
 
 from pgstow.app.backup import BackupRequest, backup
 from pgstow.core.errors import ConnectionFailed, PoolerRefused
@@ -18,6 +16,8 @@ from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster, TcpAccess, TlsFiles
+from support.backups import memory_repository, tools_for
+from support.pgbouncer import pgbouncer
 
 DatabaseFactory = Callable[..., ConnInfo]
 PASSWORD = "open sesame"
@@ -53,13 +53,17 @@ def served(make_cluster: Callable[..., Cluster], authority: trustme.CA, tmp_path
 
 
 def test_tls_verified_in_full_is_used_and_recorded(served: Cluster, tmp_path: Path) -> None:
-    source = served.tcp_conninfo(password=PASSWORD, sslmode="verify-full", sslrootcert=str(tmp_path / "ca.crt"))
+    source = served.tcp_conninfo(
+        password=PASSWORD, sslmode="verify-full", sslrootcert=str(tmp_path / "ca.crt")
+    )
     assert take(ConnInfo.parse(source), served) == "TLSv1.3"
 
 
 def test_server_with_another_certificate_is_refused(served: Cluster, tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.crt")
-    source = served.tcp_conninfo(password=PASSWORD, sslmode="verify-full", sslrootcert=str(tmp_path / "other.crt"))
+    source = served.tcp_conninfo(
+        password=PASSWORD, sslmode="verify-full", sslrootcert=str(tmp_path / "other.crt")
+    )
     with pytest.raises(ConnectionFailed, match="certificate") as caught:
         take(ConnInfo.parse(source), served)
     assert PASSWORD not in f"{caught.value} {caught.value.hint}"
@@ -118,5 +122,3 @@ def test_session_pooler_is_fine_and_a_transaction_pooler_is_refused(
         with pytest.raises(PoolerRefused) as caught:
             take(pooled, pg15)
         assert caught.value.hint
-
-

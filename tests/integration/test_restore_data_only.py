@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.backups import tools_for
-from support.dumps import DumpFiles, dump
-from support.every_kind import create_every_kind
-from support.restoring import assert_equal_rows, bring_back, execute, fetch
 
 from pgstow.core.errors import RestoreError, TargetRefused
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
+from support.backups import tools_for
+from support.dumps import DumpFiles, dump
+from support.every_kind import create_every_kind
+from support.restoring import assert_equal_rows, bring_back, execute, fetch
 
 Databases = Callable[..., ConnInfo]
 
@@ -102,10 +102,14 @@ def test_an_owner_loads_in_the_order_of_foreign_keys(
     assert fetch(target, STATES) == fetch(source, STATES)
 
 
-def test_an_owner_is_refused_where_foreign_keys_go_in_circles(files: DumpFiles, target: ConnInfo, owner: ConnInfo) -> None:
+def test_an_owner_is_refused_where_foreign_keys_go_in_circles(
+    files: DumpFiles, target: ConnInfo, owner: ConnInfo
+) -> None:
     execute(target, "ALTER TABLE customers ADD latest int CONSTRAINT back REFERENCES a_orders")
 
-    with pytest.raises(TargetRefused, match=r"circle: a_orders_customer_fkey of public.a_orders, back of public\.customers$") as refused:
+    with pytest.raises(
+        TargetRefused, match=r"circle: a_orders_customer_fkey of public.a_orders, back of public\.customers$"
+    ) as refused:
         bring_back(files, owner, data_only=True)
     assert "session_replication_role" in str(refused.value.hint)
     assert fetch(target, "SELECT count(*) FROM customers") == [(0,)]
@@ -149,7 +153,9 @@ def test_a_table_that_is_not_there(files: DumpFiles, target: ConnInfo) -> None:
         bring_back(files, target, data_only=True)
 
 
-def test_large_objects_of_the_same_number(pg18: Cluster, pg15: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_large_objects_of_the_same_number(
+    pg18: Cluster, pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
     for number, cluster in enumerate((pg15, pg18)):
         source, target = database(cluster), database(cluster)
         execute(source, "SELECT lo_from_bytea(900001, 'theirs')")
@@ -164,11 +170,15 @@ def test_large_objects_of_the_same_number(pg18: Cluster, pg15: Cluster, database
 def test_a_failed_load_says_what_is_in(files: DumpFiles, target: ConnInfo) -> None:
     execute(target, "ALTER TABLE a_orders ADD CONSTRAINT early CHECK (id < 40)")
 
-    with pytest.raises(RestoreError, match=r'loading public\.a_orders, line 40: .*violates check constraint "early"$') as failed:
+    with pytest.raises(
+        RestoreError, match=r'loading public\.a_orders, line 40: .*violates check constraint "early"$'
+    ) as failed:
         bring_back(files, target, data_only=True, jobs=1)
 
     assert failed.value.facts["table"] == "public.a_orders"
     assert failed.value.facts["constraint"] == "early"
     assert "1 of 3 tables loaded: TRUNCATE them before trying again" in str(failed.value.hint)
-    assert fetch(target, "SELECT (SELECT count(*) FROM a_orders), (SELECT count(*) FROM customers)") == [(0, 50)]
+    assert fetch(target, "SELECT (SELECT count(*) FROM a_orders), (SELECT count(*) FROM customers)") == [
+        (0, 50)
+    ]
     assert dict(fetch(target, STATES))["usual"] == "O"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.backups import tools_for
-from support.dumps import DumpFiles, dump
-from support.pgbouncer import pgbouncer
-from support.restoring import bring_back, execute, fetch
 
 from pgstow.core.errors import ConnectionFailed, PoolerRefused, TargetRefused, ToolMissing, UsageError
 from pgstow.core.progress import SilentProgress
@@ -17,6 +14,10 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from pgstow.postgres.tools import ClientTools
 from pgstow.restore import RestoreOptions, restore
+from support.backups import tools_for
+from support.dumps import DumpFiles, dump
+from support.pgbouncer import pgbouncer
+from support.restoring import bring_back, execute, fetch
 
 Databases = Callable[..., ConnInfo]
 SHOP = """
@@ -63,7 +64,7 @@ def objects(conninfo: ConnInfo) -> list[tuple[object, ...]]:
 )
 @pytest.mark.parametrize("options", [{}, {"clean": True}, {"clean": True, "confirm": ""}])
 def test_a_target_that_holds_anything(
-    content: str, options: dict[str, object], files: DumpFiles, pg15: Cluster, database: Databases
+    content: str, options: dict[str, Any], files: DumpFiles, pg15: Cluster, database: Databases
 ) -> None:
     target = database(pg15)
     execute(target, content)
@@ -85,7 +86,9 @@ def test_a_confirmation_without_clean(files: DumpFiles, pg15: Cluster, database:
         bring_back(files, target, confirm=target.dbname)
 
 
-def test_a_confirmation_that_names_another_database(files: DumpFiles, pg15: Cluster, database: Databases) -> None:
+def test_a_confirmation_that_names_another_database(
+    files: DumpFiles, pg15: Cluster, database: Databases
+) -> None:
     target = database(pg15)
     execute(target, "CREATE TABLE t (id int)")
 
@@ -94,7 +97,9 @@ def test_a_confirmation_that_names_another_database(files: DumpFiles, pg15: Clus
     assert len(objects(target)) == 1
 
 
-def test_extensions_and_what_they_bring_do_not_count(files: DumpFiles, pg15: Cluster, database: Databases) -> None:
+def test_extensions_and_what_they_bring_do_not_count(
+    files: DumpFiles, pg15: Cluster, database: Databases
+) -> None:
     target = database(pg15)
     execute(target, "CREATE EXTENSION hstore; CREATE EXTENSION pg_stat_statements")
 
@@ -112,7 +117,9 @@ def test_the_backups_own_source(files: DumpFiles, source: ConnInfo) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"clean": True}])
-def test_creating_what_exists(options: dict[str, bool], files: DumpFiles, pg15: Cluster, database: Databases) -> None:
+def test_creating_what_exists(
+    options: dict[str, Any], files: DumpFiles, pg15: Cluster, database: Databases
+) -> None:
     target = database(pg15)
     execute(target, "CREATE TABLE precious (id int)")
     before = objects(target)
@@ -126,7 +133,7 @@ def test_replacing_a_database_in_use(files: DumpFiles, pg15: Cluster, database: 
     import psycopg
 
     target = database(pg15)
-    asked = {"create": True, "clean": True, "confirm": target.dbname}
+    asked: dict[str, Any] = {"create": True, "clean": True, "confirm": target.dbname}
     with psycopg.connect(target.connect_string()) as user:
         with pytest.raises(TargetRefused, match="1 other session is connected"):
             bring_back(files, target, **asked)
@@ -155,13 +162,17 @@ def test_a_standby(files: DumpFiles, make_cluster: Callable[..., Cluster]) -> No
         bring_back(files, ConnInfo.parse(standby.conninfo()))
 
 
-def test_no_pg_restore_that_can_do_it(files: DumpFiles, pg15: Cluster, pg16: Cluster, pg18: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_no_pg_restore_that_can_do_it(
+    files: DumpFiles, pg15: Cluster, pg16: Cluster, pg18: Cluster, database: Databases, tmp_path: Path
+) -> None:
     def with_tools_of(conninfo: ConnInfo, target: ConnInfo, files: DumpFiles) -> None:
         tools: list[ClientTools] = [tools_for(conninfo)]
         restore(files, target, RestoreOptions(), tools=tools, progress=SilentProgress())
 
     of_18 = ConnInfo.parse(pg18.conninfo())
-    with pytest.raises(ToolMissing, match=r"reads an archive of pg_dump 15\.\d+ .* and speaks to PostgreSQL 15"):
+    with pytest.raises(
+        ToolMissing, match=r"reads an archive of pg_dump 15\.\d+ .* and speaks to PostgreSQL 15"
+    ):
         with_tools_of(of_18, database(pg15), files)  # pg_restore 17 and newer sets what 16 does not know
     source = database(pg18)
     execute(source, SHOP)
@@ -184,7 +195,7 @@ def test_a_database_that_is_not_there(files: DumpFiles, pg15: Cluster) -> None:
         {"jobs": 0},
     ],
 )
-def test_choices_that_contradict_each_other(options: dict[str, object], files: DumpFiles, pg15: Cluster) -> None:
+def test_choices_that_contradict_each_other(options: dict[str, Any], files: DumpFiles, pg15: Cluster) -> None:
     with pytest.raises(UsageError):
         bring_back(files, ConnInfo.parse(pg15.conninfo()), **options)
 
@@ -250,12 +261,17 @@ def test_missing_roles_do_not_matter_without_owners_and_privileges(
 
     assert report.missing_roles == tuple(sorted(ROLES))
     assert fetch(target, "SELECT tableowner FROM pg_tables WHERE tablename = 't'") == [("postgres",)]
-    assert fetch(target, "SELECT count(*) FROM pg_class WHERE relname = 'granted' AND relacl IS NOT NULL") == [(0,)]
+    assert fetch(
+        target, "SELECT count(*) FROM pg_class WHERE relname = 'granted' AND relacl IS NOT NULL"
+    ) == [(0,)]
 
 
 def test_a_role_that_a_policy_needs(pg15: Cluster, database: Databases, tmp_path: Path) -> None:
     source, target = database(pg15), database(pg15)
-    execute(source, 'CREATE ROLE "a, b"; CREATE TABLE t (id int); CREATE POLICY p ON t AS RESTRICTIVE FOR SELECT TO postgres, "a, b" USING (true)')
+    execute(
+        source,
+        'CREATE ROLE "a, b"; CREATE TABLE t (id int); CREATE POLICY p ON t AS RESTRICTIVE FOR SELECT TO postgres, "a, b" USING (true)',
+    )
     files = dump(source, tools_for(source), tmp_path / "policy")
     execute(source, 'DROP POLICY p ON t; DROP ROLE "a, b"')
 
@@ -264,7 +280,9 @@ def test_a_role_that_a_policy_needs(pg15: Cluster, database: Databases, tmp_path
     assert refused.value.facts["missing_roles"] == ["a, b"]
 
 
-def test_owners_that_the_role_may_not_hand_over_to(pg15: Cluster, database: Databases, files: DumpFiles) -> None:
+def test_owners_that_the_role_may_not_hand_over_to(
+    pg15: Cluster, database: Databases, files: DumpFiles
+) -> None:
     admin = ConnInfo.parse(pg15.conninfo())
     execute(admin, "CREATE ROLE plain_user LOGIN")
     try:
@@ -276,15 +294,21 @@ def test_owners_that_the_role_may_not_hand_over_to(pg15: Cluster, database: Data
         assert objects(target) == []
 
         assert bring_back(files, as_user, no_owner=True).rows == 12
-        assert fetch(target, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == [("plain_user",)]
+        assert fetch(target, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == [
+            ("plain_user",)
+        ]
     finally:
-        execute(target, f'ALTER DATABASE "{target.dbname}" OWNER TO postgres; DROP OWNED BY plain_user CASCADE')
+        execute(
+            target, f'ALTER DATABASE "{target.dbname}" OWNER TO postgres; DROP OWNED BY plain_user CASCADE'
+        )
         execute(admin, "DROP ROLE plain_user")
 
 
 def test_missing_extensions(pg15: Cluster, pg18: Cluster, database: Databases, tmp_path: Path) -> None:
     source, target = database(pg15), database(pg18)  # the embedded 18 has next to no extensions
-    execute(source, "CREATE EXTENSION hstore; CREATE TABLE t (h hstore); CREATE TABLE plain AS SELECT 1 AS id")
+    execute(
+        source, "CREATE EXTENSION hstore; CREATE TABLE t (h hstore); CREATE TABLE plain AS SELECT 1 AS id"
+    )
     files = dump(source, tools_for(source), tmp_path / "hstore")
 
     with pytest.raises(TargetRefused) as refused:
@@ -301,7 +325,9 @@ def test_a_tablespace_the_target_lacks_is_done_without(
     other = make_cluster(15, settings={"allow_in_place_tablespaces": "on"})
     source = ConnInfo.parse(other.conninfo())
     execute(source, "CREATE TABLESPACE fast LOCATION ''")
-    execute(source, "CREATE TABLE t TABLESPACE fast AS SELECT 1 AS id; CREATE INDEX i ON t (id) TABLESPACE fast")
+    execute(
+        source, "CREATE TABLE t TABLESPACE fast AS SELECT 1 AS id; CREATE INDEX i ON t (id) TABLESPACE fast"
+    )
     target = database(pg15)
 
     report = bring_back(dump(source, tools_for(source), tmp_path / "fast"), target)
@@ -323,7 +349,9 @@ def test_what_only_an_extensions_owner_may_say(pg15: Cluster, database: Database
 
         report = bring_back(files, as_tenant, no_owner=True)
 
-        assert [(each.what, each.is_loss) for each in report.skipped] == [("comment EXTENSION pg_stat_statements", False)]
+        assert [(each.what, each.is_loss) for each in report.skipped] == [
+            ("comment EXTENSION pg_stat_statements", False)
+        ]
         assert fetch(target, "SELECT id FROM t") == [(1,)]
         report = bring_back(files, as_tenant, no_owner=True, clean=True, confirm=target.dbname)
         assert report.rows == 1

@@ -8,16 +8,16 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from support.backups import capture_into, files_of, memory_repository, tools_for
-from support.dumps import content_of, dump
-from support.every_kind import HOSTILE, create_every_kind
-from support.restoring import assert_equal_rows, bring_back, execute, fetch
 
 from pgstow.core.errors import ContentMismatch, RepositoryDamaged
 from pgstow.core.progress import SilentProgress
 from pgstow.postgres.archive import TABLE_DATA_TRAILER
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
+from support.backups import capture_into, files_of, memory_repository, tools_for
+from support.dumps import content_of, dump
+from support.every_kind import HOSTILE, create_every_kind
+from support.restoring import assert_equal_rows, bring_back, execute, fetch
 
 Databases = Callable[..., ConnInfo]
 
@@ -82,12 +82,16 @@ def test_other_encodings(encoding: str, into_same: bool, pg15: Cluster, database
     # SQL_ASCII knows no characters: a client that wants UTF-8 gets the bytes that a UTF-8 client wrote
     shown = f'SELECT * FROM "{word}"."{word}" ORDER BY 1'
     with psycopg.connect(target.connect_string(), client_encoding="utf-8") as connection:
-        assert connection.execute(shown).fetchall() == [(word,), (None,)]  # type: ignore[arg-type]
+        assert connection.execute(shown).fetchall() == [(word,), (None,)]
     assert [table.name for table in report.tables] == [word]
 
 
 def test_into_a_new_database_with_a_hostile_name(pg16: Cluster, database: Databases, tmp_path: Path) -> None:
-    source = database(pg16, "DATABASE source; --", options="ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    source = database(
+        pg16,
+        "DATABASE source; --",
+        options="ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+    )
     name = sql.Identifier("DATABASE source; --")
     with psycopg.connect(source.connect_string(), autocommit=True) as connection:
         for statement in (
@@ -99,10 +103,12 @@ def test_into_a_new_database_with_a_hostile_name(pg16: Cluster, database: Databa
             "REVOKE TEMP ON DATABASE {} FROM PUBLIC",
         ):
             connection.execute(sql.SQL(statement).format(name))
-    with psycopg.connect(source.connect_string(), options="-c default_transaction_read_only=off") as connection:
+    with psycopg.connect(
+        source.connect_string(), options="-c default_transaction_read_only=off"
+    ) as connection:
         connection.execute("CREATE TABLE t (id int)")
     files = dump(source, tools_for(source), tmp_path / "dump")
-    target = source.with_database('new "one"=\'x\' \n DATABASE')
+    target = source.with_database("new \"one\"='x' \n DATABASE")
     try:
         report = bring_back(files, target, create=True)
 
@@ -116,14 +122,20 @@ def test_into_a_new_database_with_a_hostile_name(pg16: Cluster, database: Databa
         assert report.created_database
     finally:
         with psycopg.connect(pg16.conninfo(), autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(target.dbname or "")))
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(target.dbname or ""))
+            )
 
 
-def test_a_locale_the_server_lacks_is_replaced_and_said(pg15: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_a_locale_the_server_lacks_is_replaced_and_said(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
     source = database(pg15)
     execute(source, "CREATE TABLE t AS SELECT 1 AS id")
     files = dump(source, tools_for(source), tmp_path / "dump")
-    files.tamper(server=files.manifest.server.model_copy(update={"collate": "xx_XX.UTF-8", "ctype": "xx_XX.UTF-8"}))
+    files.tamper(
+        server=files.manifest.server.model_copy(update={"collate": "xx_XX.UTF-8", "ctype": "xx_XX.UTF-8"})
+    )
     target = source.with_database("restored_elsewhere")
     try:
         report = bring_back(files, target, create=True)
@@ -137,7 +149,9 @@ def test_a_locale_the_server_lacks_is_replaced_and_said(pg15: Cluster, database:
 # -- how rows are loaded
 
 
-def test_rows_are_frozen_in_tables_that_the_restore_made(cluster: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_rows_are_frozen_in_tables_that_the_restore_made(
+    cluster: Cluster, database: Databases, tmp_path: Path
+) -> None:
     source, target = database(cluster), database(cluster)
     execute(
         source,
@@ -151,18 +165,27 @@ def test_rows_are_frozen_in_tables_that_the_restore_made(cluster: Cluster, datab
     assert all(table.is_frozen for table in report.tables)
     # COPY FREEZE sets both hint bits that together mean frozen, before any vacuum
     for table in ("plain", "part"):
-        execute(target, f"CREATE EXTENSION IF NOT EXISTS {'pageinspect' if _has(target, 'pageinspect') else 'plpgsql'}")
+        execute(
+            target,
+            f"CREATE EXTENSION IF NOT EXISTS {'pageinspect' if _has(target, 'pageinspect') else 'plpgsql'}",
+        )
         if _has(target, "pageinspect"):
-            masks = fetch(target, f"SELECT DISTINCT t_infomask & 768 FROM heap_page_items(get_raw_page('{table}', 0))")
+            masks = fetch(
+                target, f"SELECT DISTINCT t_infomask & 768 FROM heap_page_items(get_raw_page('{table}', 0))"
+            )
             assert masks == [(768,)]
-        assert fetch(target, f"SELECT relallvisible = relpages FROM pg_class WHERE relname = '{table}'") == [(True,)]
+        assert fetch(target, f"SELECT relallvisible = relpages FROM pg_class WHERE relname = '{table}'") == [
+            (True,)
+        ]
 
 
 def _has(conninfo: ConnInfo, extension: str) -> bool:
     return bool(fetch(conninfo, f"SELECT 1 FROM pg_available_extensions WHERE name = '{extension}'"))
 
 
-def test_a_partition_root_spreads_rows_and_counts_are_its_own(cluster: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_a_partition_root_spreads_rows_and_counts_are_its_own(
+    cluster: Cluster, database: Databases, tmp_path: Path
+) -> None:
     source, target = database(cluster), database(cluster)
     execute(
         source,
@@ -199,15 +222,24 @@ def test_rows_of_the_extension_itself_survive(pg15: Cluster, database: Databases
 
     report = bring_back(dump(source, tools_for(source), tmp_path / "dump"), target)
 
-    assert fetch(target, "SELECT * FROM config ORDER BY id") == [(1, True), (2, True), (10, False), (11, False)]
+    assert fetch(target, "SELECT * FROM config ORDER BY id") == [
+        (1, True),
+        (2, True),
+        (10, False),
+        (11, False),
+    ]
     config = next(table for table in report.tables if table.name == "config")
     assert (config.rows, config.is_frozen) == (2, False)
 
 
-def test_rows_that_an_extension_brings_are_not_counted_as_restored(pg15: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_rows_that_an_extension_brings_are_not_counted_as_restored(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
     source, target = database(pg15), database(pg15)
     execute(source, CONFIGURED + ", (10, false)")
-    execute(target, CONFIGURED + ", (3, false)")  # a newer version of it brings a row that matches the condition
+    execute(
+        target, CONFIGURED + ", (3, false)"
+    )  # a newer version of it brings a row that matches the condition
 
     report = bring_back(dump(source, tools_for(source), tmp_path / "dump"), target)
 
@@ -226,7 +258,9 @@ def test_a_count_that_differs_is_found(pg15: Cluster, database: Databases, tmp_p
     assert fetch(target, "SELECT count(*) FROM stock") == [(0,)]
 
 
-def test_rows_that_go_missing_after_the_load_are_found(pg15: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_rows_that_go_missing_after_the_load_are_found(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
     source, target = database(pg15), database(pg15)
     execute(source, "CREATE TABLE stock AS SELECT i FROM generate_series(1, 10) i")
     files = dump(source, tools_for(source), tmp_path / "dump")
@@ -241,7 +275,9 @@ def test_rows_that_go_missing_after_the_load_are_found(pg15: Cluster, database: 
 
 
 @pytest.mark.parametrize("end", [b"", b"\\.\n", b"\\.\n\n\nx", b"1"])
-def test_a_member_without_its_end_mark_is_damaged(end: bytes, pg15: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_a_member_without_its_end_mark_is_damaged(
+    end: bytes, pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
     source, target = database(pg15), database(pg15)
     execute(source, "CREATE TABLE stock AS SELECT i FROM generate_series(1, 10) i")
     files = dump(source, tools_for(source), tmp_path / "dump")
@@ -255,7 +291,9 @@ def test_a_member_without_its_end_mark_is_damaged(end: bytes, pg15: Cluster, dat
     assert fetch(target, "SELECT count(*) FROM stock") == [(0,)]
 
 
-def test_owners_without_rights_on_their_tables_get_their_rows(pg15: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_owners_without_rights_on_their_tables_get_their_rows(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
     admin = ConnInfo.parse(pg15.conninfo())
     execute(admin, "CREATE ROLE humble LOGIN CREATEDB; GRANT pg_read_all_data TO humble")
     try:
@@ -272,7 +310,9 @@ def test_owners_without_rights_on_their_tables_get_their_rows(pg15: Cluster, dat
         bring_back(files, ConnInfo.parse(pg15.conninfo(target.dbname or "", user="humble")))
 
         assert fetch(target, "SELECT id FROM stock") == [(1,)]
-        assert fetch(target, "SELECT relacl::text FROM pg_class WHERE relname = 'stock'") == [("{humble=r/humble}",)]
+        assert fetch(target, "SELECT relacl::text FROM pg_class WHERE relname = 'stock'") == [
+            ("{humble=r/humble}",)
+        ]
     finally:
         for conninfo in (source, target):
             execute(conninfo, f'ALTER DATABASE "{conninfo.dbname}" OWNER TO postgres; DROP OWNED BY humble')
@@ -282,7 +322,9 @@ def test_owners_without_rights_on_their_tables_get_their_rows(pg15: Cluster, dat
 # -- --clean
 
 
-def test_clean_replaces_tables_that_hold_on_to_each_other(cluster: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_clean_replaces_tables_that_hold_on_to_each_other(
+    cluster: Cluster, database: Databases, tmp_path: Path
+) -> None:
     source, target = database(cluster), database(cluster)
     create_every_kind(source)
     files = dump(source, tools_for(source), tmp_path / "dump")
@@ -305,7 +347,9 @@ def test_create_and_clean_replace_the_database(pg15: Cluster, database: Database
 
     report = bring_back(files, target, create=True, clean=True, confirm=target.dbname)
 
-    assert fetch(target, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [("stock",)]
+    assert fetch(target, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [
+        ("stock",)
+    ]
     assert report.created_database
 
 
@@ -316,6 +360,8 @@ def test_schema_only(pg15: Cluster, database: Databases, tmp_path: Path) -> None
 
     report = bring_back(dump(source, tools, tmp_path / "dump"), target, schema_only=True)
 
-    assert content_of(target, tools, "--schema-only", "--exclude-schema=none") == content_of(source, tools, "--schema-only")
+    assert content_of(target, tools, "--schema-only", "--exclude-schema=none") == content_of(
+        source, tools, "--schema-only"
+    )
     assert fetch(target, "SELECT count(*) FROM app.orders") == [(0,)]
     assert (report.tables, report.large_objects) == ((), 0)

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from support.archives import FolderFiles
-from support.backups import pg_dump_directory
 
 from pgstow.catalog.manifest import (
     ExtensionRecord,
@@ -26,6 +24,8 @@ from pgstow.catalog.manifest import (
 from pgstow.postgres.archive import TABLE_DATA_TRAILER, Toc, TocEntry, is_load_via_root
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.tools import ClientTools
+from support.archives import FolderFiles
+from support.backups import pg_dump_directory
 
 __all__ = ["DumpFiles", "content_of", "dump"]
 
@@ -53,11 +53,11 @@ class DumpFiles(FolderFiles):
             )}  # fmt: skip
 
     @cached_property
-    def toc(self) -> Toc:  # type: ignore[override]
+    def toc(self) -> Toc:
         return super().toc
 
     @cached_property
-    def manifest(self) -> Manifest:  # type: ignore[override]
+    def manifest(self) -> Manifest:
         tables = tuple(self._table(entry) for entry in self.toc.table_data())
         objects = list(self.folder.glob("blob_*.dat"))
         return Manifest(
@@ -83,12 +83,10 @@ class DumpFiles(FolderFiles):
             condition=self._conditions.get(entry.oid), extension_owned=entry.oid in self._conditions, read_by="copy", seconds=0,
         )  # fmt: skip
 
-    def tamper(self, **changes: Any) -> None:  # noqa: ANN401
+    def tamper(self, **changes: Any) -> None:
         """Change what the manifest says: ``rows`` by table name, or any field of the manifest."""
         rows: dict[str, int] = changes.pop("rows", {})
-        tables = tuple(
-            t.model_copy(update={"rows": rows.get(t.name, t.rows)}) for t in self.manifest.tables
-        )
+        tables = tuple(t.model_copy(update={"rows": rows.get(t.name, t.rows)}) for t in self.manifest.tables)
         self.__dict__["manifest"] = self.manifest.model_copy(update={"tables": tables, **changes})
 
 
@@ -116,7 +114,7 @@ def dump(source: ConnInfo, tools: ClientTools, folder: Path, *options: str) -> D
 def content_of(conninfo: ConnInfo, tools: ClientTools, *options: str) -> str:
     """Return everything in a database as pg_dump writes it, rows sorted, without what differs from run to run."""
     with conninfo.tool_env(PGTZ="UTC") as env:
-        command = [tools.pg_dump, "--no-sync", *options]
+        command: list[str | Path] = [tools.pg_dump, "--no-sync", *options]
         done = subprocess.run(command, env={**os.environ, **env}, check=True, capture_output=True)
     lines: list[str] = []
     rows: list[str] | None = None

@@ -119,6 +119,6 @@ def create_every_kind(conninfo: ConnInfo, *, role: str | None = None) -> None:
         ALTER DEFAULT PRIVILEGES FOR ROLE {role} IN SCHEMA app GRANT SELECT ON TABLES TO PUBLIC;
         """
     with psycopg.connect(conninfo.connect_string(), autocommit=True) as connection:
-        connection.execute(statements)  # type: ignore[arg-type]
+        connection.execute(statements)
         if connection.info.server_version >= 150000:
             connection.execute("CREATE TABLE app.nulls_equal (n int, UNIQUE NULLS NOT DISTINCT (n))")

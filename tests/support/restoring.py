@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from support.backups import tools_for
 
 from pgstow.assurance.compare import compare_databases
 from pgstow.core.progress import Progress, SilentProgress
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.restore import ArchiveFiles, RestoreOptions, RestoreReport, restore
+from support.backups import tools_for
 
 __all__ = ["assert_equal_rows", "bring_back", "execute", "fetch"]
 
@@ -24,7 +24,7 @@ def execute(conninfo: ConnInfo, statements: str) -> None:
 def fetch(conninfo: ConnInfo, query: str) -> list[tuple[Any, ...]]:
     """Return the rows of a query."""
     with psycopg.connect(conninfo.connect_string(), autocommit=True, client_encoding="utf-8") as connection:
-        return connection.execute(query).fetchall()  # type: ignore[call-overload,no-any-return]
+        return connection.execute(query).fetchall()
 
 
 def bring_back(
@@ -32,11 +32,13 @@ def bring_back(
     target: ConnInfo,
     *,
     progress: Progress | None = None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> RestoreReport:
     """Restore with the tools of the target's own release; ``options`` are those of RestoreOptions."""
     tools = [tools_for(target.with_database("postgres"))]
-    return restore(files, target, RestoreOptions(**options), tools=tools, progress=progress or SilentProgress())
+    return restore(
+        files, target, RestoreOptions(**options), tools=tools, progress=progress or SilentProgress()
+    )
 
 
 def assert_equal_rows(source: ConnInfo, target: ConnInfo) -> None:

@@ -14,7 +14,7 @@ from pgstow.capture.options import CapturedBackup, CaptureOptions
 from pgstow.capture.publish import Identity, publish
 from pgstow.catalog.backups import DAILY, BackupRecord, check_backup_name, list_backups
 from pgstow.catalog.manifest import Selection
-from pgstow.core.errors import CaptureError, PgstowError, PostgresError, UsageError
+from pgstow.core.errors import CaptureError, Interrupted, PgstowError, PostgresError, UsageError
 from pgstow.core.progress import Progress
 from pgstow.postgres import catalogs
 from pgstow.postgres.conninfo import ConnInfo
@@ -182,8 +182,14 @@ def _take(
         ),
     )
     identity = Identity(backup_id=str(uuid.uuid4()), started=datetime.now(UTC), username=request.username)
-    with repository.lock() as lock:
-        repository.store.remove_stale_temporaries()  # of runs that were killed
-        repository.load_index()
-        with repository.writer() as writer:
-            return publish(job, capture(job, writer), identity, repository, writer, lock)
+    taken: CapturedBackup | None = None
+    try:
+        with repository.lock() as lock:
+            repository.store.remove_stale_temporaries()  # of runs that were killed
+            repository.load_index()
+            with repository.writer() as writer:
+                taken = publish(job, capture(job, writer), identity, repository, writer, lock)
+    except Interrupted:
+        if taken is None:
+            raise
+    return taken  # an interruption after the backup had appeared changes nothing about it

@@ -55,7 +55,9 @@ class _Stopwatch:
         return result
 
 
-def run_demo(folder: Path, tools: Sequence[ClientTools], progress: Progress, *, scale: float = 1) -> DemoReport:
+def run_demo(
+    folder: Path, tools: Sequence[ClientTools], progress: Progress, *, scale: float = 1
+) -> DemoReport:
     """Back up, change, back up again, restore, compare; return what happened.
 
     The repository and its password stay in ``folder``, which is made anew; the server is gone when this
@@ -105,7 +107,9 @@ def _fresh_repository(folder: Path) -> tuple[Repository, Path]:
     mark = folder / _MARK
     if folder.exists() and any(folder.iterdir()):
         if not mark.exists():
-            raise UsageError(f"{folder} exists and is not an earlier demonstration", hint="give another --folder")
+            raise UsageError(
+                f"{folder} exists and is not an earlier demonstration", hint="give another --folder"
+            )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     mark.touch()
@@ -182,7 +186,8 @@ def _verify(repository: Repository, progress: Progress) -> DemoStep:
     if not report.is_sound:
         raise ContentMismatch(f"the repository is damaged: {report.problems[0].message}")
     return DemoStep(
-        title=f"decrypted and hashed every byte of {report.packs} packs", seconds=round(time.monotonic() - begun, 3)
+        title=f"decrypted and hashed every byte of {report.packs} packs",
+        seconds=round(time.monotonic() - begun, 3),
     )
 
 

@@ -16,7 +16,7 @@ from pgstow.restore.request import RestoreOptions
 __all__ = ["restore"]
 
 
-def restore(  # noqa: PLR0917  read in this order
+def restore(
     backup: str,
     target: ConnInfo,
     options: RestoreOptions,

@@ -19,6 +19,7 @@ __all__ = ["CapturedGlobals", "capture_globals"]
 class CapturedGlobals:
     sql: bytes | None  # globals.sql; None when nothing could be captured
     record: GlobalsRecord
+    refused: tuple[str, ...] = ()  # what was wanted and could not be had
 
 
 def capture_globals(
@@ -30,21 +31,21 @@ def capture_globals(
     is recorded, not raised: the data of the database does not depend on it.
     """
     roles = tuple(catalogs.text(name) for name in catalogs.role_names(connection))
-    missing: list[str] = []
+    refused: list[str] = []
+    text: bytes | None = None
     if with_passwords:
         try:
-            sql = _pg_dumpall(tools, conninfo, database, "--globals-only")
-            return CapturedGlobals(sql, GlobalsRecord(is_captured=True, has_passwords=True, roles=roles))
+            text = _pg_dumpall(tools, conninfo, database, "--globals-only")
+            return CapturedGlobals(text, GlobalsRecord(is_captured=True, has_passwords=True, roles=roles))
         except ProcessFailed as exc:
-            missing.append(f"role passwords: {_reason(exc)}")
-    else:
-        missing.append("role passwords: not asked for (--role-passwords)")
+            refused.append(f"role passwords: {_reason(exc)}")
     try:
-        sql = _pg_dumpall(tools, conninfo, database, "--globals-only", "--no-role-passwords")
+        text = _pg_dumpall(tools, conninfo, database, "--globals-only", "--no-role-passwords")
     except ProcessFailed as exc:
-        missing.append(f"roles, memberships, settings and tablespaces: {_reason(exc)}")
-        return CapturedGlobals(None, GlobalsRecord(is_captured=False, roles=roles, missing=tuple(missing)))
-    return CapturedGlobals(sql, GlobalsRecord(is_captured=True, roles=roles, missing=tuple(missing)))
+        refused.append(f"roles, memberships, settings and tablespaces: {_reason(exc)}")
+    missing = refused if with_passwords else ["role passwords: not asked for (--role-passwords)", *refused]
+    record = GlobalsRecord(is_captured=text is not None, roles=roles, missing=tuple(missing))
+    return CapturedGlobals(text, record, tuple(refused))
 
 
 def _pg_dumpall(tools: ClientTools, conninfo: ConnInfo, database: str, *options: str) -> bytes:

@@ -26,7 +26,7 @@ from pgstow.catalog.manifest import (
     Totals,
     Warning_,
 )
-from pgstow.core.errors import CaptureError
+from pgstow.core.errors import CaptureError, Interrupted
 from pgstow.postgres.archive import is_load_via_root, large_object_ids, write_directory_toc
 from pgstow.postgres.catalogs import text
 from pgstow.postgres.encodings import decoded
@@ -53,7 +53,7 @@ class Identity:
     username: str
 
 
-def publish(  # noqa: PLR0917  read in this order
+def publish(
     job: Capture,
     saved: SavedContents,
     identity: Identity,
@@ -80,7 +80,18 @@ def publish(  # noqa: PLR0917  read in this order
         lock.check()
         summary = _summary(identity, writer, [*members, *files, *indexes])
         snapshot = _snapshot(manifest, identity, path, root, summary)
-        return CapturedBackup(manifest=manifest, snapshot_id=repository.save_snapshot(snapshot))
+        return CapturedBackup(manifest=manifest, snapshot_id=_appear(repository, snapshot))
+
+
+def _appear(repository: Repository, snapshot: Snapshot) -> str:
+    """Write the snapshot and return its id. An interruption counts only if the backup did not appear."""
+    try:
+        return repository.save_snapshot(snapshot)
+    except Interrupted:
+        for known in repository.snapshots():
+            if known.id is not None and known.tags == snapshot.tags:  # the tags hold the run
+                return known.id
+        raise
 
 
 def _archive_members(saved: SavedContents, writer: BlobWriter) -> list[FileNode]:
@@ -195,9 +206,7 @@ def _manifest(
 
 def _warnings(saved: SavedContents) -> tuple[Warning_, ...]:
     warnings = [Warning_(code="pg_dump", message=line) for line in saved.contents.warnings]
-    warnings += [
-        Warning_(code="globals", message=f"not captured: {what}") for what in saved.globals.record.missing
-    ]
+    warnings += [Warning_(code="globals", message=f"not captured: {what}") for what in saved.globals.refused]
     if saved.leader.lsn is None:
         warnings.append(Warning_(code="lsn", message="this role may not see the write-ahead log position"))
     return tuple(warnings)

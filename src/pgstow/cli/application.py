@@ -53,7 +53,7 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "backup": "nothing was published",
         "restore": "the target may hold a part of the backup",
         "export": "what was written so far is not a whole archive",
-        "demo": "everything it had started was removed",
+        "demo": "nothing was left running",
     }
 )
 

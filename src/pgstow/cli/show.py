@@ -69,7 +69,7 @@ def _facts(manifest: Manifest) -> Table:
     table.add_row("source", f"{safe(manifest.name)} ({safe(manifest.kind)}{partial}{label})")
     table.add_row("data from", f"{time_text(manifest.snapshot_taken)} UTC")
     role = ", a standby" if server.is_standby else ""
-    table.add_row("server", f"PostgreSQL {safe(server.version)} at {safe(server.host)}{role}")
+    table.add_row("server", f"{safe(server.version.partition(' on ')[0])} ({safe(server.host)}){role}")
     table.add_row("database", f"{safe(server.database)}, {safe(server.encoding)}, {safe(server.collate)}")
     table.add_row("system", server.system_identifier or "identifier not visible to this role")
     table.add_row("position", f"{server.lsn or 'unknown'}, timeline {server.timeline or 'unknown'}")

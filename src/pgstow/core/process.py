@@ -148,7 +148,9 @@ def running(
     The caller still calls ``check()``: leaving the block stops the program without judging it.
     ``env`` is added to the environment. Raises ToolMissing, ProcessFailed.
     """
-    process = Process(command, env=env, stdin=stdin, stdout=stdout, cwd=cwd, user=user, group=group, tail_lines=tail_lines)
+    process = Process(
+        command, env=env, stdin=stdin, stdout=stdout, cwd=cwd, user=user, group=group, tail_lines=tail_lines
+    )
     try:
         yield process
     finally:

@@ -11,7 +11,8 @@ from pgstow.postgres import loading
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.loading import LoadTable
 from pgstow.postgres.raw import RawSession, open_raw
-from pgstow.restore.load import LoadTask, load_settings
+from pgstow.restore.load import load_settings
+from pgstow.restore.load_tasks import LoadTask
 from pgstow.restore.request import ArchiveFiles
 from pgstow.restore.workers import Workers
 

@@ -87,5 +87,13 @@ def _referenced(oid: int, keys: Sequence[ForeignKey]) -> set[int]:
 
 
 def _in_circle(waiting: Mapping[int, set[int]], keys: Sequence[ForeignKey]) -> list[str]:
-    inside = (key for key in keys if key.table in waiting and key.references in waiting)
-    return sorted({key.description for key in inside if key.table != key.references})[:_SHOWN]
+    """Return the keys that make the circles, without those of tables that only hang on one."""
+    inside = set(waiting)
+    while hanging := {oid for oid in inside if not any(oid in waiting[other] for other in inside)}:
+        inside -= hanging
+    found = {
+        key.description
+        for key in keys
+        if {key.table, key.references} <= inside and key.table != key.references
+    }
+    return sorted(found)[:_SHOWN]

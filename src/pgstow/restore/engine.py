@@ -21,7 +21,8 @@ from pgstow.restore.database import apply_database_entries, create_like_source
 from pgstow.restore.foreign_keys import set_foreign_keys
 from pgstow.restore.guard import GUARD_SETTINGS, Admission, admit, maintenance_session
 from pgstow.restore.large_objects import listed_large_objects, load_large_objects
-from pgstow.restore.load import Loader, LoadTask, load_settings, plan_tasks
+from pgstow.restore.load import Loader, load_settings
+from pgstow.restore.load_tasks import LoadTask, plan_tasks
 from pgstow.restore.report import RestoredTable, RestoreReport, Skipped, UnsetForeignKey
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
 from pgstow.restore.sections import Runs, Sections, arrange

@@ -6,32 +6,31 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import psycopg
 from psycopg import errors as pgerrors
 
-from pgstow.catalog.manifest import Manifest, TableRecord
+from pgstow.catalog.manifest import Manifest
 from pgstow.core.errors import ConnectionFailed, ContentMismatch, PgstowError, RepositoryDamaged, RestoreError
 from pgstow.core.progress import Progress
 from pgstow.postgres import loading
-from pgstow.postgres.archive import TABLE_DATA_TRAILER, TocEntry, copy_target, is_load_via_root
+from pgstow.postgres.archive import TABLE_DATA_TRAILER
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.copy_in import CopyIn, FalseAlarm
-from pgstow.postgres.loading import LoadTable
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.session import postgres_error
+from pgstow.restore.load_tasks import LoadTask, batches
 from pgstow.restore.naming import text
 from pgstow.restore.report import RestoredTable
 from pgstow.restore.request import ArchiveFiles
 from pgstow.restore.workers import Workers
 
-__all__ = ["LoadTask", "Loader", "load_settings", "plan_tasks", "without_trailer"]
+__all__ = ["Loader", "load_settings", "without_trailer"]
 
 # Errors whose detail is "Failing row contains (...)".
 _SHOW_THE_ROW = {pgerrors.CheckViolation.sqlstate, pgerrors.NotNullViolation.sqlstate}
-_PLAIN_COPY_END = b" FROM stdin;\n"
+_VERIFY = "run pgstow verify --read-data on the backup"
 # What rows are read under. pg_restore's own settings, and those under which the backup wrote the rows.
 _SETTINGS = {
     "search_path": "",
@@ -57,59 +56,6 @@ def load_settings(manifest: Manifest) -> dict[str, str]:
     """Return the settings of a session that loads rows of this backup."""
     written_under = {name: manifest.settings[name] for name in ("lc_monetary",) if name in manifest.settings}
     return {**_SETTINGS, **written_under}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadTask:
-    """One member of the archive and the table its rows go into."""
-
-    entry: TocEntry
-    record: TableRecord
-    table: LoadTable
-    is_ours: bool  # this restore made the table: it is empty, and nobody else's
-    via_root: bool
-
-    @property
-    def statement(self) -> bytes:
-        """The COPY statement; FREEZE spares the server from writing every page again later."""
-        statement = self.entry.copy_stmt or b""
-        if not self.is_ours:
-            return statement
-        return statement.removesuffix(_PLAIN_COPY_END) + b" FROM stdin WITH (FREEZE);\n"
-
-
-def plan_tasks(
-    session: RawSession,
-    entries: Sequence[TocEntry],
-    manifest: Manifest,
-    created: Iterable[tuple[bytes | None, bytes]],
-) -> list[LoadTask]:
-    """Return what there is to load, the largest first. ``created`` are the tables this restore made."""
-    records = {record.dump_id: record for record in manifest.tables}
-    tables = loading.load_tables(session, list({copy_target(entry) for entry in entries}))
-    made = set(created)
-    tasks = []
-    for entry in entries:
-        name = copy_target(entry)
-        if entry.dump_id not in records:
-            raise RepositoryDamaged(f"the manifest says nothing about the rows of {entry}")
-        if name not in tables:
-            raise RestoreError(f"the target has no table {session.decode(name)}, whose rows are to be loaded")
-        via_root = is_load_via_root(entry)
-        table = tables[name]
-        # Extensions keep rows of their own in their tables; a root spreads rows over tables that others fill.
-        is_ours = (
-            (entry.namespace, entry.tag) in made
-            and table.is_plain
-            and not table.is_extension_owned
-            and not via_root
-        )
-        tasks.append(
-            LoadTask(
-                entry=entry, record=records[entry.dump_id], table=table, is_ours=is_ours, via_root=via_root
-            )
-        )
-    return sorted(tasks, key=lambda task: (-task.record.size_bytes, task.entry.dump_id))
 
 
 class Loader:
@@ -147,8 +93,11 @@ class Loader:
 
         Raises RestoreError naming table and line, ContentMismatch, RepositoryDamaged, ConnectionFailed.
         """
-        with Workers[LoadTask](self._jobs, self._open) as workers:
-            workers.each(tasks, lambda session, task: done.append(self._load(session, task, workers.stopped)))
+        with Workers[Sequence[LoadTask]](self._jobs, self._open) as workers:
+            workers.each(
+                batches(tasks),
+                lambda session, batch: done.extend(self._load(session, batch, workers.stopped)),
+            )
 
     def _open(self) -> RawSession:
         session = open_raw(self._target, encoding=self._files.toc.encoding, settings=self._settings)
@@ -160,23 +109,41 @@ class Loader:
                 raise
         return session
 
-    def _load(self, session: RawSession, task: LoadTask, stopped: threading.Event) -> RestoredTable:
-        started = self._clock()
-        name = f"{text(task.entry.namespace, self._encoding)}.{text(task.entry.tag, self._encoding)}"
+    def _load(
+        self, session: RawSession, batch: Sequence[LoadTask], stopped: threading.Event
+    ) -> list[RestoredTable]:
+        """Load some tables in one transaction."""
         try:
-            try:
-                rows, size_bytes = self._copy(session, task, stopped, is_wary=True)
-            except FalseAlarm:
-                session.run(b"ROLLBACK")
-                rows, size_bytes = self._copy(session, task, stopped, is_wary=False)
+            return self._transaction(session, batch, stopped, is_wary=True)
+        except FalseAlarm:
+            session.execute(b"ROLLBACK", doing="starting a table again")
+            return self._transaction(session, batch, stopped, is_wary=False)
+
+    def _transaction(
+        self, session: RawSession, batch: Sequence[LoadTask], stopped: threading.Event, *, is_wary: bool
+    ) -> list[RestoredTable]:
+        session.execute(b"BEGIN", doing="beginning to load")
+        loaded = [self._table(session, task, stopped, is_wary=is_wary) for task in batch]
+        names = ", ".join(f"{table.schema}.{table.name}" for table in loaded)
+        session.execute(b"COMMIT", doing=f"committing {names}")
+        self._progress.advance(rows=sum(table.rows for table in loaded))
+        return loaded
+
+    def _table(
+        self, session: RawSession, task: LoadTask, stopped: threading.Event, *, is_wary: bool
+    ) -> RestoredTable:
+        started = self._clock()
+        schema, name = text(task.entry.namespace, self._encoding), text(task.entry.tag, self._encoding)
+        try:
+            rows, size_bytes = self._copy(session, task, stopped, is_wary=is_wary)
         except psycopg.Error as exc:
-            raise _load_failed(name, exc) from exc
+            raise _load_failed(f"{schema}.{name}", exc) from exc
         except PgstowError as exc:
-            exc.facts.setdefault("table", name)
+            exc.facts.setdefault("table", f"{schema}.{name}")
             raise
         return RestoredTable(
-            schema=text(task.entry.namespace, self._encoding),
-            name=text(task.entry.tag, self._encoding),
+            schema=schema,
+            name=name,
             rows=rows,
             size_bytes=size_bytes,
             seconds=round(self._clock() - started, 3),
@@ -187,13 +154,13 @@ class Loader:
     def _copy(
         self, session: RawSession, task: LoadTask, stopped: threading.Event, *, is_wary: bool
     ) -> tuple[int, int]:
-        """Load one table in one transaction; return (rows, bytes of rows)."""
+        """Load one table inside the transaction; return (rows, bytes of rows)."""
         silent = (
             loading.triggers(session, task.table, as_replica=self._as_replica) if self._with_triggers else []
         )
         # TRUNCATE in the transaction of the COPY is what allows FREEZE, and with wal_level minimal saves the WAL
         emptying = b"TRUNCATE ONLY " + task.table.qualified + b"; " if task.is_ours else b""
-        session.run(b"BEGIN; " + emptying + loading.silence_triggers(task.table, silent))
+        session.run(emptying + loading.silence_triggers(task.table, silent))
         copy = CopyIn(
             session.connection,
             task.statement,
@@ -211,12 +178,11 @@ class Loader:
         if rows != task.record.rows:
             raise ContentMismatch(
                 f"{rows} rows of {session.decode(task.table.qualified)} were loaded, but the backup recorded {task.record.rows}",
-                hint="run pgstow verify --read-data on the backup",
+                hint=_VERIFY,
                 expected=task.record.rows,
                 found=rows,
             )
-        session.run(loading.restore_triggers(task.table, silent) + b"COMMIT")
-        self._progress.advance(rows=rows)
+        session.run(loading.restore_triggers(task.table, silent))
         return rows, size_bytes
 
 
@@ -253,6 +219,7 @@ def without_trailer(pieces: Iterable[bytes], *, where: str) -> Iterator[bytes]:
     """
     held: deque[bytes] = deque()
     size = 0
+    end_of_row = b"\n"
     for piece in pieces:
         held.append(piece)
         size += len(piece)
@@ -260,25 +227,13 @@ def without_trailer(pieces: Iterable[bytes], *, where: str) -> Iterator[bytes]:
             out = held.popleft()
             size -= len(out)
             if out:
+                end_of_row = out[-1:]
                 yield out
     last = b"".join(held)
     if not last.endswith(TABLE_DATA_TRAILER):
-        raise RepositoryDamaged(
-            f"{where} does not end as pg_dump ends a table's rows",
-            hint="run pgstow verify --read-data on the backup",
-        )
-    rows = last[: -len(TABLE_DATA_TRAILER)]
-    if rows and not rows.endswith(b"\n"):
-        raise RepositoryDamaged(
-            f"{where} ends in the middle of a row", hint="run pgstow verify --read-data on the backup"
-        )
+        raise RepositoryDamaged(f"{where} does not end as pg_dump ends a table's rows", hint=_VERIFY)
+    rows = last.removesuffix(TABLE_DATA_TRAILER)
+    if (rows or end_of_row)[-1:] != b"\n":
+        raise RepositoryDamaged(f"{where} ends in the middle of a row", hint=_VERIFY)
     if rows:
         yield rows
-
-
-def expected_rows_by_root(tasks: Iterable[LoadTask]) -> Mapping[bytes, int]:
-    """Return how many rows each table or root must have got."""
-    totals: dict[bytes, int] = {}
-    for task in tasks:
-        totals[task.table.qualified] = totals.get(task.table.qualified, 0) + task.record.rows
-    return totals

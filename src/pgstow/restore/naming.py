@@ -58,9 +58,7 @@ def mentioned_roles(entry: TocEntry) -> set[bytes]:
         return set(_roles_of_privileges(statement))
     if entry.desc == b"POLICY":
         match = _POLICY_ROLES.match(statement)
-        return (
-            {unquote(role) for role in re.findall(_NAME, match["roles"])} - {b"PUBLIC"} if match else set()
-        )
+        return {unquote(role) for role in re.findall(_NAME, match["roles"])} - {b"PUBLIC"} if match else set()
     if entry.desc == b"USER MAPPING":
         match = _MAPPING_ROLE.match(statement)
         return {unquote(match[1])} - {b"PUBLIC"} if match else set()

@@ -109,7 +109,9 @@ def _unwanted_privileges(files: ArchiveFiles, wanted: Iterable[TocEntry]) -> lis
     return [
         entry
         for entry in files.toc.entries
-        if entry.desc in PRIVILEGES and entry.dump_id not in ids and any(one in ids for one in entry.dependencies)
+        if entry.desc in PRIVILEGES
+        and entry.dump_id not in ids
+        and any(one in ids for one in entry.dependencies)
     ]
 
 

@@ -21,15 +21,13 @@ from pgstow.postgres.archive import Section, Toc, TocEntry, list_file, write_dir
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.session import connect
 from pgstow.postgres.tools import ClientTools
+from pgstow.restore.messages import read_failure, without_statements
 from pgstow.restore.naming import described
 from pgstow.restore.selection import PRIVILEGES, Selection
 
 __all__ = ["Runs", "Sections", "arrange"]
 
-_FROM_ENTRY = re.compile(r"pg_restore: (?:from|in) TOC entry (\d+);")
-_OURS = re.compile(r"^pg_restore: ")
-_COMMAND = "Command was:"
-_HEADLINE = re.compile(r"^pg_restore: error: (?:could not execute query: )?(?:ERROR:\s+)?")
+_TAIL_LINES = 5000  # an error comes before its statement, which may be long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +134,15 @@ class Sections:
                 [self.tools.pg_restore, "--exit-on-error", "--dbname=", *arguments],
                 env=env,
                 stdout=None,
+                tail_lines=_TAIL_LINES,
             ) as process,
         ):
             status = process.wait()
             said = process.stderr_tail()
         if status != 0:
-            raise _failure(status, said, toc)
+            raise _failed(status, said, toc)
         if said:
-            self.messages += [line for line in _without_commands(said) if line]
+            self.messages += [line for line in without_statements(said) if line]
 
     def _options(self, settings: dict[str, str]) -> str:
         given = self.target.params.get("options") or _default_options()
@@ -164,37 +163,13 @@ def _default_options() -> str:
     return ""
 
 
-def _without_commands(said: str) -> list[str]:
-    """Return messages without the statements they are about: those may hold passwords (USER MAPPING)."""
-    lines: list[str] = []
-    in_command = False
-    for line in said.splitlines():
-        if line.startswith(_COMMAND):
-            in_command = True
-        elif _OURS.match(line):
-            in_command = False
-        if not in_command:
-            lines.append(line.rstrip())
-    return lines
-
-
-def _failure(status: int, said: str, toc: Toc) -> RestoreError:
-    lines = _without_commands(said)
-    found = [int(match[1]) for match in map(_FROM_ENTRY.match, lines) if match]
-    entry = toc.by_id().get(found[-1]) if found else None
-    encoding = toc.encoding
-    where = f" at {described(entry, encoding)}" if entry else ""
-    telling = [
-        _HEADLINE.sub("", line)
-        for line in lines
-        if not line.startswith(("pg_restore: while", "pg_restore: from"))
-    ]
-    message = " ".join(" ".join(telling).split()) or (
-        f"ended by signal {-status}" if status < 0 else f"exit status {status}"
-    )
+def _failed(status: int, said: str, toc: Toc) -> RestoreError:
+    failure = read_failure(said, toc.entries)
+    what = described(failure.entry, toc.encoding) if failure.entry else None
+    how = f"was ended by signal {-status}" if status < 0 else "failed"
     return RestoreError(
-        f"pg_restore failed{where}: {message}",
+        f"pg_restore {how}{f' at {what}' if what else ''}: {failure.message or f'exit status {status}'}",
         exit_status=status,
-        stderr_tail="\n".join(lines),
-        object=described(entry, encoding) if entry else None,
+        stderr_tail="\n".join(without_statements(said)),
+        object=what,
     )

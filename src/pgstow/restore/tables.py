@@ -302,7 +302,9 @@ class _Choice:
 
     def check_roots(self) -> None:
         """Refuse partitions whose rows only their root can take, without the root."""
-        chosen = {(e.namespace, e.tag) for e in self.toc.entries if e.dump_id in self.chosen and e.desc == b"TABLE"}
+        chosen = {
+            (e.namespace, e.tag) for e in self.toc.entries if e.dump_id in self.chosen and e.desc == b"TABLE"
+        }
         for entry in self.toc.table_data():
             if entry.dump_id in self.chosen and is_load_via_root(entry):
                 namespace, name = split_name(copy_target(entry))
