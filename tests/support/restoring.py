@@ -18,7 +18,7 @@ __all__ = ["assert_equal_rows", "bring_back", "execute", "fetch"]
 def execute(conninfo: ConnInfo, statements: str) -> None:
     """Run statements, each in a transaction of its own unless they say otherwise."""
     with psycopg.connect(conninfo.connect_string(), autocommit=True, client_encoding="utf-8") as connection:
-        connection.execute(statements)  # type: ignore[call-overload]
+        connection.execute(statements)
 
 
 def fetch(conninfo: ConnInfo, query: str) -> list[tuple[Any, ...]]:

@@ -112,9 +112,9 @@ def backup_all(
             with _looking(one.source) as connection:
                 source = _inspect(connection, one, list_backups(repository), tools)
             results.append(_take(one, source, repository, progress, set_id=set_id))
+        except Interrupted:  # the whole set ends
+            raise
         except PgstowError as exc:
-            if exc.exit_code == 130:
-                raise
             results.append(FailedBackup(database=database, error=exc))
     return results
 

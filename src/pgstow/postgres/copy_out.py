@@ -25,6 +25,9 @@ from pgstow.postgres.session import Connection
 __all__ = ["Piece", "RowStream"]
 
 _POLL_MS = 500
+# The server sends 8 KiB at a time, and being woken for each costs both sides. What arrives meanwhile fits
+# the socket's buffer; a tenth less processor time was measured for whole backups.
+_GATHER_S = 0.0005
 _BATCH_ROWS = 64  # between two looks at the size
 _LARGE_ROW_BYTES = 1 << 16  # a row that long is looked at right away
 _COPYING = pq.ExecStatus.COPY_OUT
@@ -99,8 +102,10 @@ class RowStream:
                 return
 
     def _receive(self) -> None:
-        if not self._poll.poll(_POLL_MS):
-            self._wait_for_bytes()
+        if not self._poll.poll(0):
+            if not self._poll.poll(_POLL_MS):
+                self._wait_for_bytes()
+            time.sleep(_GATHER_S)
         self._pgconn.consume_input()
 
     def _wait_for_bytes(self) -> None:

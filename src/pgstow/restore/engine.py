@@ -15,6 +15,7 @@ from pgstow.postgres.archive import TocEntry, drop_only
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.tools import ClientTools
+from pgstow.restore.builds import select_builds
 from pgstow.restore.counts import Expectation, analyze_tables, check_counts, expectations
 from pgstow.restore.data_only import load_order
 from pgstow.restore.database import apply_database_entries, create_like_source
@@ -74,7 +75,7 @@ def restore(
             runs = arrange(files.toc, admission.selection, admission.preflight.left_out)
             _drop(run, admission, sections)
             _restore_definitions(run, runs, sections)
-            _load_rows(run, admission)
+            _load_rows(run, admission, runs)
             _restore_other_data(run, admission, runs, sections)
             _restore_the_rest(run, admission, runs, sections)
             run.warnings += sections.messages
@@ -102,6 +103,7 @@ class _Run:
     tables: list[RestoredTable] = field(default_factory=list)
     large_objects: int = 0
     large_object_bytes: int = 0
+    built: set[int] = field(default_factory=set)  # dump ids of the post-data section
     unset: list[UnsetForeignKey] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -184,7 +186,8 @@ def _restore_definitions(run: _Run, runs: Runs, sections: Sections) -> None:
 # -- rows
 
 
-def _load_rows(run: _Run, admission: Admission) -> None:
+def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
+    """Load all rows, and build what can be built as soon as its tables are filled."""
     entries = admission.selection.table_data
     run.begin("rows", "loading rows")
     created = (
@@ -205,14 +208,17 @@ def _load_rows(run: _Run, admission: Admission) -> None:
         run.files,
         run.target,
         jobs=run.options.jobs,
+        maintenance_work_mem=_maintenance_memory(admission.memory, run.options.jobs),
         stall_timeout_s=run.options.stall_timeout_s,
         progress=run.progress,
         encoding=run.files.toc.encoding,
     )
     if run.options.data_only:
         loader.respect_triggers(as_replica=as_replica)
+    builds = select_builds(run.files.toc, runs.post_data) if run.tasks else []
     for step in steps:
-        loader.load(step, run.tables)
+        loader.load(step, run.tables, builds=builds)
+    run.built |= {one.entry.dump_id for one in builds}
 
 
 def _steps(session: RawSession, tasks: Sequence[LoadTask]) -> list[list[LoadTask]]:
@@ -239,7 +245,8 @@ def _restore_other_data(run: _Run, admission: Admission, runs: Runs, sections: S
 def _restore_the_rest(run: _Run, admission: Admission, runs: Runs, sections: Sections) -> None:
     run.begin("post-data", "building indexes and constraints")
     memory = _maintenance_memory(admission.memory, run.options.jobs)
-    sections.restore(runs.post_data, jobs=run.options.jobs, maintenance_work_mem=memory)
+    left = [entry for entry in runs.post_data if entry.dump_id not in run.built]
+    sections.restore(left, jobs=run.options.jobs, maintenance_work_mem=memory)
     if admission.selection.foreign_keys:
         with run.session() as session:
             run.unset += set_foreign_keys(session, run.files.toc, admission.selection.foreign_keys)

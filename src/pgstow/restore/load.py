@@ -20,10 +20,12 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.copy_in import CopyIn, FalseAlarm
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.session import postgres_error
-from pgstow.restore.load_tasks import LoadTask, batches
+from pgstow.restore.builds import Build, build, plan_jobs
+from pgstow.restore.load_tasks import LoadTask
 from pgstow.restore.naming import text
 from pgstow.restore.report import RestoredTable
 from pgstow.restore.request import ArchiveFiles
+from pgstow.restore.schedule import Schedule
 from pgstow.restore.workers import Workers
 
 __all__ = ["Loader", "load_settings", "without_trailer"]
@@ -67,6 +69,7 @@ class Loader:
         target: ConnInfo,
         *,
         jobs: int,
+        maintenance_work_mem: int,
         stall_timeout_s: float,
         progress: Progress,
         encoding: str,
@@ -79,7 +82,12 @@ class Loader:
         self._progress = progress
         self._encoding = encoding
         self._clock = clock
-        self._settings = load_settings(files.manifest)
+        standard = "on" if files.toc.has_standard_strings else "off"
+        self._settings = {
+            **load_settings(files.manifest),
+            "standard_conforming_strings": standard,
+            "maintenance_work_mem": f"{maintenance_work_mem // 1024}kB",
+        }
         self._as_replica = False
         self._with_triggers = False
 
@@ -88,16 +96,23 @@ class Loader:
         self._as_replica = as_replica
         self._with_triggers = True
 
-    def load(self, tasks: Sequence[LoadTask], done: list[RestoredTable]) -> None:
-        """Load ``tasks``, appending each table to ``done`` once it is committed.
+    def load(
+        self, tasks: Sequence[LoadTask], done: list[RestoredTable], *, builds: Sequence[Build] = ()
+    ) -> None:
+        """Load ``tasks``, appending each table to ``done`` once it is committed, and make ``builds`` meanwhile.
 
         Raises RestoreError naming table and line, ContentMismatch, RepositoryDamaged, ConnectionFailed.
         """
-        with Workers[Sequence[LoadTask]](self._jobs, self._open) as workers:
-            workers.each(
-                batches(tasks),
-                lambda session, batch: done.extend(self._load(session, batch, workers.stopped)),
-            )
+        schedule = Schedule(plan_jobs(self._files.toc, tasks, builds))
+        with Workers[Sequence[LoadTask] | Build](self._jobs, self._open) as workers:
+
+            def work(session: RawSession, job: Sequence[LoadTask] | Build) -> None:
+                if isinstance(job, Build):
+                    build(session, job, self._encoding)
+                else:
+                    done.extend(self._load(session, job, workers.stopped))
+
+            workers.follow(schedule, work)
 
     def _open(self) -> RawSession:
         session = open_raw(self._target, encoding=self._files.toc.encoding, settings=self._settings)
@@ -147,7 +162,7 @@ class Loader:
             rows=rows,
             size_bytes=size_bytes,
             seconds=round(self._clock() - started, 3),
-            is_frozen=task.is_ours,
+            is_frozen=task.is_frozen,
             loaded_via=session.decode(task.table.qualified) if task.via_root else None,
         )
 
@@ -159,7 +174,7 @@ class Loader:
             loading.triggers(session, task.table, as_replica=self._as_replica) if self._with_triggers else []
         )
         # TRUNCATE in the transaction of the COPY is what allows FREEZE, and with wal_level minimal saves the WAL
-        emptying = b"TRUNCATE ONLY " + task.table.qualified + b"; " if task.is_ours else b""
+        emptying = b"TRUNCATE ONLY " + task.table.qualified + b"; " if task.is_frozen else b""
         session.run(emptying + loading.silence_triggers(task.table, silent))
         copy = CopyIn(
             session.connection,

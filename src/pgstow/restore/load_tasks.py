@@ -30,10 +30,18 @@ class LoadTask:
     via_root: bool
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether to TRUNCATE the table first, which FREEZE demands.
+
+        A small table is not worth it: TRUNCATE makes new files, and its commit waits for the disk.
+        """
+        return self.is_ours and self.record.size_bytes > _SMALL_BYTES
+
+    @property
     def statement(self) -> bytes:
         """The COPY statement; FREEZE spares the server from writing every page again later."""
         statement = self.entry.copy_stmt or b""
-        if not self.is_ours:
+        if not self.is_frozen:
             return statement
         return statement.removesuffix(_PLAIN_COPY_END) + b" FROM stdin WITH (FREEZE);\n"
 
@@ -73,14 +81,11 @@ def plan_tasks(
 
 
 def batches(tasks: Iterable[LoadTask]) -> list[list[LoadTask]]:
-    """Return the tasks by transaction: small new tables together, all others alone.
-
-    A TRUNCATE makes its commit wait for the disk, so thousands of small tables would wait thousands of times.
-    """
+    """Return the tasks by transaction: small new tables together, all others alone."""
     found: list[list[LoadTask]] = []
     small: list[LoadTask] = []
     for task in tasks:
-        if not task.is_ours or task.record.size_bytes > _SMALL_BYTES:
+        if task.is_frozen or not task.is_ours:
             found.append([task])
             continue
         small.append(task)

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import psycopg
 
 from pgstow.postgres.raw import RawSession
+from pgstow.restore.schedule import Schedule
 
 __all__ = ["Workers"]
 
@@ -47,9 +48,35 @@ class Workers(Generic[Task]):
     def each(self, tasks: Sequence[Task], work: Callable[[RawSession, Task], object]) -> None:
         """Do ``work`` for every task, beginning with the first; return when all are done."""
         waiting = deque(tasks)
+
+        def take_and_work(session: RawSession) -> bool:
+            try:
+                task = waiting.popleft()
+            except IndexError:
+                return False
+            work(session, task)
+            return True
+
+        self._start(len(tasks), take_and_work)
+
+    def follow(self, schedule: Schedule[Task], work: Callable[[RawSession, Task], object]) -> None:
+        """Do ``work`` for every job as the schedule hands them out; return when all are done."""
+
+        def take_and_work(session: RawSession) -> bool:
+            job = schedule.take(self.stopped)
+            if job is None:
+                return False
+            work(session, job.work)
+            schedule.done(job)
+            return True
+
+        self._start(len(schedule), take_and_work)
+
+    def _start(self, tasks: int, take_and_work: Callable[[RawSession], bool]) -> None:
+        """Call ``take_and_work`` in every thread until it returns False."""
         threads = [
-            threading.Thread(target=self._run, args=(waiting, work), name=f"restore-{number}")
-            for number in range(min(self._jobs, len(tasks)))
+            threading.Thread(target=self._run, args=(take_and_work,), name=f"restore-{number}")
+            for number in range(min(self._jobs, tasks))
         ]
         try:
             for thread in threads:
@@ -66,17 +93,13 @@ class Workers(Generic[Task]):
         if self._failure is not None:
             raise self._failure
 
-    def _run(self, waiting: deque[Task], work: Callable[[RawSession, Task], object]) -> None:
+    def _run(self, take_and_work: Callable[[RawSession], bool]) -> None:
         try:
             with contextlib.closing(self._open_session()) as session:
                 with self._guard:
                     self._sessions.append(session)
-                while not self.stopped.is_set():
-                    try:
-                        task = waiting.popleft()
-                    except IndexError:
-                        return
-                    work(session, task)
+                while not self.stopped.is_set() and take_and_work(session):
+                    pass
         except BaseException as exc:  # noqa: BLE001  raised again by each(), in the thread that waits
             with self._guard:
                 self._failure = self._failure or exc
