@@ -22,6 +22,9 @@ __all__ = ["Build", "build", "plan_jobs", "select_builds"]
 _KINDS = {b"INDEX", b"CONSTRAINT", b"FK CONSTRAINT"}
 # What a build costs against loading the same bytes, roughly as measured.
 _COST = {b"INDEX": 0.3, b"CONSTRAINT": 0.25, b"FK CONSTRAINT": 0.3}
+# What locks out others can only be done one after the other, so it starts as soon as it can; what shares its
+# table fills the gaps.
+_OWNING, _LOADING, _SHARING = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,9 @@ def plan_jobs(
     jobs: list[Job[Sequence[LoadTask] | Build]] = []
     for batch in batches(tasks):
         key = batch[0].entry.dump_id
-        jobs.append(Job(key=key, work=batch, cost=sum(task.record.size_bytes for task in batch)))
+        jobs.append(
+            Job(key=key, work=batch, tier=_LOADING, cost=sum(task.record.size_bytes for task in batch))
+        )
         for task in batch:
             table = table_ids.get((task.entry.namespace, task.entry.tag))
             if table is not None:
@@ -84,6 +89,7 @@ def plan_jobs(
                 key=each.entry.dump_id,
                 work=each,
                 cost=size_bytes * _COST[each.entry.desc],
+                tier=_SHARING if is_index else _OWNING,
                 after=after,
                 shares=each.tables if is_index else frozenset(),
                 owns=frozenset() if is_index else each.tables,

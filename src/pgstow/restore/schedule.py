@@ -19,19 +19,20 @@ _POLL_S = 0.2  # how soon a waiting worker notices that everything was stopped
 class Job(Generic[Work]):
     """Something to do once all of ``after`` is done, and while nobody holds its tables in a way that conflicts.
 
-    ``cost`` is in any unit, the same for all jobs.
+    ``cost`` is in any unit, the same for all jobs. Of jobs that could start, those of the lowest ``tier`` do.
     """
 
     key: int
     work: Work
     cost: float
+    tier: int = 0
     after: frozenset[int] = frozenset()
     shares: frozenset[int] = frozenset()  # tables that others may share
     owns: frozenset[int] = frozenset()  # tables that nobody else may touch
 
 
 class Schedule(Generic[Work]):
-    """Jobs in an order that keeps workers busy to the end: what heads the longest chain of work goes first.
+    """Jobs in an order that keeps workers busy to the end: in each tier, the head of the longest chain of work first.
 
     Jobs whose tables are in use are passed over, so that no worker stands in a lock queue and no two can wait
     for each other. Keys in ``after`` that no job has count as done.
@@ -45,12 +46,15 @@ class Schedule(Generic[Work]):
             for other in others:
                 self._frees.setdefault(other, []).append(key)
         self._chain = self._chains()
-        self._ready = [(-self._chain[key], key) for key, others in self._waits_for.items() if not others]
+        self._ready = [self._rank(key) for key, others in self._waits_for.items() if not others]
         heapq.heapify(self._ready)
         self._left = len(self._jobs)
         self._shared: dict[int, int] = {}
         self._owned: set[int] = set()
         self._changed = threading.Condition()
+
+    def _rank(self, key: int) -> tuple[int, float, int]:
+        return self._jobs[key].tier, -self._chain[key], key
 
     def _chains(self) -> dict[int, float]:
         """Return the cost of each job and of the longest chain that waits for it."""
@@ -87,7 +91,7 @@ class Schedule(Generic[Work]):
         found = None
         while self._ready and found is None:
             entry = heapq.heappop(self._ready)
-            job = self._jobs[entry[1]]
+            job = self._jobs[entry[-1]]
             if self._is_free(job):
                 found = job
                 self._owned |= job.owns
@@ -114,5 +118,5 @@ class Schedule(Generic[Work]):
             for freed in self._frees.get(job.key, ()):
                 self._waits_for[freed].discard(job.key)
                 if not self._waits_for[freed]:
-                    heapq.heappush(self._ready, (-self._chain[freed], freed))
+                    heapq.heappush(self._ready, self._rank(freed))
             self._changed.notify_all()

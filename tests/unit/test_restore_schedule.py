@@ -1,0 +1,119 @@
+"""Jobs in the order of their needs, and never two that are in each other's way."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.archives import entry, header
+
+from pgstow.postgres.archive import Section, Toc, TocEntry
+from pgstow.restore.builds import select_builds
+from pgstow.restore.schedule import Job, Schedule
+
+
+def run(jobs: list[Job[str]], workers: int) -> list[list[str]]:
+    """Work everything off and return what was under way together, step by step."""
+    schedule = Schedule(jobs)
+    stopped = threading.Event()
+    steps: list[list[str]] = []
+    running: list[Job[str]] = []
+    done = 0
+    while done < len(jobs):
+        while len(running) < workers and (job := schedule._pop()) is not None:
+            running.append(job)
+        steps.append([job.work for job in running])
+        schedule.done(running.pop(0))
+        done += 1
+    assert schedule.take(stopped) is None
+    return steps
+
+
+def job(key: int, cost: float = 1, **more: object) -> Job[str]:
+    sets = {name: frozenset(value) for name, value in more.items() if isinstance(value, set)}
+    return Job(key=key, work=str(key), cost=cost, tier=int(str(more.get("tier", 0))), **sets)
+
+
+def test_the_longest_chain_goes_first() -> None:
+    jobs = [job(1, 5), job(2, 1), job(3, 9, after={2}), job(4, 6)]
+    assert [step[0] for step in run(jobs, 1)] == ["2", "3", "4", "1"]
+
+
+def test_a_lower_tier_goes_first() -> None:
+    jobs = [job(1, 5, tier=1), job(2, 1, tier=0), job(3, 9, tier=2)]
+    assert [step[0] for step in run(jobs, 1)] == ["2", "1", "3"]
+
+
+def test_an_unknown_need_counts_as_done() -> None:
+    assert run([job(1, after={99})], 1) == [["1"]]
+
+
+def test_a_table_is_owned_by_one_or_shared_by_many() -> None:
+    jobs = [job(1, 9, shares={7}), job(2, 8, shares={7}), job(3, 7, owns={7}), job(4, 1)]
+    assert run(jobs, 4)[0] == ["1", "2", "4"]
+
+
+def test_circles_are_found_before_anything_starts() -> None:
+    with pytest.raises(ValueError, match="circle"):
+        Schedule([job(1, after={2}), job(2, after={1})])
+
+
+def test_stopping_ends_the_wait() -> None:
+    schedule = Schedule([job(1), job(2, after={1})])
+    stopped = threading.Event()
+    assert schedule.take(stopped) is not None
+    stopped.set()
+    assert schedule.take(stopped) is None
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> list[Job[str]]:
+    tables = st.frozensets(st.integers(0, 3), max_size=2)
+    jobs = []
+    for key in range(draw(st.integers(1, 12))):
+        after = draw(st.frozensets(st.integers(0, key - 1), max_size=3)) if key else frozenset()
+        shares, owns = draw(tables), draw(tables)
+        made = job(key, draw(st.integers(0, 9)), tier=draw(st.integers(0, 2)))
+        jobs.append(replace(made, after=after, shares=shares - owns, owns=owns))
+    return jobs
+
+
+@given(graphs(), st.integers(1, 4))
+def test_every_job_runs_once_in_order_and_unhindered(jobs: list[Job[str]], workers: int) -> None:
+    steps = run(jobs, workers)
+
+    by_work = {each.work: each for each in jobs}
+    started: list[str] = []
+    ended: set[int] = set()
+    for step in steps:
+        started += [work for work in step if work not in started]
+        under_way = [by_work[work] for work in step]
+        for each in under_way:
+            assert each.after <= ended
+            for other in under_way:
+                if other is not each:
+                    assert not each.owns & (other.owns | other.shares)
+        ended.add(under_way[0].key)
+    assert sorted(started) == sorted(by_work)
+
+
+def test_what_can_be_built_early() -> None:
+    def post(dump_id: int, desc: bytes, *needs: int, **changes: object) -> TocEntry:
+        return entry(dump_id, desc, b"t x", section=Section.POST_DATA, dependencies=needs, **changes)
+
+    entries = (
+        entry(1), entry(2), entry(3, tag=b"root"), entry(4, tag=b"part"), entry(5, b"MATERIALIZED VIEW"), entry(6, b"FUNCTION"),
+        entry(7, b"TABLE ATTACH", dependencies=(4, 3)),
+        post(10, b"CONSTRAINT", 1), post(11, b"INDEX", 2, 6), post(12, b"FK CONSTRAINT", 2, 10, 1), post(13, b"INDEX", 4),
+        post(14, b"INDEX", 5), post(15, b"INDEX", 1, tablespace=b"fast"), post(16, b"TRIGGER", 1), post(17, b"CONSTRAINT", 2, 15),
+        post(18, b"FK CONSTRAINT", 1, 3), post(19, b"STATISTICS", 1),
+    )  # fmt: skip
+    toc = Toc(header=header(), entries=entries)
+
+    builds = select_builds(toc, entries[7:])
+
+    assert [build.entry.dump_id for build in builds] == [10, 11, 12]
+    assert (builds[2].tables, builds[2].builds) == ({1, 2}, {10})
