@@ -82,7 +82,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--work-dir", type=Path, help="where everything is put (default: below /var/tmp)")
     given = parser.parse_args(arguments)
     sizes = (200_000, 1, 300, 0.3) if given.quick else (marketplace.FULL_ROWS, 3, 10_000, 10.0)
-    changed = (given.rows, given.tables, given.memory_gb, *given.only, *given.contestant)
+    changed = (given.rows, given.tables, *given.only, *given.contestant)
     return Options(
         rows=given.rows or sizes[0],
         runs=given.runs or sizes[1],

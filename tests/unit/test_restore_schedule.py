@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.archives import entry, header
 
 from pgstow.postgres.archive import Section, Toc, TocEntry
 from pgstow.restore.builds import select_builds
 from pgstow.restore.schedule import Job, Schedule
+from support.archives import entry, header
 
 
 def run(jobs: list[Job[str]], workers: int) -> list[list[str]]:
@@ -116,4 +116,4 @@ def test_what_can_be_built_early() -> None:
     builds = select_builds(toc, entries[7:])
 
     assert [build.entry.dump_id for build in builds] == [10, 11, 12]
-    assert (builds[2].tables, builds[2].builds) == ({1, 2}, {10})
+    assert (builds[2].tables, builds[2].builds) == (frozenset({1, 2}), frozenset({10}))

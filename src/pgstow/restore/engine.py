@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pgstow.core.errors import Interrupted, PgstowError, PostgresError
+from pgstow.core.errors import ContentMismatch, Interrupted, PgstowError, PostgresError
 from pgstow.core.progress import Progress
 from pgstow.postgres import loading
 from pgstow.postgres import target as target_sql
@@ -232,6 +232,9 @@ def _restore_other_data(run: _Run, admission: Admission, runs: Runs, sections: S
     run.begin("other data", "restoring sequences and large objects")
     sections.restore(runs.data)
     objects = listed_large_objects(run.files, admission.selection.large_object_data)
+    recorded = run.files.manifest.large_objects.count
+    if admission.selection.large_object_data and len(objects) != recorded:
+        raise ContentMismatch(f"the archive lists {len(objects)} large objects, the manifest {recorded}")
     if objects:
         run.progress.expect(size_bytes=sum(each.size_bytes for each in objects))
         load_large_objects(run.files, run.target, objects, jobs=run.options.jobs, progress=run.progress)
