@@ -74,7 +74,7 @@ def plan_tasks(
         )
         tasks.append(
             LoadTask(
-                entry=entry, record=records[entry.dump_id], table=table, is_ours=True, via_root=via_root
+                entry=entry, record=records[entry.dump_id], table=table, is_ours=is_ours, via_root=via_root
             )
         )
     return sorted(tasks, key=lambda task: (-task.record.size_bytes, task.entry.dump_id))
