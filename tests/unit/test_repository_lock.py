@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pgstow.core.errors import RepositoryLocked, StoreError, StoreUnavailable
-from pgstow.repository import LockTimes, Repository, RepositoryLock
+from pgstow.repository import BlobKind, LockTimes, Repository, RepositoryLock
 from pgstow.repository.files import FileKind
 from pgstow.repository.holder import Holder
 from pgstow.store.memory import MemoryStore
@@ -251,6 +251,48 @@ def test_refreshing_writes_a_new_file_and_removes_the_old(
         (method, name) for method, name in store.calls if name in puts[:2] and method in ("put", "delete")
     ]
     assert order[:3] == [("put", puts[0]), ("put", puts[1]), ("delete", puts[0])]
+
+
+def test_an_early_block_begins_before_the_lock_is_settled(
+    repository: Repository, store: WatchedStore, times: LockTimes
+) -> None:
+    settling, inside = threading.Event(), threading.Event()
+
+    def settle(seconds: float) -> None:
+        settling.set()
+        assert inside.wait(30)
+
+    with repository.lock(early=True, times=replace(times, sleep=settle)) as lock:
+        assert settling.wait(30)
+        assert locks_of(store) == [f"locks/{lock.id}"]
+        inside.set()
+        lock.check()
+    assert locks_of(store) == []
+
+
+def test_an_early_block_hears_of_a_conflict_before_it_writes(
+    repository: Repository, store: WatchedStore, times: LockTimes
+) -> None:
+    inside = threading.Event()
+
+    def settle(seconds: float) -> None:
+        assert inside.wait(30)
+
+    with repository.lock(exclusive=True, times=times) as other:
+        theirs = f"locks/{other.id}"
+        content = store.get(theirs)
+    store.calls.clear()
+
+    def write() -> None:
+        with repository.lock(early=True, times=replace(times, sleep=settle)), repository.writer() as writer:
+            store.put(theirs, content)
+            inside.set()
+            writer.save(BlobKind.DATA, b"never stored")
+
+    with pytest.raises(RepositoryLocked, match="locked exclusively"):
+        write()
+    assert {name.partition("/")[0] for name in store.names("put")} == {"locks"}
+    assert locks_of(store) == [theirs]
 
 
 def test_without_a_refresh_the_lock_expires(repository: Repository, times: LockTimes, clock: Clock) -> None:

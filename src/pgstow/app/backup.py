@@ -184,7 +184,7 @@ def _take(
     identity = Identity(backup_id=str(uuid.uuid4()), started=datetime.now(UTC), username=request.username)
     taken: CapturedBackup | None = None
     try:
-        with repository.lock() as lock:
+        with repository.lock(early=True) as lock:
             repository.store.remove_stale_temporaries()  # of runs that were killed
             repository.load_index()
             with repository.writer() as writer:

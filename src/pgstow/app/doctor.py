@@ -16,6 +16,7 @@ from pgstow.core.errors import ConnectionFailed, NoRepository, PgstowError, Pool
 from pgstow.core.secrets import Secret
 from pgstow.postgres import inspection
 from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.copy_rows import rows_are_taken_by
 from pgstow.postgres.pooler import Route, refuse_transaction_pooler
 from pgstow.postgres.session import Connection, postgres_error
 from pgstow.postgres.tools import ClientTools, known_outdated, pick
@@ -60,6 +61,7 @@ def diagnose(
         findings.append(_route(route))
         with inspection.inspection_session(source) as session:
             findings.extend(_client_tools(session, tools))
+            findings.append(_row_loop())
             findings.extend(_ask_everything(session))
             findings.extend(_sizes(session, repository))
             findings.append(_clock_skew(session, clock))
@@ -111,6 +113,17 @@ def _client_tools(session: Connection, tools: Sequence[ClientTools]) -> Iterator
         text=f"{what}, but {outdated}" if outdated else what,
         remedy="update the client package" if outdated else None,
         names=found,
+    )
+
+
+def _row_loop() -> Finding:
+    if rows_are_taken_by() == "C":
+        return Finding(code="row_loop", level=Level.OK, text="rows are taken from the connection in C")
+    return Finding(
+        code="row_loop",
+        level=Level.WARNING,
+        text="rows are taken from the connection in Python, which needs more processor time; nothing else differs",
+        remedy="install pgstow again where a C compiler is present, or from a built wheel",
     )
 
 

@@ -31,6 +31,8 @@ from pgstow.repository import BlobId, BlobKind, BlobWriter, FileNode
 
 __all__ = ["CapturedPart", "CapturedTable", "SessionReader", "TablePart", "TableTask", "assemble", "split"]
 
+_LONG_ROW_BYTES = 1 << 16  # a longer one, at the end of a full piece, costs a copy
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableTask:
@@ -160,6 +162,7 @@ class SessionReader:
         self.connection = connection
         self.writer = writer
         self._pool = pool
+        self._buffer = bytearray(MAX_PIECE_BYTES + _LONG_ROW_BYTES)
         self._limit = limit
         self._progress = progress
         self._stop = stop
@@ -203,7 +206,13 @@ class SessionReader:
         self._limit.spend(len(data))
 
     def _stream(self, statement: bytes) -> RowStream:
-        return RowStream(self.connection, statement, stop=self._stop, stall_timeout_s=self._stall_timeout_s)
+        return RowStream(
+            self.connection,
+            statement,
+            buffer=self._buffer,
+            stop=self._stop,
+            stall_timeout_s=self._stall_timeout_s,
+        )
 
     def _read_whole(self, part: TablePart, member: MemberWriter, *, lock: bool) -> int:
         statement = copy_statement(part)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from types import MappingProxyType
 from typing import Annotated
 
@@ -13,17 +14,8 @@ import typer
 
 from pgstow import __version__
 from pgstow.cli.argv import Arguments
-from pgstow.cli.backup import backup_command
 from pgstow.cli.command import as_command
-from pgstow.cli.demo import demo_command
-from pgstow.cli.doctor import doctor_command
-from pgstow.cli.export import export_command
-from pgstow.cli.init import init_command
-from pgstow.cli.list import list_command
-from pgstow.cli.output import Outcome, Output
-from pgstow.cli.restore import restore_command
-from pgstow.cli.show import show_command
-from pgstow.cli.verify import verify_command
+from pgstow.cli.output import Output
 from pgstow.core.errors import UsageError
 
 __all__ = ["COMMANDS", "build", "run"]
@@ -33,19 +25,8 @@ EXIT_CODES = (
     "12 wrong password, 130 interrupted."
 )
 
-COMMANDS: Mapping[str, Callable[..., Outcome]] = MappingProxyType(
-    {
-        "init": init_command,
-        "backup": backup_command,
-        "list": list_command,
-        "show": show_command,
-        "restore": restore_command,
-        "verify": verify_command,
-        "export": export_command,
-        "doctor": doctor_command,
-        "demo": demo_command,
-    }
-)
+# Each is a module of this package with a function of its name: "init" is init_command in pgstow.cli.init.
+COMMANDS = ("init", "backup", "list", "show", "restore", "verify", "export", "doctor", "demo")
 
 # What an interruption leaves behind, told after "interrupted by SIGINT".
 _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
@@ -60,8 +41,10 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
 
 def run(arguments: Arguments) -> int:
     """Run one command and return the exit status."""
+    named = next((text for text in arguments.texts if not text.startswith("-")), None)
+    commands = (named,) if named in COMMANDS else COMMANDS
     try:
-        code = build(had_secrets=arguments.had_secrets)(
+        code = build(commands, had_secrets=arguments.had_secrets)(
             args=list(arguments.texts), prog_name="pgstow", standalone_mode=False
         )
     except typer.TyperException as exc:
@@ -71,8 +54,8 @@ def run(arguments: Arguments) -> int:
     return code if isinstance(code, int) else 0
 
 
-def build(*, had_secrets: bool = False) -> typer.Typer:
-    """Return the typer application with every command."""
+def build(commands: Sequence[str] = COMMANDS, *, had_secrets: bool = False) -> typer.Typer:
+    """Return the typer application with these commands. Only their modules are loaded, which is felt in scripts."""
     app = typer.Typer(
         name="pgstow",
         help="PostgreSQL backups that are proven by restore.",
@@ -82,9 +65,9 @@ def build(*, had_secrets: bool = False) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_top)
-    for name, function in COMMANDS.items():
+    for name in commands:
         command = as_command(
-            function,
+            getattr(import_module(f"pgstow.cli.{name}"), f"{name}_command"),
             name=name,
             uses_repository=name != "demo",
             when_interrupted=_LEFT_BEHIND.get(name),

@@ -13,23 +13,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import repeat
 
 import psycopg
 from psycopg import pq
 from psycopg.pq.abc import PGconn
 
 from pgstow.core.errors import ConnectionFailed, Interrupted
+from pgstow.postgres.copy_rows import row_taker
 from pgstow.postgres.session import Connection
 
 __all__ = ["Piece", "RowStream"]
 
 _POLL_MS = 500
 # The server sends 8 KiB at a time, and being woken for each costs both sides. What arrives meanwhile fits
-# the socket's buffer; a tenth less processor time was measured for whole backups.
-_GATHER_S = 0.0005
-_BATCH_ROWS = 64  # between two looks at the size
-_LARGE_ROW_BYTES = 1 << 16  # a row that long is looked at right away
+# the socket's buffer; longer, and the server would have to wait. Source: python -m bench --only backup.
+_GATHER_S = 0.0002
+_COPY_ENDED = -1
 _COPYING = pq.ExecStatus.COPY_OUT
 _FINE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY)
 
@@ -46,7 +45,8 @@ class RowStream:
     """The rows of one COPY statement, in the order the server sends them.
 
     ``statement`` may be several SQL statements of which the last is the COPY; they are sent as one
-    message, so a table costs one round trip. The connection is idle again after ``finish()``.
+    message, so a table costs one round trip. The connection is idle again after ``finish()``. ``buffer`` is where
+    pieces are put together: larger than a piece, and used by one stream at a time.
 
     Raises psycopg.Error for what the server says, ConnectionFailed when no byte arrives for
     ``stall_timeout_s``, Interrupted once ``stop`` is set.
@@ -57,6 +57,7 @@ class RowStream:
         connection: Connection,
         statement: bytes,
         *,
+        buffer: bytearray,
         stop: threading.Event,
         stall_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -65,6 +66,8 @@ class RowStream:
         self._stop = stop
         self._stall_timeout_s = stall_timeout_s
         self._clock = clock
+        self._take = row_taker(self._pgconn)
+        self._buffer = buffer
         self._poll = select.poll()
         self._poll.register(self._pgconn.socket, select.POLLIN)
         self._ended = False
@@ -120,51 +123,37 @@ class RowStream:
                 )
 
     def pieces(self, rows: int | None, piece_bytes: int) -> Iterator[Piece]:
-        """Yield the next ``rows`` rows (None: all that come), in pieces of about ``piece_bytes``.
+        """Yield the next ``rows`` rows (None: all that come), in pieces that end with the row reaching ``piece_bytes``.
 
-        Where a piece ends depends on the rows alone, never on timing, so equal rows give equal pieces. Fewer
-        rows than asked for means that the statement ended.
+        Where a piece ends depends on the rows alone, so equal rows give equal pieces. Fewer rows than asked for
+        means that the statement ended.
         """
         left = sys.maxsize if rows is None else rows
         while left and not self._ended:
-            batches: list[bytes] = []
-            size = count = 0
-            while size < piece_bytes and left and not self._ended:
-                taken = self._take(min(_BATCH_ROWS, left))
-                batches.append(b"".join(taken))
-                size += len(batches[-1])
-                count += len(taken)
-                left -= len(taken)
+            piece = self._piece(left, piece_bytes)
             if self._stop.is_set():
                 raise Interrupted("reading was cancelled")
-            if count:
-                yield Piece(b"".join(batches), count)
+            if piece.rows:
+                left -= piece.rows
+                yield piece
 
-    def _take(self, count: int) -> list[memoryview]:
-        """Return ``count`` rows, fewer after a large one or at the end.
-
-        This loop runs once per row of the database: it holds no more than it must.
-        """
-        taken: list[memoryview] = []
-        get, append = self._pgconn.get_copy_data, taken.append
-        while True:
-            for _ in repeat(None, count - len(taken)):
-                length, row = get(1)
-                if not 0 < length < _LARGE_ROW_BYTES:
-                    break
-                append(row)
-            else:
-                return taken
-            if length == 0:  # nothing more has arrived
+    def _piece(self, rows: int, size: int) -> Piece:
+        buffer, used, count = self._buffer, 0, 0
+        homeless = None
+        while count < rows and used < size and homeless is None:
+            taken, used, said, homeless = self._take(buffer, used, rows - count, size)
+            count += taken
+            if said < 0:
+                self._finish_copy(said)
+                break
+            if said == 0:
                 self._receive()
-            elif length > 0:
-                append(row)
-                return taken
-            else:
-                self._finish_copy()
-                return taken
+        data = bytes(memoryview(buffer)[:used])
+        return Piece(data if homeless is None else data + homeless, count)
 
-    def _finish_copy(self) -> None:
+    def _finish_copy(self, said: int) -> None:
+        if said < _COPY_ENDED:
+            raise psycopg.OperationalError(self._pgconn.get_error_message())
         while self._next_result() is not None:
             pass
         self._ended = True

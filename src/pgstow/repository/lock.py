@@ -59,38 +59,56 @@ class _Found:
 
 
 class RepositoryLock:
-    """A held lock; leaving the block releases it. Made by ``Repository.lock()``."""
+    """A held lock; leaving the block releases it. Made by ``Repository.lock()``.
 
-    def __init__(self, files: SealedFiles, *, is_exclusive: bool, holder: Holder, times: LockTimes) -> None:
+    An ``is_early`` one lets the block begin before the second look at the others' locks; ``check()``, which
+    stands before everything that is written, waits for it.
+    """
+
+    def __init__(
+        self,
+        files: SealedFiles,
+        *,
+        is_exclusive: bool,
+        holder: Holder,
+        times: LockTimes,
+        is_early: bool = False,
+    ) -> None:
         self._files = files
         self._is_exclusive = is_exclusive
         self._holder = holder
         self._times = times
+        self._is_early = is_early
         self._id = ""
         self._refreshed_s = 0.0
         self._lost: str | None = None
+        self._refusal: Exception | None = None
+        self._settled = threading.Event()
         self._released = threading.Event()
-        self._thread = threading.Thread(target=self._refresh_loop, name="lock-refresh", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="lock", daemon=True)
 
     def __enter__(self) -> Self:
         self._refuse_conflicts(self._others())
         self._write()
-        try:
-            self._times.sleep(self._times.settle_s)
-            self._refuse_conflicts(self._remove_dead(self._others()))
-        except BaseException:
-            self._files.remove(FileKind.LOCK, self._id)
-            raise
         self._thread.start()
+        try:
+            if not self._is_early:
+                self.check()
+        except BaseException:
+            self._release()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        with contextlib.suppress(StoreError):  # the next run takes a lock that nobody refreshes for dead
+            self._release()
+
+    def _release(self) -> None:
         self._released.set()
         self._thread.join()
-        with contextlib.suppress(StoreError):  # the next run takes a lock that nobody refreshes for dead
-            self._files.remove(FileKind.LOCK, self._id)
+        self._files.remove(FileKind.LOCK, self._id)
 
     @property
     def id(self) -> str:
@@ -98,7 +116,10 @@ class RepositoryLock:
         return self._id
 
     def check(self) -> None:
-        """Raise RepositoryLocked unless the lock is still ours to rely on. Asks no store."""
+        """Raise RepositoryLocked unless the lock is ours to rely on. Asks no store, but waits until it is settled."""
+        self._settled.wait()
+        if self._refusal is not None:
+            raise self._refusal
         if self._lost is not None:
             raise RepositoryLocked(self._lost, hint="run the backup again")
         idle_s = self._times.clock_s() - self._refreshed_s
@@ -129,6 +150,18 @@ class RepositoryLock:
         before_s = self._times.clock_s()
         self._id = self._files.save(FileKind.LOCK, _encode(self._holder, is_exclusive=self._is_exclusive))
         self._refreshed_s = before_s
+
+    def _keep(self) -> None:
+        """Settle the lock, then refresh it until it is released or lost."""
+        try:
+            self._times.sleep(self._times.settle_s)
+            self._refuse_conflicts(self._remove_dead(self._others()))
+        except Exception as exc:  # noqa: BLE001  check() raises it where the work is done
+            self._refusal = exc
+            return
+        finally:
+            self._settled.set()
+        self._refresh_loop()
 
     def _refresh_loop(self) -> None:
         delay_s = self._times.refresh_s

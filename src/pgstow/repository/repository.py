@@ -259,10 +259,20 @@ class Repository:
         )
 
     @contextmanager
-    def lock(self, *, exclusive: bool = False, times: LockTimes | None = None) -> Iterator[RepositoryLock]:
-        """Hold a restic lock for a block. Raises RepositoryLocked when someone else's forbids it."""
+    def lock(
+        self, *, exclusive: bool = False, early: bool = False, times: LockTimes | None = None
+    ) -> Iterator[RepositoryLock]:
+        """Hold a restic lock for a block. Raises RepositoryLocked when someone else's forbids it.
+
+        With ``early`` the block begins before that is certain. What it reads meanwhile counts once the lock's
+        ``check()`` has passed, which every write waits for.
+        """
         lock = RepositoryLock(
-            self._files, is_exclusive=exclusive, holder=Holder.current(), times=times or LockTimes()
+            self._files,
+            is_exclusive=exclusive,
+            holder=Holder.current(),
+            times=times or LockTimes(),
+            is_early=early,
         )
         with lock:
             self._locks.append(lock)

@@ -1,0 +1,10 @@
+def take(
+    functions: tuple[int, int, int],
+    connection: int,
+    socket: int,
+    buffer: bytearray,
+    used: int,
+    rows: int,
+    size: int,
+    /,
+) -> tuple[int, int, int, bytes | None]: ...

@@ -1,0 +1,73 @@
+"""Taking rows of a running COPY from libpq: in C where the extension was built, else in Python.
+
+Both put rows one after the other into a buffer and stop at the same places. The extension needs a third of the
+processor time and lets other threads run meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, cast
+
+from psycopg import pq
+from psycopg.pq.abc import PGconn
+
+__all__ = ["TakeRows", "Taken", "row_taker", "rows_are_taken_by"]
+
+# (rows taken, bytes now in the buffer, what libpq said last, a row that did not fit the buffer). What libpq said:
+# the length of a row, 0 when nothing more has arrived, less when there is no more.
+Taken = tuple[int, int, int, bytes | None]
+
+# Called with buffer, bytes used in it, rows wanted, and the size from which on no further row is put into it.
+TakeRows = Callable[[bytearray, int, int, int], Taken]
+
+_take_in_c: Callable[..., Taken] | None = None
+with contextlib.suppress(ImportError):  # there was no compiler when pgstow was installed
+    from pgstow.postgres import _copy_rows
+
+    _take_in_c = _copy_rows.take
+
+
+def row_taker(connection: PGconn) -> TakeRows:
+    """Return the function that takes rows of this connection's COPY; it never blocks."""
+    functions = _addresses()
+    if _take_in_c is None or functions is None:
+        return partial(_take_in_python, connection)
+    address = cast("Any", connection).pgconn_ptr  # which psycopg's protocol class does not mention
+    return partial(_take_in_c, functions, address, connection.socket)
+
+
+def rows_are_taken_by() -> str:
+    """Return "C" or "Python", whichever ``row_taker()`` uses here."""
+    return "Python" if _take_in_c is None or _addresses() is None else "C"
+
+
+@cache
+def _addresses() -> tuple[int, int, int] | None:
+    """Return where PQgetCopyData, PQconsumeInput and PQfreemem of the driver's own libpq are; None if they hide."""
+    try:
+        # looking a name up in the driver's extension module looks in the libraries it was linked with, too
+        driver = ctypes.CDLL(sys.modules[pq.PGconn.__module__].__file__)
+        functions = (driver.PQgetCopyData, driver.PQconsumeInput, driver.PQfreemem)
+    except (OSError, AttributeError, KeyError):
+        return None
+    get, consume, free = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
+    return get, consume, free
+
+
+def _take_in_python(connection: PGconn, buffer: bytearray, used: int, rows: int, size: int) -> Taken:
+    get, room, taken, length = connection.get_copy_data, len(buffer), 0, 0
+    while taken < rows and used < size:
+        length, row = get(1)
+        if length <= 0:
+            return taken, used, length, None
+        taken += 1
+        if used + length > room:
+            return taken, used, length, bytes(row)
+        buffer[used : used + length] = row
+        used += length
+    return taken, used, length, None
