@@ -191,6 +191,8 @@ def test_toc_of_a_real_archive(source: Source) -> None:
             other = read_custom_toc(process.stdout)  # from a pipe, in the middle of the dump
         assert other.header.is_compressed == (stream_options[1] != "-Z0")
         made = other.as_directory()
+        assert [str(entry) for entry in made.entries] == [str(entry) for entry in toc.entries]
+        assert made.entries == toc.entries
         same_moment = replace(made, header=replace(made.header, created=toc.header.created))
         assert write_directory_toc(same_moment) == data
         with pytest.raises(ArchiveError, match="format number"):

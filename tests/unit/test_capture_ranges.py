@@ -27,14 +27,14 @@ ranges = st.lists(
 
 @given(st.integers(1, MAX_PAGES_PER_RANGE), ranges)
 def test_index_round_trip(pages: int, listed: list[PageRange]) -> None:
-    found, decoded = decode_ranges(encode_ranges(pages, listed))
+    found, decoded = decode_ranges(encode_ranges(pages, b"".join(one.encode() for one in listed)))
     assert found == pages
     assert list(decoded) == listed
 
 
 @given(ranges, st.data())
 def test_truncated_index_is_damage(listed: list[PageRange], data: st.DataObject) -> None:
-    encoded = encode_ranges(128, listed)
+    encoded = encode_ranges(128, b"".join(one.encode() for one in listed))
     cut = data.draw(st.integers(0, len(encoded) - 1))
     with pytest.raises(RepositoryDamaged):
         decode_ranges(encoded[:cut])

@@ -10,7 +10,7 @@ import collections
 from concurrent.futures import Executor, Future
 from datetime import datetime
 
-from pgstow.repository import BlobId, BlobKind, BlobWriter, FileNode, SavedBlob
+from pgstow.repository import BlobIds, BlobKind, BlobWriter, FileNode, SavedBlob
 
 __all__ = ["MemberWriter", "save_file"]
 
@@ -25,7 +25,7 @@ class MemberWriter:
         self._writer = writer
         self._pool = pool
         self._waiting: collections.deque[Future[SavedBlob]] = collections.deque()
-        self._content: list[BlobId] = []
+        self._content = bytearray()
         self.size_bytes = 0
         self.blobs = 0  # added so far, also those still being sealed
 
@@ -40,13 +40,13 @@ class MemberWriter:
             self.blobs += 1
 
     def _collect(self) -> None:
-        self._content.append(self._waiting.popleft().result().id)
+        self._content += self._waiting.popleft().result().id
 
-    def complete(self) -> list[BlobId]:
+    def complete(self) -> BlobIds:
         """Return the blobs in order, once the repository writer has taken over every one."""
         while self._waiting:
             self._collect()
-        return self._content
+        return BlobIds(self._content)
 
 
 def save_file(writer: BlobWriter, name: str, data: bytes, modified: datetime) -> FileNode:

@@ -115,7 +115,7 @@ def _large_object(saved: SavedContents, oid: int) -> FileNode:
     return FileNode(
         name=f"blob_{oid}.dat",
         size_bytes=captured.size_bytes,
-        content=tuple(captured.content),
+        content=captured.content,
         modified=saved.leader.taken,
     )
 

@@ -13,7 +13,7 @@ Range *i* covers heap pages [i * pages_per_range, (i + 1) * pages_per_range); th
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pgstow.core.errors import RepositoryDamaged
@@ -38,6 +38,10 @@ class PageRange:
     size_bytes: int
     blobs: int
 
+    def encode(self) -> bytes:
+        """Return the range as it stands in the index."""
+        return _RANGE.pack(self.rows, self.sum, self.xor, self.size_bytes, self.blobs)
+
 
 def pages_per_range(*, heap_bytes: int, toast_bytes: int, block_bytes: int) -> int:
     """Return how many heap pages make a range of about 1 MiB of rows; a power of two.
@@ -56,10 +60,9 @@ def pages_per_range(*, heap_bytes: int, toast_bytes: int, block_bytes: int) -> i
     return wanted
 
 
-def encode_ranges(pages: int, ranges: Iterable[PageRange]) -> bytes:
-    """Return the index of one table."""
-    body = b"".join(_RANGE.pack(r.rows, r.sum, r.xor, r.size_bytes, r.blobs) for r in ranges)
-    return _HEADER.pack(_MAGIC, pages, len(body) // _RANGE.size) + body
+def encode_ranges(pages: int, ranges: bytes) -> bytes:
+    """Return the index of one table whose ranges, encoded one after the other, are ``ranges``."""
+    return _HEADER.pack(_MAGIC, pages, len(ranges) // _RANGE.size) + ranges
 
 
 def decode_ranges(data: bytes) -> tuple[int, Iterator[PageRange]]:

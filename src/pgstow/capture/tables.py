@@ -25,16 +25,16 @@ from pgstow.core.progress import Progress
 from pgstow.postgres.archive import TABLE_DATA_TRAILER, TocEntry, copy_columns
 from pgstow.postgres.catalogs import TableFacts
 from pgstow.postgres.copy_out import RowStream
-from pgstow.postgres.fingerprints import Fingerprint, PageBounds, range_fingerprints
+from pgstow.postgres.fingerprints import Fingerprint, Fingerprints, PageBounds, range_fingerprints
 from pgstow.postgres.session import Connection
-from pgstow.repository import BlobId, BlobKind, BlobWriter, FileNode
+from pgstow.repository import BlobIds, BlobKind, BlobWriter, FileNode
 
 __all__ = ["CapturedPart", "CapturedTable", "SessionReader", "TablePart", "TableTask", "assemble", "split"]
 
 _LONG_ROW_BYTES = 1 << 16  # a longer one, at the end of a full piece, costs a copy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TableTask:
     """One TABLE DATA entry: where the rows come from (by OID) and how the archive calls them."""
 
@@ -66,7 +66,7 @@ class TableTask:
         return self.facts.qualified.decode("utf-8", "backslashreplace")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TablePart:
     """What one session reads at a stretch: the whole table (no bounds), or some of its pages."""
 
@@ -84,10 +84,10 @@ class TablePart:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedPart:
     part: TablePart
-    content: list[BlobId]
+    content: BlobIds
     size_bytes: int
     rows: int
-    ranges: list[PageRange]
+    ranges: bytes  # encoded
     seconds: float
 
 
@@ -125,7 +125,7 @@ def assemble(parts: Sequence[CapturedPart], writer: BlobWriter, modified: dateti
     task = parts[0].part.task
     trailer = writer.save(BlobKind.DATA, TABLE_DATA_TRAILER)
     index = (
-        encode_ranges(task.pages_per_range, [r for done in parts for r in done.ranges])
+        encode_ranges(task.pages_per_range, b"".join(done.ranges for done in parts))
         if task.has_ranges
         else None
     )
@@ -135,7 +135,7 @@ def assemble(parts: Sequence[CapturedPart], writer: BlobWriter, modified: dateti
         node=FileNode(
             name=f"{task.entry.dump_id}.dat",
             size_bytes=sum(done.size_bytes for done in parts) + len(TABLE_DATA_TRAILER),
-            content=(*(blob for done in parts for blob in done.content), trailer.id),
+            content=BlobIds(b"".join((*(done.content.packed for done in parts), trailer.id))),
             modified=modified,
         ),
         ranges_node=save_file(writer, str(task.entry.dump_id), index, modified) if index else None,
@@ -168,24 +168,34 @@ class SessionReader:
         self._stop = stop
         self._stall_timeout_s = stall_timeout_s
 
-    def read_part(self, part: TablePart, *, lock: bool) -> CapturedPart:
-        """Save one part of a table and return its record.
+    def fingerprints(self, part: TablePart, *, lock: bool) -> Fingerprints:
+        """Return what the server says of each page range of one part. ``lock`` is as in ``read_part()``."""
+        task = part.task
+        with self.connection.transaction():
+            self.connection.execute(_scan_setting(part))
+            if lock:
+                self.connection.execute(lock_statement(task.facts))
+        return range_fingerprints(
+            self.connection, task.facts, pages=task.pages, per_range=task.pages_per_range, bounds=part.bounds
+        )
+
+    def read_part(self, part: TablePart, prints: Fingerprints | None, *, lock: bool) -> CapturedPart:
+        """Save one part of a table and return its record; a table that has ranges is cut where ``prints`` says.
 
         With ``lock`` the session takes ACCESS SHARE first, without waiting: psycopg's LockNotAvailable says
         that an exclusive lock is queued, and the transaction is as it was before.
         """
         begun = time.monotonic()
         member = self.member()
-        if part.task.has_ranges:
-            # with seqscan on, the planner would answer a wide TID range by scanning the whole table
-            setting = b"SET enable_seqscan = " + (b"on" if part.bounds is None else b"off")
-            with self.connection.transaction():
-                self.connection.execute(
-                    setting + b"; " + lock_statement(part.task.facts) if lock else setting
-                )
-            rows, ranges = self._read_ranges(part, member)
+        try:
+            stream = self._stream(part, lock=lock)
+        except pgerrors.LockNotAvailable:
+            self.connection.execute("ROLLBACK TO SAVEPOINT pgstow; RELEASE SAVEPOINT pgstow")
+            raise
+        if prints is None:
+            rows, ranges = self._read_whole(stream, member), b""
         else:
-            rows, ranges = self._read_whole(part, member, lock=lock), []
+            rows, ranges = self._read_ranges(stream, part, prints, member)
         return CapturedPart(
             part=part,
             content=member.complete(),
@@ -205,48 +215,49 @@ class SessionReader:
         self._progress.advance(rows=rows, size_bytes=len(data))
         self._limit.spend(len(data))
 
-    def _stream(self, statement: bytes) -> RowStream:
+    def _stream(self, part: TablePart, *, lock: bool) -> RowStream:
+        """Begin to read. All statements are one message, one round trip: with thousands of tables that counts."""
+        statements = [copy_statement(part)]
+        if lock:
+            statements = [
+                b"SAVEPOINT pgstow",
+                lock_statement(part.task.facts),
+                b"RELEASE SAVEPOINT pgstow",
+                *statements,
+            ]
+        if part.task.has_ranges:
+            statements.insert(0, _scan_setting(part))
         return RowStream(
             self.connection,
-            statement,
+            b"; ".join(statements),
             buffer=self._buffer,
             stop=self._stop,
             stall_timeout_s=self._stall_timeout_s,
         )
 
-    def _read_whole(self, part: TablePart, member: MemberWriter, *, lock: bool) -> int:
-        statement = copy_statement(part)
-        if lock:  # one message, one round trip: with thousands of small tables that is what counts
-            statement = b"; ".join(
-                (b"SAVEPOINT pgstow", lock_statement(part.task.facts), b"RELEASE SAVEPOINT pgstow", statement)
-            )
-        try:
-            stream = self._stream(statement)
-        except pgerrors.LockNotAvailable:
-            self.connection.execute("ROLLBACK TO SAVEPOINT pgstow; RELEASE SAVEPOINT pgstow")
-            raise
+    def _read_whole(self, stream: RowStream, member: MemberWriter) -> int:
         rows = 0
         for piece in stream.pieces(None, TARGET_RANGE_BYTES):
             self.keep(member, piece.data, piece.rows)
             rows += piece.rows
         return rows
 
-    def _read_ranges(self, part: TablePart, member: MemberWriter) -> tuple[int, list[PageRange]]:
+    def _read_ranges(
+        self, stream: RowStream, part: TablePart, prints: Fingerprints, member: MemberWriter
+    ) -> tuple[int, bytes]:
         """Read heap pages in physical order and cut the rows where the server said that page ranges end."""
-        task = part.task
-        prints = range_fingerprints(
-            self.connection, task.facts, pages=task.pages, per_range=task.pages_per_range, bounds=part.bounds
-        )
-        stream = self._stream(copy_statement(part))
-        ranges = [self._read_range(stream, wanted, member) for wanted in prints]
+        ranges, rows = bytearray(), 0
+        for wanted in prints:
+            found = self._read_range(stream, wanted, member)
+            ranges += found.encode()
+            rows += found.rows
         left = stream.finish()
-        rows, expected = sum(r.rows for r in ranges), sum(p.rows for p in prints)
-        if left or rows != expected:
+        if left or rows != prints.rows:
             raise CaptureError(
-                f"{task} gave {rows + left} rows where its pages hold {expected}",
+                f"{part.task} gave {rows + left} rows where its pages hold {prints.rows}",
                 hint="the server contradicts itself under one snapshot; check the table with amcheck",
             )
-        return rows, ranges
+        return rows, bytes(ranges)
 
     def _read_range(self, stream: RowStream, wanted: Fingerprint, member: MemberWriter) -> PageRange:
         blobs, size, rows = member.blobs, member.size_bytes, 0
@@ -260,6 +271,11 @@ class SessionReader:
             size_bytes=member.size_bytes - size,
             blobs=member.blobs - blobs,
         )
+
+
+def _scan_setting(part: TablePart) -> bytes:
+    # with seqscan on, the planner would answer a wide TID range by scanning the whole table
+    return b"SET enable_seqscan = " + (b"on" if part.bounds is None else b"off")
 
 
 def lock_statement(facts: TableFacts) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -18,15 +18,19 @@ from pgstow.capture.leader import Leader
 from pgstow.capture.options import CaptureOptions
 from pgstow.capture.rate import RateLimit
 from pgstow.capture.tables import CapturedPart, SessionReader, TablePart
+from pgstow.core.errors import Interrupted
 from pgstow.core.progress import Progress
+from pgstow.core.schedule import Job, Schedule
 from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.fingerprints import Fingerprints
 from pgstow.postgres.large_objects import read_large_objects
 from pgstow.postgres.session import CAPTURE_SETTINGS, Connection, connect, postgres_error
-from pgstow.repository import BlobId, BlobWriter
+from pgstow.repository import BlobIds, BlobWriter
 
 __all__ = ["CapturedLargeObject", "LargeObjectBatch", "ReadJobs", "read_everything"]
 
 _TICK_S = 0.5
+_LARGE_OBJECT_COST = 1 << 20  # bytes, for want of its size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ class LargeObjectBatch:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedLargeObject:
     oid: int
-    content: list[BlobId]
+    content: BlobIds
     size_bytes: int
 
 
@@ -49,10 +53,24 @@ class ReadJobs:
     large_objects: Sequence[LargeObjectBatch]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class _Fingerprinting:
+    """Asking the server what the page ranges of a part hold; reading the part comes after."""
+
+    part: TablePart
+
+
+_Work = LargeObjectBatch | _Fingerprinting | TablePart
+
+_FINGERPRINT_COST = 0.15  # of reading the same rows, as measured
+
+
 class _Results:
-    parts: list[CapturedPart]
-    large_objects: list[CapturedLargeObject]
+    def __init__(self) -> None:
+        self.parts: list[CapturedPart] = []
+        self.large_objects: list[CapturedLargeObject] = []
+        self.prints: dict[TablePart, Fingerprints] = {}
+        self.deferred: list[TablePart] = []
 
 
 def read_everything(
@@ -65,16 +83,13 @@ def read_everything(
     progress: Progress,
     stop: Cancellation,
 ) -> tuple[list[CapturedPart], list[CapturedLargeObject]]:
-    """Read all parts and large objects with ``options.jobs`` sessions; the largest go first.
+    """Read all parts and large objects with ``options.jobs`` sessions, so that they end at about the same time.
 
     A table on which an exclusive lock is queued is left to the leader, who holds its lock: a worker would
     have to wait behind that lock, which waits for us. The first error ends all sessions and is raised.
     """
-    queue: collections.deque[TablePart | LargeObjectBatch] = collections.deque(
-        [*jobs.large_objects, *sorted(jobs.parts, key=lambda part: part.cost_bytes, reverse=True)]
-    )
-    results = _Results(parts=[], large_objects=[])
-    deferred: list[TablePart] = []
+    schedule = Schedule(list(_plan(jobs)))
+    results = _Results()
     limit = RateLimit(options.limit_rate, wait=stop.wait)
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2), "seal") as pool:
 
@@ -91,39 +106,60 @@ def read_everything(
 
         def work() -> None:
             with _joined(conninfo, leader, stop) as connection:
-                _work_off(reader(connection), queue, results, deferred)
+                own = reader(connection)
+                while (job := schedule.take(stop)) is not None:
+                    _do(own, job.work, results)
+                    schedule.done(job)
 
-        count = min(options.jobs, len(queue))
+        count = min(options.jobs, len(schedule))
         if count:
             _in_threads([work] * count, stop)
-        for part in deferred:
+        if stop.is_set():  # between two jobs, where nobody else would notice
+            raise Interrupted("reading was cancelled")
+        for part in results.deferred:
             progress.note(
                 f"an exclusive lock is queued on {part.task}: the session that holds our lock reads it"
             )
-            with _server_errors(part):
-                results.parts.append(reader(leader.connection).read_part(part, lock=False))
+            _read(reader(leader.connection), part, results, lock=False)
     return results.parts, results.large_objects
 
 
-def _work_off(
-    reader: SessionReader,
-    queue: collections.deque[TablePart | LargeObjectBatch],
-    results: _Results,
-    deferred: list[TablePart],
-) -> None:
-    while queue:
-        try:
-            job = queue.popleft()
-        except IndexError:  # another worker took the last one
-            return
-        if isinstance(job, LargeObjectBatch):
-            results.large_objects.extend(_read_batch(reader, job))
-            continue
-        try:
-            with _server_errors(job):
-                results.parts.append(reader.read_part(job, lock=True))
-        except _Queued:
-            deferred.append(job)
+def _plan(jobs: ReadJobs) -> Iterator[Job[_Work]]:
+    keys = itertools.count()
+    for batch in jobs.large_objects:
+        yield Job(key=next(keys), work=batch, cost=len(batch.oids) * _LARGE_OBJECT_COST)
+    for part in jobs.parts:
+        after: frozenset[int] = frozenset()
+        if part.task.has_ranges:
+            key = next(keys)
+            yield Job(key=key, work=_Fingerprinting(part), cost=part.cost_bytes * _FINGERPRINT_COST)
+            after = frozenset({key})
+        yield Job(key=next(keys), work=part, cost=part.cost_bytes, after=after)
+
+
+def _do(reader: SessionReader, work: _Work, results: _Results) -> None:
+    if isinstance(work, LargeObjectBatch):
+        results.large_objects.extend(_read_batch(reader, work))
+        return
+    part = work.part if isinstance(work, _Fingerprinting) else work
+    if part in results.deferred:
+        return
+    try:
+        if isinstance(work, _Fingerprinting):
+            with _server_errors(part):
+                results.prints[part] = reader.fingerprints(part, lock=True)
+        else:
+            _read(reader, part, results, lock=True)
+    except _Queued:
+        results.deferred.append(part)
+
+
+def _read(reader: SessionReader, part: TablePart, results: _Results, *, lock: bool) -> None:
+    with _server_errors(part):
+        prints = results.prints.pop(part, None)
+        if prints is None and part.task.has_ranges:
+            prints = reader.fingerprints(part, lock=lock)
+        results.parts.append(reader.read_part(part, prints, lock=lock))
 
 
 class _Queued(Exception):

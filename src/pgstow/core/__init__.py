@@ -1,4 +1,4 @@
-"""Ground that every layer stands on: errors, processes, secrets, progress, LSNs.
+"""Ground that every layer stands on: errors, processes, schedules, secrets, progress, LSNs.
 
 Nothing in here knows about PostgreSQL sessions, repositories or object stores.
 """

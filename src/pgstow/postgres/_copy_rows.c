@@ -11,34 +11,45 @@
 #include <poll.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 typedef int (*get_copy_data_function)(void *connection, char **row, int is_async);
 typedef int (*consume_input_function)(void *connection);
 typedef void (*free_function)(void *row);
 
-static int has_input(int socket)
+/* Wait until something arrives; then a little longer, so that a wake-up brings more than one small message. */
+static int has_input(int socket, int wait_ms, long gather_ns)
 {
     struct pollfd wanted = {.fd = socket, .events = POLLIN};
-    return poll(&wanted, 1, 0) > 0;
+    struct timespec gather = {.tv_sec = 0, .tv_nsec = gather_ns};
+
+    if (poll(&wanted, 1, 0) > 0)
+        return 1;
+    if (poll(&wanted, 1, wait_ms) <= 0)
+        return 0;
+    nanosleep(&gather, NULL);
+    return 1;
 }
 
 PyDoc_STRVAR(take_doc,
-"take(functions, connection, socket, buffer, used, rows, size)\n"
+"take(functions, connection, socket, wait_ms, gather_ns, buffer, used, rows, size)\n"
 "\n"
 "Put rows into buffer from offset used on, until there are rows of them, the buffer holds size bytes, or nothing\n"
-"more has arrived. Returns (rows taken, bytes in buffer, what libpq said last, a row that had no room or None).");
+"arrives for wait_ms. Returns (rows taken, bytes in buffer, what libpq said last, a row that had no room or None).");
 
 static PyObject *take(PyObject *module, PyObject *args)
 {
+    (void)module;
     unsigned long long get_address, consume_address, free_address, connection_address;
-    int socket, said = 0;
+    int socket, wait_ms, said = 0;
+    long gather_ns;
     Py_ssize_t used, wanted, size, taken = 0;
     Py_buffer buffer;
     char *row, *homeless = NULL;
     PyObject *left_over;
 
-    if (!PyArg_ParseTuple(args, "(KKK)Kiw*nnn", &get_address, &consume_address, &free_address, &connection_address,
-                          &socket, &buffer, &used, &wanted, &size))
+    if (!PyArg_ParseTuple(args, "(KKK)Kiilw*nnn", &get_address, &consume_address, &free_address,
+                          &connection_address, &socket, &wait_ms, &gather_ns, &buffer, &used, &wanted, &size))
         return NULL;
     if (used < 0 || used > buffer.len) {
         PyBuffer_Release(&buffer);
@@ -54,7 +65,7 @@ static PyObject *take(PyObject *module, PyObject *args)
     while (taken < wanted && used < size) {
         said = get_copy_data(connection, &row, 1);
         if (said == 0) {
-            if (!has_input(socket) || !consume_input(connection))
+            if (!has_input(socket, wait_ms, gather_ns) || !consume_input(connection))
                 break;
             continue;
         }

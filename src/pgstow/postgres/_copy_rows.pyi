@@ -2,6 +2,8 @@ def take(
     functions: tuple[int, int, int],
     connection: int,
     socket: int,
+    wait_ms: int,
+    gather_ns: int,
     buffer: bytearray,
     used: int,
     rows: int,

@@ -66,7 +66,7 @@ class RowStream:
         self._stop = stop
         self._stall_timeout_s = stall_timeout_s
         self._clock = clock
-        self._take = row_taker(self._pgconn)
+        self._take = row_taker(self._pgconn, wait_ms=_POLL_MS, gather_s=_GATHER_S)
         self._buffer = buffer
         self._poll = select.poll()
         self._poll.register(self._pgconn.socket, select.POLLIN)

@@ -32,13 +32,16 @@ with contextlib.suppress(ImportError):  # there was no compiler when pgstow was 
     _take_in_c = _copy_rows.take
 
 
-def row_taker(connection: PGconn) -> TakeRows:
-    """Return the function that takes rows of this connection's COPY; it never blocks."""
+def row_taker(connection: PGconn, *, wait_ms: int, gather_s: float) -> TakeRows:
+    """Return the function that takes rows of this connection's COPY.
+
+    Where it is the one in C it waits up to ``wait_ms`` for more to arrive, and ``gather_s`` once something does.
+    """
     functions = _addresses()
     if _take_in_c is None or functions is None:
         return partial(_take_in_python, connection)
     address = cast("Any", connection).pgconn_ptr  # which psycopg's protocol class does not mention
-    return partial(_take_in_c, functions, address, connection.socket)
+    return partial(_take_in_c, functions, address, connection.socket, wait_ms, round(gather_s * 1e9))
 
 
 def rows_are_taken_by() -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pgstow.postgres.catalogs import TableFacts
 from pgstow.postgres.session import Connection
 
-__all__ = ["Fingerprint", "PageBounds", "range_fingerprints"]
+__all__ = ["Fingerprint", "Fingerprints", "PageBounds", "range_fingerprints"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,29 @@ class Fingerprint:
     rows: int
     sum: int
     xor: int
+
+
+class Fingerprints:
+    """The fingerprints of consecutive page ranges, 24 bytes each: a large table has a hundred thousand."""
+
+    __slots__ = ("_rows", "_sums", "_xors")
+
+    def __init__(self, count: int) -> None:
+        self._rows, self._sums, self._xors = (array(code, bytes(8 * count)) for code in "Qqq")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Fingerprint]:
+        return map(Fingerprint, self._rows, self._sums, self._xors)
+
+    def __setitem__(self, place: int, one: Fingerprint) -> None:
+        self._rows[place], self._sums[place], self._xors[place] = one.rows, one.sum, one.xor
+
+    @property
+    def rows(self) -> int:
+        """Return how many row versions there are in all ranges."""
+        return sum(self._rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +58,6 @@ class PageBounds:
         return b"ctid >= '(%d,0)'::tid" % self.first + upper
 
 
-NOTHING = Fingerprint(0, 0, 0)
-
 # A row version is identified by (ctid, xmin). The seed is xmin as a number: age() is relative to the next
 # xid, and so is age('3'), whose difference is the raw xmin (minus 3) whatever the epoch; going through
 # xmin::text would cost half of the query. OFFSET 0 keeps the hash from being computed twice.
@@ -48,7 +71,7 @@ _GROUP = b" OFFSET 0) AS versions GROUP BY bucket"
 
 def range_fingerprints(
     connection: Connection, table: TableFacts, *, pages: int, per_range: int, bounds: PageBounds | None = None
-) -> list[Fingerprint]:
+) -> Fingerprints:
     """Return one fingerprint per range of ``per_range`` pages, as this session's snapshot sees the heap table.
 
     One sequential scan in the server, which goes through its ring buffer and leaves the users' pages cached;
@@ -56,7 +79,7 @@ def range_fingerprints(
     """
     first, last = (bounds.first, bounds.first + bounds.pages) if bounds else (0, max(pages, 1))
     starts = range(first, last, per_range)
-    fingerprints = [NOTHING] * len(starts)
+    fingerprints = Fingerprints(len(starts))
     array = "{" + ",".join(f'"({page},0)"' for page in starts) + "}"
     where = b" WHERE " + bounds.condition() if bounds else b""
     query = _SELECT + table.qualified.replace(b"%", b"%%") + where + _GROUP

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pgstow.core.errors import ConnectionFailed, PostgresError, RestoreError
+from pgstow.core.schedule import Job
 from pgstow.postgres.archive import Section, Toc, TocEntry
 from pgstow.postgres.raw import RawSession
 from pgstow.restore.load_tasks import LoadTask, batches
 from pgstow.restore.naming import described
-from pgstow.restore.schedule import Job
 
 __all__ = ["Build", "build", "plan_jobs", "select_builds"]
 

@@ -14,6 +14,7 @@ from psycopg import errors as pgerrors
 from pgstow.catalog.manifest import Manifest
 from pgstow.core.errors import ConnectionFailed, ContentMismatch, PgstowError, RepositoryDamaged, RestoreError
 from pgstow.core.progress import Progress
+from pgstow.core.schedule import Schedule
 from pgstow.postgres import loading
 from pgstow.postgres.archive import TABLE_DATA_TRAILER
 from pgstow.postgres.conninfo import ConnInfo
@@ -25,7 +26,6 @@ from pgstow.restore.load_tasks import LoadTask
 from pgstow.restore.naming import text
 from pgstow.restore.report import RestoredTable
 from pgstow.restore.request import ArchiveFiles
-from pgstow.restore.schedule import Schedule
 from pgstow.restore.workers import Workers
 
 __all__ = ["Loader", "load_settings", "without_trailer"]

@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 
 import psycopg
 
+from pgstow.core.schedule import Schedule
 from pgstow.postgres.raw import RawSession
-from pgstow.restore.schedule import Schedule
 
 __all__ = ["Workers"]
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgstow.core.schedule import Job, Schedule
 from pgstow.postgres.archive import Section, Toc, TocEntry
 from pgstow.restore.builds import select_builds
-from pgstow.restore.schedule import Job, Schedule
 from support.archives import entry, header
 
 
