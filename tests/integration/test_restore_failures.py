@@ -226,6 +226,27 @@ name" UNIQUE (id); CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA W
     assert failed.value.exit_code == 1
 
 
+def test_rows_without_the_row_they_refer_to_are_found(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
+    """Such rows get into a database through disabled triggers, and pg_dump saves them as they are."""
+    source, target = database(pg15), database(pg15)
+    execute(
+        source,
+        """CREATE TABLE clients (id int PRIMARY KEY); CREATE TABLE orders (client int REFERENCES clients);
+        INSERT INTO clients VALUES (1); INSERT INTO orders VALUES (1);
+        SET session_replication_role = replica; DELETE FROM clients""",
+    )
+    files = dump(source, tools_for(source), tmp_path / "dump")
+
+    with pytest.raises(RestoreError) as failed:
+        bring_back(files, target)
+
+    assert failed.value.facts["object"] == "fk constraint public.orders orders_client_fkey"
+    assert "violates foreign key constraint" in failed.value.message
+    assert no_sessions(target)
+
+
 def test_passwords_in_statements_stay_out_of_errors(
     pg15: Cluster, database: Databases, tmp_path: Path
 ) -> None:

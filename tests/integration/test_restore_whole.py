@@ -318,6 +318,62 @@ def test_a_member_without_its_end_mark_is_damaged(
     assert fetch(target, "SELECT count(*) FROM stock") == [(0,)]
 
 
+FOREIGN_KEYS = """
+CREATE TABLE clients (id int PRIMARY KEY, parent int REFERENCES clients DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE "odd
+    ADD CONSTRAINT x" (id int PRIMARY KEY, client int CONSTRAINT "what; NOT VALID" REFERENCES clients ON DELETE CASCADE);
+CREATE TABLE a (id int UNIQUE, client int REFERENCES clients MATCH FULL);
+CREATE TABLE "a b" (id int REFERENCES a (id), client int REFERENCES clients);
+CREATE TABLE loose (client int);
+INSERT INTO clients SELECT i, i / 2 + 1 FROM generate_series(1, 3000) i;
+INSERT INTO "odd
+    ADD CONSTRAINT x" SELECT i, i FROM generate_series(1, 2000) i;
+INSERT INTO a SELECT i, i FROM generate_series(1, 2000) i; INSERT INTO "a b" SELECT i, i FROM generate_series(1, 2000) i;
+INSERT INTO loose VALUES (-1); ALTER TABLE loose ADD CONSTRAINT never_valid FOREIGN KEY (client) REFERENCES clients NOT VALID;
+ALTER TABLE "a b" ADD CONSTRAINT "b c" FOREIGN KEY (client) REFERENCES clients;
+ALTER TABLE a ADD CONSTRAINT "b b c" FOREIGN KEY (client) REFERENCES clients;
+CREATE STATISTICS of_both (dependencies) ON id, client FROM a
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_foreign_keys_end_as_they_were(
+    cluster: Cluster, database: Databases, tmp_path: Path, jobs: int
+) -> None:
+    source, target = database(cluster), database(cluster)
+    execute(source, FOREIGN_KEYS)
+    files = dump(source, tools_for(source), tmp_path / "dump")
+
+    bring_back(files, target, jobs=jobs)
+
+    query = (
+        "SELECT conrelid::regclass::text, conname, convalidated, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE contype = 'f' ORDER BY 1, 2"
+    )
+    found = fetch(target, query)
+    assert found == fetch(source, query)
+    assert [name for _, name, is_valid, _ in found if not is_valid] == ["never_valid"]
+    assert len(found) == 8
+
+
+def test_every_table_has_statistics(cluster: Cluster, database: Databases, tmp_path: Path) -> None:
+    source, target = database(cluster), database(cluster)
+    execute(source, FOREIGN_KEYS)
+    execute(source, "CREATE INDEX ON clients ((id * parent))")
+    create_partitioned = """CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+        CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (10000);
+        INSERT INTO parted SELECT generate_series(1, 2000)"""
+    execute(source, create_partitioned)
+    execute(source, "ANALYZE")
+    files = dump(source, tools_for(source), tmp_path / "dump")
+
+    bring_back(files, target, jobs=2)
+
+    query = "SELECT tablename, attname FROM pg_stats WHERE schemaname = 'public' ORDER BY 1, 2"
+    assert fetch(target, query) == fetch(source, query)
+    assert fetch(target, "SELECT count(*) FROM pg_stats_ext WHERE dependencies IS NOT NULL") == [(1,)]
+
+
 def test_owners_without_rights_on_their_tables_get_their_rows(
     pg15: Cluster, database: Databases, tmp_path: Path
 ) -> None:

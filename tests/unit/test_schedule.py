@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pgstow.core.schedule import Job, Schedule
 from pgstow.postgres.archive import Section, Toc, TocEntry
-from pgstow.restore.builds import select_builds
+from pgstow.restore.builds import Validation, plan_jobs, select_builds
 from support.archives import entry, header
 
 
@@ -117,3 +117,39 @@ def test_what_can_be_built_early() -> None:
 
     assert [build.entry.dump_id for build in builds] == [10, 11, 12]
     assert (builds[2].tables, builds[2].builds) == (frozenset({1, 2}), frozenset({10}))
+
+
+@pytest.mark.parametrize(
+    ("tag", "definition", "is_split"),
+    [
+        (
+            b"orders fk",
+            b"ALTER TABLE orders ADD CONSTRAINT fk FOREIGN KEY (a) REFERENCES clients(id);\n",
+            True,
+        ),
+        (b"orders fk", b"... REFERENCES clients(id) DEFERRABLE INITIALLY DEFERRED;", True),
+        (b"orders fk", b"... REFERENCES clients(id) NOT VALID;\n", False),
+        (b"orders fk", b"... REFERENCES clients(id) NOT ENFORCED;\n", False),
+        (b"orders of fk", b"... REFERENCES clients(id);", False),  # table "orders", or table "orders of"
+        (b"others fk", b"... REFERENCES clients(id);", False),
+    ],
+)
+def test_a_foreign_key_is_set_first_and_validated_later(
+    tag: bytes, definition: bytes, is_split: bool
+) -> None:
+    tables = (entry(1, tag=b"orders"), entry(2, tag=b"clients"), entry(3, tag=b"orders of"))
+    key = entry(10, b"FK CONSTRAINT", tag, section=Section.POST_DATA, dependencies=(1, 2, 3), defn=definition)
+    toc = Toc(header=header(), entries=(*tables, key))
+
+    [build] = select_builds(toc, [key])
+    jobs = plan_jobs(toc, [], [build])
+
+    if not is_split:
+        assert (build.statement, [job.work for job in jobs]) == (definition, [build])
+        assert jobs[0].owns == {1, 2, 3}
+        return
+    assert build.statement == definition.rstrip()[:-1] + b" NOT VALID;"
+    assert build.constraint == b"fk"
+    add, check = jobs
+    assert (add.work, add.owns) == (build, {1, 2, 3})
+    assert (check.work, check.after, check.owns, check.shares) == (Validation(build), {add.key}, {1}, {2, 3})

@@ -1,27 +1,32 @@
-"""Indexes and constraints that are built while other tables still load.
+"""What is done to tables while others still load: indexes, constraints and statistics.
 
-Foreign keys are checked one after the other where they share a table, and by one process each. Left to the end
-they leave all other processors idle, so whatever depends on tables alone is built as soon as those are
-filled. All else of the post-data section stays with pg_restore.
+Left to the end, foreign keys would be checked one after the other, by one process each, with all other processors
+idle. So whatever depends on tables alone is built as soon as those are filled. A foreign key is set
+without looking at the rows and then validated, which several tables may be at once. All else of the post-data
+section stays with pg_restore.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pgstow.core.errors import ConnectionFailed, PostgresError, RestoreError
 from pgstow.core.schedule import Job
 from pgstow.postgres.archive import Section, Toc, TocEntry
 from pgstow.postgres.raw import RawSession
+from pgstow.postgres.target import qualified, quoted
 from pgstow.restore.load_tasks import LoadTask, batches
 from pgstow.restore.naming import described
 
-__all__ = ["Build", "build", "plan_jobs", "select_builds"]
+__all__ = ["Analysis", "Build", "Validation", "Work", "build", "plan_jobs", "select_builds", "validate"]
 
 _KINDS = {b"INDEX", b"CONSTRAINT", b"FK CONSTRAINT"}
 # What a build costs against loading the same bytes, roughly as measured.
 _COST = {b"INDEX": 0.3, b"CONSTRAINT": 0.25, b"FK CONSTRAINT": 0.3}
+_ANALYSIS_COST = 0.02
+# What statistics are gathered for besides a table's columns, and partitions, whose root has statistics of its own.
+_FOR_STATISTICS = {b"INDEX", b"CONSTRAINT", b"STATISTICS", b"TABLE ATTACH"}
 # What locks out others can only be done one after the other, so it starts as soon as it can; what shares its
 # table fills the gaps.
 _OWNING, _LOADING, _SHARING = 0, 1, 2
@@ -34,6 +39,38 @@ class Build:
     entry: TocEntry
     tables: frozenset[int]
     builds: frozenset[int]
+    referencing: TocEntry | None = None  # the table of a foreign key that is validated in a job of its own
+
+    @property
+    def statement(self) -> bytes:
+        """The statement to run; pg_dump's own, but for NOT VALID."""
+        statement = self.entry.defn or b""
+        return (
+            statement if self.referencing is None else statement.rstrip().removesuffix(b";") + b" NOT VALID;"
+        )
+
+    @property
+    def constraint(self) -> bytes:
+        """The name of the foreign key, which follows the table's in the archive."""
+        table = self.referencing.tag if self.referencing else b""
+        return self.entry.tag.removeprefix(table + b" ")
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The rows of a foreign key that was set without looking at them."""
+
+    of: Build
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The planner's statistics of a table, by its quoted name."""
+
+    qualified: bytes
+
+
+Work = Sequence[LoadTask] | Build | Validation | Analysis
 
 
 def select_builds(toc: Toc, post_data: Iterable[TocEntry]) -> list[Build]:
@@ -53,8 +90,25 @@ def select_builds(toc: Toc, post_data: Iterable[TocEntry]) -> list[Build]:
         builds = frozenset(other.dump_id for other in needs if other.dump_id in found)
         is_simple = all(_is_there(other) or other.dump_id in builds for other in needs)
         if tables and is_simple and not tables & partitioning:
-            found[entry.dump_id] = Build(entry=entry, tables=tables, builds=builds)
+            found[entry.dump_id] = Build(
+                entry=entry, tables=tables, builds=builds, referencing=_referencing(entry, needs)
+            )
     return list(found.values())
+
+
+def _referencing(entry: TocEntry, needs: Iterable[TocEntry]) -> TocEntry | None:
+    """Return the table of a foreign key whose rows can be looked at later; None where that is not certain."""
+    body = (entry.defn or b"").rstrip().removesuffix(b";")
+    if entry.desc != b"FK CONSTRAINT" or body.endswith((b" NOT VALID", b" NOT ENFORCED")):
+        return None
+    candidates = [
+        other
+        for other in needs
+        if other.desc == b"TABLE"
+        and other.namespace == entry.namespace
+        and entry.tag.startswith(other.tag + b" ")
+    ]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _is_there(entry: TocEntry) -> bool:
@@ -62,14 +116,23 @@ def _is_there(entry: TocEntry) -> bool:
     return entry.section is Section.PRE_DATA and entry.desc != b"MATERIALIZED VIEW"
 
 
-def plan_jobs(
-    toc: Toc, tasks: Sequence[LoadTask], builds: Sequence[Build]
-) -> list[Job[Sequence[LoadTask] | Build]]:
-    """Return loads and builds as jobs that know what they wait for. Each batch of tables is one job."""
+def plan_jobs(toc: Toc, tasks: Sequence[LoadTask], builds: Sequence[Build]) -> list[Job[Work]]:
+    """Return all that is to be done as jobs that know what they wait for. Each batch of tables is one job.
+
+    A table that this restore made is analyzed once all that is built on it is there.
+    """
     table_ids = {(e.namespace, e.tag): e.dump_id for e in toc.entries if e.desc == b"TABLE"}
+    built_now = {each.entry.dump_id for each in builds}
+    analyzed_later = {
+        one
+        for e in toc.entries
+        if e.desc in _FOR_STATISTICS and e.dump_id not in built_now
+        for one in e.dependencies
+    }
     loads: dict[int, set[int]] = {}  # by table: the jobs that fill it
     sizes: dict[int, int] = {}
-    jobs: list[Job[Sequence[LoadTask] | Build]] = []
+    names: dict[int, bytes] = {}
+    jobs: list[Job[Work]] = []
     for batch in batches(tasks):
         key = batch[0].entry.dump_id
         jobs.append(
@@ -80,29 +143,74 @@ def plan_jobs(
             if table is not None:
                 loads.setdefault(table, set()).add(key)
                 sizes[table] = sizes.get(table, 0) + task.record.size_bytes
+                if task.is_ours and table not in analyzed_later:
+                    names[table] = task.table.qualified
     for each in builds:
-        after = frozenset().union(each.builds, *(loads.get(table, ()) for table in each.tables))
-        size_bytes = max(sizes.get(table, 0) for table in each.tables)
-        is_index = each.entry.desc == b"INDEX"
+        after = each.builds.union(*(loads.get(table, ()) for table in each.tables))
+        cost = max(sizes.get(table, 0) for table in each.tables) * _COST[each.entry.desc]
+        jobs += _build_jobs(each, after, cost)
+    for table, name in names.items():
+        built = {job.key for job in jobs if table in job.owns | job.shares}
         jobs.append(
             Job(
-                key=each.entry.dump_id,
-                work=each,
-                cost=size_bytes * _COST[each.entry.desc],
-                tier=_SHARING if is_index else _OWNING,
-                after=after,
-                shares=each.tables if is_index else frozenset(),
-                owns=frozenset() if is_index else each.tables,
+                key=_analysis_key(table),
+                work=Analysis(name),
+                cost=sizes[table] * _ANALYSIS_COST,
+                tier=_SHARING,
+                after=frozenset(loads[table] | built),
+                owns=frozenset({table}),
             )
         )
     return jobs
 
 
+def _build_jobs(each: Build, after: frozenset[int], cost: float) -> Iterator[Job[Work]]:
+    key = each.entry.dump_id
+    if each.entry.desc == b"INDEX":
+        yield Job(key=key, work=each, cost=cost, tier=_SHARING, after=after, shares=each.tables)
+    elif each.referencing is None:
+        yield Job(key=key, work=each, cost=cost, tier=_OWNING, after=after, owns=each.tables)
+    else:
+        own = frozenset({each.referencing.dump_id})
+        yield Job(key=key, work=each, cost=0, tier=_OWNING, after=after, owns=each.tables)
+        yield Job(
+            key=_validation_key(key),
+            work=Validation(each),
+            cost=cost,
+            tier=_OWNING,
+            after=frozenset({key}),
+            owns=own,
+            shares=each.tables - own,
+        )
+
+
+# Archives number their entries from 1 on; what is no entry gets a number below.
+def _validation_key(dump_id: int) -> int:
+    return -2 * dump_id
+
+
+def _analysis_key(dump_id: int) -> int:
+    return -2 * dump_id - 1
+
+
 def build(session: RawSession, one: Build, encoding: str) -> None:
     """Build an index or set a constraint. Raises RestoreError naming it, ConnectionFailed."""
+    _run(session, one, one.statement, encoding)
+
+
+def validate(session: RawSession, one: Validation, encoding: str) -> None:
+    """Check the rows of a foreign key. Raises RestoreError naming it, ConnectionFailed."""
+    assert one.of.referencing is not None
+    table = qualified(session, one.of.entry.namespace or b"", one.of.referencing.tag)
+    constraint = quoted(session, one.of.constraint)
+    statement = b"ALTER TABLE ONLY " + table + b" VALIDATE CONSTRAINT " + constraint
+    _run(session, one.of, statement, encoding)
+
+
+def _run(session: RawSession, one: Build, statement: bytes, encoding: str) -> None:
     what = described(one.entry, encoding)
     try:
-        session.execute(one.entry.defn or b"", doing=f"restoring {what}")
+        session.execute(statement, doing=f"restoring {what}")
     except ConnectionFailed:
         raise
     except PostgresError as exc:

@@ -104,6 +104,7 @@ class _Run:
     large_objects: int = 0
     large_object_bytes: int = 0
     built: set[int] = field(default_factory=set)  # dump ids of the post-data section
+    analyzed: set[bytes] = field(default_factory=set)
     unset: list[UnsetForeignKey] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -219,6 +220,7 @@ def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
     for step in steps:
         loader.load(step, run.tables, builds=builds)
     run.built |= {one.entry.dump_id for one in builds}
+    run.analyzed |= loader.analyzed
 
 
 def _steps(session: RawSession, tasks: Sequence[LoadTask]) -> list[list[LoadTask]]:
@@ -270,7 +272,7 @@ def _finish(run: _Run, admission: Admission) -> None:
     if not run.options.schema_only:
         run.begin("analyze", "gathering statistics")
         with run.session() as session:
-            names = [task.table.qualified for task in run.tasks]
+            names = [t.table.qualified for t in run.tasks if t.table.qualified not in run.analyzed]
             views = [(e.namespace or b"", e.tag) for e in entries if e.desc == b"MATERIALIZED VIEW DATA"]
             names += [target_sql.qualified(session, *view) for view in views]
         analyze_tables(run.files, run.target, names, jobs=run.options.jobs)

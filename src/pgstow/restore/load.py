@@ -21,7 +21,7 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.copy_in import CopyIn, FalseAlarm
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.session import postgres_error
-from pgstow.restore.builds import Build, build, plan_jobs
+from pgstow.restore.builds import Analysis, Build, Validation, Work, build, plan_jobs, validate
 from pgstow.restore.load_tasks import LoadTask
 from pgstow.restore.naming import text
 from pgstow.restore.report import RestoredTable
@@ -88,6 +88,7 @@ class Loader:
             "standard_conforming_strings": standard,
             "maintenance_work_mem": f"{maintenance_work_mem // 1024}kB",
         }
+        self.analyzed: set[bytes] = set()
         self._as_replica = False
         self._with_triggers = False
 
@@ -101,14 +102,21 @@ class Loader:
     ) -> None:
         """Load ``tasks``, appending each table to ``done`` once it is committed, and make ``builds`` meanwhile.
 
+        Tables that need nothing more are analyzed, too, and stand in ``analyzed`` then.
+
         Raises RestoreError naming table and line, ContentMismatch, RepositoryDamaged, ConnectionFailed.
         """
         schedule = Schedule(plan_jobs(self._files.toc, tasks, builds))
-        with Workers[Sequence[LoadTask] | Build](self._jobs, self._open) as workers:
+        with Workers[Work](self._jobs, self._open) as workers:
 
-            def work(session: RawSession, job: Sequence[LoadTask] | Build) -> None:
+            def work(session: RawSession, job: Work) -> None:
                 if isinstance(job, Build):
                     build(session, job, self._encoding)
+                elif isinstance(job, Validation):
+                    validate(session, job, self._encoding)
+                elif isinstance(job, Analysis):
+                    loading.analyze(session, job.qualified)
+                    self.analyzed.add(job.qualified)
                 else:
                     done.extend(self._load(session, job, workers.stopped))
 
