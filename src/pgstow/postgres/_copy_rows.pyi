@@ -1,5 +1,5 @@
 def take(
-    functions: tuple[int, int, int],
+    functions: tuple[int, int],
     connection: int,
     socket: int,
     wait_ms: int,
@@ -9,4 +9,4 @@ def take(
     rows: int,
     size: int,
     /,
-) -> tuple[int, int, int, bytes | None]: ...
+) -> tuple[int, int, int]: ...

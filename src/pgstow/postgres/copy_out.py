@@ -28,7 +28,7 @@ _POLL_MS = 500
 # The server sends 8 KiB at a time, and being woken for each costs both sides. What arrives meanwhile fits
 # the socket's buffer; longer, and the server would have to wait. Source: python -m bench --only backup.
 _GATHER_S = 0.0002
-_COPY_ENDED = -1
+_END_OF_ROW = ord("\n")
 _COPYING = pq.ExecStatus.COPY_OUT
 _FINE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY)
 
@@ -139,21 +139,22 @@ class RowStream:
 
     def _piece(self, rows: int, size: int) -> Piece:
         buffer, used, count = self._buffer, 0, 0
-        homeless = None
-        while count < rows and used < size and homeless is None:
-            taken, used, said, homeless = self._take(buffer, used, rows - count, size)
+        length = len(buffer)
+        while count < rows and (used < size or buffer[used - 1] != _END_OF_ROW):
+            taken, used, said = self._take(buffer, used, rows - count, size)
             count += taken
             if said < 0:
-                self._finish_copy(said)
+                self._finish_copy()
                 break
             if said == 0:
                 self._receive()
+            elif used == len(buffer) and buffer[-1] != _END_OF_ROW:
+                buffer.extend(bytes(used))  # a row that is longer than the whole buffer
         data = bytes(memoryview(buffer)[:used])
-        return Piece(data if homeless is None else data + homeless, count)
+        del buffer[length:]
+        return Piece(data, count)
 
-    def _finish_copy(self, said: int) -> None:
-        if said < _COPY_ENDED:
-            raise psycopg.OperationalError(self._pgconn.get_error_message())
+    def _finish_copy(self) -> None:
         while self._next_result() is not None:
             pass
         self._ended = True

@@ -18,11 +18,12 @@ from psycopg.pq.abc import PGconn
 
 __all__ = ["TakeRows", "Taken", "row_taker", "rows_are_taken_by"]
 
-# (rows taken, bytes now in the buffer, what libpq said last, a row that did not fit the buffer). What libpq said:
-# the length of a row, 0 when nothing more has arrived, less when there is no more.
-Taken = tuple[int, int, int, bytes | None]
+# (rows completed, bytes now in the buffer, what libpq said last). What libpq said: how many bytes it gave, 0 when
+# nothing more has arrived, less when there is no more.
+Taken = tuple[int, int, int]
 
-# Called with buffer, bytes used in it, rows wanted, and the size from which on no further row is put into it.
+# Called with buffer, bytes used in it, rows wanted, and the size that the last row is to reach. A buffer that ends up
+# full and without a line feed at its end holds the beginning of a row: call again with a longer one.
 TakeRows = Callable[[bytearray, int, int, int], Taken]
 
 _take_in_c: Callable[..., Taken] | None = None
@@ -50,27 +51,25 @@ def rows_are_taken_by() -> str:
 
 
 @cache
-def _addresses() -> tuple[int, int, int] | None:
-    """Return where PQgetCopyData, PQconsumeInput and PQfreemem of the driver's own libpq are; None if they hide."""
+def _addresses() -> tuple[int, int] | None:
+    """Return where PQgetlineAsync and PQconsumeInput of the driver's own libpq are; None if they hide."""
     try:
         # looking a name up in the driver's extension module looks in the libraries it was linked with, too
         driver = ctypes.CDLL(sys.modules[pq.PGconn.__module__].__file__)
-        functions = (driver.PQgetCopyData, driver.PQconsumeInput, driver.PQfreemem)
+        functions = (driver.PQgetlineAsync, driver.PQconsumeInput)
     except (OSError, AttributeError, KeyError):
         return None
-    get, consume, free = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
-    return get, consume, free
+    get, consume = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
+    return get, consume
 
 
 def _take_in_python(connection: PGconn, buffer: bytearray, used: int, rows: int, size: int) -> Taken:
-    get, room, taken, length = connection.get_copy_data, len(buffer), 0, 0
+    get, taken, length = connection.get_copy_data, 0, 0
     while taken < rows and used < size:
         length, row = get(1)
         if length <= 0:
-            return taken, used, length, None
+            break
         taken += 1
-        if used + length > room:
-            return taken, used, length, bytes(row)
-        buffer[used : used + length] = row
+        buffer[used : used + length] = row  # which makes the buffer longer if it must be
         used += length
-    return taken, used, length, None
+    return taken, used, length
