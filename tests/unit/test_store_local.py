@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import random
 import resource
 import shutil
 import signal
@@ -14,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
 from pathlib import Path
 
 import pytest
@@ -422,3 +425,26 @@ def test_a_reused_process_id_does_not_keep_a_dead_owner_alive() -> None:
     assert is_stale("-".join([prefix, boot, namespace, pid, str(int(started) - 1), chance]), age_s=0)
     assert not is_stale("-".join([prefix, boot, str(int(namespace) + 1), pid, "1", chance]), age_s=0)
     assert not is_stale("somebody-elses", age_s=10 * DAY_S)
+
+
+@pytest.mark.parametrize(
+    "size", [2**20 - 1, 2**20, 2**20 + 1, 2**20 + 4095, 3 * 2**20 + 4096, 5 * 2**20 + 17]
+)
+@pytest.mark.parametrize("offset", [0, 1, 512])
+@pytest.mark.parametrize("folder", ["disk", "memory"])
+def test_large_objects_of_any_size_and_place_in_memory(
+    tmp_path: Path, size: int, offset: int, folder: str
+) -> None:
+    """Large data is written past the cache where device and file system can, in blocks; the rest as ever."""
+    with mmap(-1, offset + size) as memory, contextlib.ExitStack() as stack:
+        memory[offset:] = random.Random(size).randbytes(size)
+        place = (
+            tmp_path
+            if folder == "disk"
+            else Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
+        )
+        store = LocalStore(place)
+        with memoryview(memory) as view, view[offset:] as data:
+            store.put("data/large", data)
+        assert store.get("data/large") == memory[offset:]
+    assert list((tmp_path / "tmp").glob("*")) == []

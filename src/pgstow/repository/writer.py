@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from mmap import mmap
 from types import TracebackType
 from typing import Self
 
@@ -63,7 +64,7 @@ class _OpenPack:
 
     __slots__ = ("buffer", "entries", "is_closed", "kind", "unsealed", "used")
 
-    def __init__(self, kind: BlobKind, buffer: bytearray) -> None:
+    def __init__(self, kind: BlobKind, buffer: mmap) -> None:
         self.kind = kind
         self.buffer = buffer
         self.entries: list[PackEntry] = []
@@ -143,7 +144,7 @@ class BlobWriter:
         self._pending: dict[BlobKind, set[BlobId]] = {kind: set() for kind in BlobKind}
         self._open: dict[BlobKind, _OpenPack] = {}
         self._alive_packs = 0
-        self._spare_buffers: list[bytearray] = []
+        self._spare_buffers: list[mmap] = []
         self._unindexed = _Unindexed(since=monotonic())
         self._counts = _Counts()
         self._failure: BaseException | None = None
@@ -253,11 +254,12 @@ class BlobWriter:
                     return pack, pack.reserve(blob_id, length, plain_length)
                 self._changed.wait()
 
-    def _buffer(self, length: int) -> bytearray:
+    def _buffer(self, length: int) -> mmap:
+        """Return memory for a pack, at the beginning of a page: stores may write it without copying."""
         needed = length + _overhead(1)
         if needed > PACK_BYTES:
-            return bytearray(needed)
-        return self._spare_buffers.pop() if self._spare_buffers else bytearray(PACK_BYTES)
+            return mmap(-1, needed)
+        return self._spare_buffers.pop() if self._spare_buffers else mmap(-1, PACK_BYTES)
 
     def _sealed(self, pack: _OpenPack, size_bytes: int, stored_bytes: int) -> None:
         with self._changed:

@@ -40,6 +40,8 @@ _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN_OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hang us
+_LARGE_BYTES = 1 << 20
+_DIRECT_BLOCK_BYTES = 4096  # a multiple of what any device asks for
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -251,9 +253,7 @@ def _write_temporary(folder: int, data: bytes | bytearray | memoryview) -> str:
     file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE, dir_fd=folder)
     try:
         try:
-            rest = memoryview(data).cast("B")
-            while rest:
-                rest = rest[os.write(file, rest) :]
+            _write_all(file, memoryview(data).cast("B"))
             os.fsync(file)
         finally:
             os.close(file)  # inside the try: NFS reports a full disk only here
@@ -262,6 +262,35 @@ def _write_temporary(folder: int, data: bytes | bytearray | memoryview) -> str:
             os.unlink(name, dir_fd=folder)
         raise
     return name
+
+
+def _write_all(file: int, rest: memoryview) -> None:
+    """Write everything, large data past the system's cache: what the database's own pages do there matters more."""
+    is_direct = len(rest) >= _LARGE_BYTES and _set_direct(file, on=True)
+    while rest:
+        length = len(rest)
+        if is_direct:
+            length -= length % _DIRECT_BLOCK_BYTES
+        try:
+            written = os.write(file, rest[:length]) if length else 0
+        except OSError as exc:  # the data does not lie in memory as the device wants it
+            if not is_direct or exc.errno != errno.EINVAL:
+                raise
+            written = 0
+        rest = rest[written:]
+        if is_direct and not written:
+            is_direct = not _set_direct(file, on=False)
+
+
+def _set_direct(file: int, *, on: bool) -> bool:
+    """Return whether the file is now written past the system's cache, or no longer is; not all systems can."""
+    direct = getattr(os, "O_DIRECT", 0)
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | direct if on else flags & ~direct)
+    except OSError:
+        return False
+    return bool(direct) or not on
 
 
 def _name_if_absent(temporaries: int, temporary: str, folder: int, leaf: str) -> None:
