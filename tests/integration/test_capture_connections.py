@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +12,12 @@ import trustme
 from psycopg.conninfo import make_conninfo
 
 from pgstow.app.backup import BackupRequest, backup
-from pgstow.core.errors import ConnectionFailed, PoolerRefused
+from pgstow.core.errors import ConnectionFailed, GaveWay, PoolerRefused
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster, TcpAccess, TlsFiles
-from support.backups import memory_repository, tools_for
+from support.backups import capture_into, memory_repository, tools_for
 from support.pgbouncer import pgbouncer
 
 DatabaseFactory = Callable[..., ConnInfo]
@@ -122,3 +123,28 @@ def test_session_pooler_is_fine_and_a_transaction_pooler_is_refused(
         with pytest.raises(PoolerRefused) as caught:
             take(pooled, pg15)
         assert caught.value.hint
+
+
+def test_behind_a_session_pooler_the_backup_gives_way_too(pg15: Cluster, database: DatabaseFactory) -> None:
+    """The pooler invents the process ids that it tells its clients."""
+    source = database(pg15)
+    with psycopg.connect(source.connect_string(), autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE t AS SELECT i, repeat('x', 1000) AS f FROM generate_series(1, 20000) AS i"
+        )
+
+    def queue(step: str) -> None:
+        if step == "catalog read":
+            threading.Thread(target=lock, daemon=True).start()
+
+    def lock() -> None:
+        with psycopg.connect(source.connect_string()) as connection:
+            connection.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+
+    with (
+        pgbouncer(pg15, source.dbname or "", pool_mode="session", default_pool_size="20") as pooled,
+        pytest.raises(GaveWay, match="had waited"),
+    ):
+        capture_into(
+            memory_repository(), pooled, checkpoint=queue, max_blocking_s=1, limit_rate=300_000, attempts=1
+        )

@@ -165,3 +165,68 @@ def test_peer_that_goes_silent_is_noticed(make_cluster: ClusterFactory, database
                 limit_rate=5_000_000,
                 attempts=1,
             )
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_reindex_does_not_wait_for_the_end(
+    pg15: Cluster, database: DatabaseFactory, *, split: bool
+) -> None:
+    """Asking for fingerprints locks the indexes of a table, which plain COPY does not."""
+    source = database(pg15)
+    execute(
+        source,
+        "CREATE TABLE t AS SELECT i AS n, repeat('x', 1000) AS f FROM generate_series(1, 20000) AS i",
+        "CREATE INDEX ON t (n)",
+    )
+    ended = threading.Event()
+
+    def reindex() -> None:
+        execute(source, "REINDEX TABLE t")
+        ended.set()
+
+    thread = threading.Thread(target=reindex)
+    started = threading.Event()
+
+    class Slowly(Notes):
+        def advance(self, *, rows: int = 0, size_bytes: int = 0) -> None:
+            if not started.is_set():  # the first rows are there: the table was fingerprinted
+                started.set()
+                thread.start()
+            time.sleep(0.05 if not ended.is_set() else 0)
+
+    notes = Slowly()
+    taken = capture_into(
+        memory_repository(), source, progress=notes, max_blocking_s=1, attempts=3, split_big_tables=split
+    )
+    thread.join()
+    assert taken.manifest.tables[0].rows == 20000
+    assert taken.manifest.attempts >= 1
+
+
+def test_a_waiter_in_another_database_is_none_of_ours(pg15: Cluster, database: DatabaseFactory) -> None:
+    """Databases made from one template have tables of the same OID."""
+    source = database(pg15)
+    execute(
+        source, "CREATE TABLE t AS SELECT i AS n, repeat('x', 1000) AS f FROM generate_series(1, 5000) AS i"
+    )
+    twin = database(pg15, options=f"TEMPLATE {source.dbname}")
+    with psycopg.connect(twin.connect_string()) as holder:
+        holder.execute("LOCK TABLE t IN ACCESS SHARE MODE")
+
+        def queue(step: str) -> None:
+            if step == "catalog read":
+                waiter = threading.Thread(
+                    target=lambda: execute(twin, "BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE; COMMIT"),
+                    daemon=True,
+                )
+                waiter.start()
+
+        taken = capture_into(
+            memory_repository(),
+            source,
+            checkpoint=queue,
+            max_blocking_s=0.5,
+            limit_rate=2_000_000,
+            attempts=1,
+        )
+    assert taken.manifest.attempts == 1

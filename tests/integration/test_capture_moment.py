@@ -13,6 +13,7 @@ from pgstow.postgres import catalogs
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from pgstow.postgres.session import CAPTURE_SETTINGS, connect
+from support.backups import capture_into, files_of, memory_repository
 
 pytestmark = pytest.mark.integration
 
@@ -185,3 +186,33 @@ def test_shapes_see_enum_labels_composites_and_domains(cluster: Cluster, databas
     assert len({present, present_renamed, present_undone}) == 3, "a change that was undone must still be seen"
     execute(source, "ALTER TYPE inner_pair ADD ATTRIBUTE b text")
     assert {name for name, shape in look()[0].items() if shape != before[name]} == {b"public.nested"}
+
+
+def test_schemas_that_swap_names_are_noticed(pg15: Cluster, database: DatabaseFactory) -> None:
+    """Renaming a schema takes no lock on its tables, which are read by name."""
+    source = database(pg15)
+    execute(
+        source,
+        "CREATE SCHEMA blue; CREATE SCHEMA green; CREATE TABLE blue.t AS SELECT 'blue' AS v; CREATE TABLE green.t AS SELECT 'green' AS v",
+    )
+    swap = "ALTER SCHEMA blue RENAME TO other; ALTER SCHEMA green RENAME TO blue; ALTER SCHEMA other RENAME TO green"
+    repository = memory_repository()
+    with pytest.raises(SourceMoved, match="a schema's name"):
+        capture_into(
+            repository, source, checkpoint=at("catalog read", lambda: execute(source, swap)), attempts=1
+        )
+    with pytest.raises(SourceMoved, match="a schema's name"):  # and back again, before the last look
+        capture_into(
+            repository,
+            source,
+            checkpoint=lambda step: (
+                execute(source, swap) if step in ("catalog read", "tables read") else None
+            ),
+            attempts=1,
+        )
+    assert repository.snapshots() == []
+    taken = capture_into(repository, source, checkpoint=at("catalog read", lambda: execute(source, swap)))
+    assert taken.manifest.attempts == 2
+    files = files_of(repository, taken)
+    for record in taken.manifest.tables:
+        assert next(files.stream(record.member)).split(b"\n")[0].decode() in ("blue", "green")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -360,6 +361,11 @@ def test_every_table_has_statistics(cluster: Cluster, database: Databases, tmp_p
     source, target = database(cluster), database(cluster)
     execute(source, FOREIGN_KEYS)
     execute(source, "CREATE INDEX ON clients ((id * parent))")
+    execute(
+        source,
+        """CREATE TABLE parent (id int, kind text); CREATE TABLE child (more int) INHERITS (parent);
+        INSERT INTO parent VALUES (1, 'p'); INSERT INTO child SELECT i, 'c', i FROM generate_series(1, 4000) i""",
+    )
     create_partitioned = """CREATE TABLE parted (id int) PARTITION BY RANGE (id);
         CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (10000);
         INSERT INTO parted SELECT generate_series(1, 2000)"""
@@ -369,9 +375,71 @@ def test_every_table_has_statistics(cluster: Cluster, database: Databases, tmp_p
 
     bring_back(files, target, jobs=2)
 
-    query = "SELECT tablename, attname FROM pg_stats WHERE schemaname = 'public' ORDER BY 1, 2"
+    query = "SELECT tablename, attname, inherited FROM pg_stats WHERE schemaname = 'public' ORDER BY 1, 2, 3"
     assert fetch(target, query) == fetch(source, query)
     assert fetch(target, "SELECT count(*) FROM pg_stats_ext WHERE dependencies IS NOT NULL") == [(1,)]
+
+
+def test_indexes_that_take_strong_locks(cluster: Cluster, database: Databases, tmp_path: Path) -> None:
+    """pg_dump sets the clustered index and the replica identity in the statement that makes the index."""
+    source, target = database(cluster), database(cluster)
+    execute(
+        source,
+        """CREATE TABLE t AS SELECT i AS id, i AS other, i % 7 AS third FROM generate_series(1, 50000) i;
+        ALTER TABLE t ALTER other SET NOT NULL;
+        CREATE INDEX by_id ON t (id); CREATE UNIQUE INDEX by_other ON t (other); CREATE INDEX by_third ON t (third);
+        ALTER TABLE t CLUSTER ON by_id; ALTER TABLE t REPLICA IDENTITY USING INDEX by_other""",
+    )
+    files = dump(source, tools_for(source), tmp_path / "dump")
+
+    bring_back(files, target, jobs=4)
+
+    query = (
+        "SELECT indexrelid::regclass::text, indisclustered, indisreplident FROM pg_index"
+        " WHERE indrelid = 't'::regclass ORDER BY 1"
+    )
+    assert fetch(target, query) == fetch(source, query)
+
+
+def test_a_key_of_a_partitioned_table_that_has_no_partitions(
+    cluster: Cluster, database: Databases, tmp_path: Path
+) -> None:
+    source, target = database(cluster), database(cluster)
+    execute(
+        source,
+        """CREATE TABLE clients (id int PRIMARY KEY); INSERT INTO clients VALUES (1);
+        CREATE TABLE events (at date, client int REFERENCES clients) PARTITION BY RANGE (at)""",
+    )
+    files = dump(source, tools_for(source), tmp_path / "dump")
+
+    bring_back(files, target)
+
+    query = "SELECT conname, convalidated FROM pg_constraint WHERE contype = 'f'"
+    assert fetch(target, query) == [("events_client_fkey", True)]
+
+
+def test_the_targets_default_tablespace_is_not_ours(
+    make_cluster: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    cluster = make_cluster(16)
+    place = cluster.data_dir.parent / "fast"
+    place.mkdir()
+    shutil.chown(place, cluster.data_dir.owner())
+    source = ConnInfo.parse(cluster.conninfo())
+    execute(source, f"CREATE TABLESPACE fast LOCATION '{place}'")
+    execute(source, "CREATE DATABASE target")
+    execute(source, "ALTER DATABASE target SET default_tablespace = fast")
+    execute(
+        source,
+        "CREATE TABLE t (id int PRIMARY KEY, other int); CREATE INDEX ON t (other); INSERT INTO t VALUES (1)",
+    )
+    files = dump(source, tools_for(source), tmp_path / "dump")
+    target = source.with_database("target")
+
+    bring_back(files, target)
+
+    elsewhere = "SELECT relname FROM pg_class WHERE reltablespace <> 0 AND relname ~ '^t'"
+    assert fetch(target, elsewhere) == []
 
 
 def test_owners_without_rights_on_their_tables_get_their_rows(

@@ -323,3 +323,27 @@ def test_trees_are_saved_by_the_writer() -> None:
     with init_repository(store).writer() as writer:
         tree = writer.save_tree(nodes)
     assert open_repository(store).read_tree(tree) == nodes[::-1]
+
+
+def test_packs_that_no_index_file_lists_are_unknown_to_the_next_writer() -> None:
+    """Of one process, too: a set of backups goes on after one of them has failed."""
+    store = WatchedStore(inner=MemoryStore())
+    repository = init_repository(store)
+
+    def fail(method: str, name: str) -> None:
+        if method == "put" and name.startswith("index/"):
+            raise StoreUnavailable("gone")
+
+    store.before = fail
+    with pytest.raises(StoreUnavailable), repository.writer() as writer:
+        writer.save(BlobKind.DATA, b"shared by all databases")
+    store.before = lambda method, name: None
+
+    repository.load_index()
+    with repository.writer() as writer:
+        saved = writer.save(BlobKind.DATA, b"shared by all databases")
+
+    assert saved.is_new
+    fresh = open_repository(store)
+    fresh.load_index()
+    assert fresh.read_blob(BlobKind.DATA, saved.id) == b"shared by all databases"

@@ -102,7 +102,8 @@ def test_every_job_runs_once_in_order_and_unhindered(jobs: list[Job[str]], worke
 
 def test_what_can_be_built_early() -> None:
     def post(dump_id: int, desc: bytes, *needs: int, **changes: object) -> TocEntry:
-        return entry(dump_id, desc, b"t x", section=Section.POST_DATA, dependencies=needs, **changes)
+        made = {"defn": b"CREATE ...;" if desc == b"INDEX" else b"ALTER TABLE ONLY ...;", **changes}
+        return entry(dump_id, desc, b"t x", section=Section.POST_DATA, dependencies=needs, **made)
 
     entries = (
         entry(1), entry(2), entry(3, tag=b"root"), entry(4, tag=b"part"), entry(5, b"MATERIALIZED VIEW"), entry(6, b"FUNCTION"),
@@ -110,13 +111,14 @@ def test_what_can_be_built_early() -> None:
         post(10, b"CONSTRAINT", 1), post(11, b"INDEX", 2, 6), post(12, b"FK CONSTRAINT", 2, 10, 1), post(13, b"INDEX", 4),
         post(14, b"INDEX", 5), post(15, b"INDEX", 1, tablespace=b"fast"), post(16, b"TRIGGER", 1), post(17, b"CONSTRAINT", 2, 15),
         post(18, b"FK CONSTRAINT", 1, 3), post(19, b"STATISTICS", 1),
+        post(20, b"INDEX", 2), post(21, b"CONSTRAINT", 1, defn=b"ALTER TABLE t ADD CONSTRAINT x NOT NULL a NOT VALID;"),
     )  # fmt: skip
     toc = Toc(header=header(), entries=entries)
 
     builds = select_builds(toc, entries[7:])
 
-    assert [build.entry.dump_id for build in builds] == [10, 11, 12]
-    assert (builds[2].tables, builds[2].builds) == (frozenset({1, 2}), frozenset({10}))
+    assert [build.entry.dump_id for build in builds] == [10, 12, 20]
+    assert (builds[1].tables, builds[1].builds) == (frozenset({1, 2}), frozenset({10}))
 
 
 @pytest.mark.parametrize(
@@ -124,14 +126,18 @@ def test_what_can_be_built_early() -> None:
     [
         (
             b"orders fk",
-            b"ALTER TABLE orders ADD CONSTRAINT fk FOREIGN KEY (a) REFERENCES clients(id);\n",
+            b"ALTER TABLE ONLY orders ADD CONSTRAINT fk FOREIGN KEY (a) REFERENCES clients(id);\n",
             True,
         ),
-        (b"orders fk", b"... REFERENCES clients(id) DEFERRABLE INITIALLY DEFERRED;", True),
-        (b"orders fk", b"... REFERENCES clients(id) NOT VALID;\n", False),
-        (b"orders fk", b"... REFERENCES clients(id) NOT ENFORCED;\n", False),
-        (b"orders of fk", b"... REFERENCES clients(id);", False),  # table "orders", or table "orders of"
-        (b"others fk", b"... REFERENCES clients(id);", False),
+        (b"orders fk", b"ALTER TABLE ONLY ... REFERENCES clients(id) DEFERRABLE INITIALLY DEFERRED;", True),
+        (b"orders fk", b"ALTER TABLE ONLY ... REFERENCES clients(id) NOT VALID;\n", False),
+        (b"orders fk", b"ALTER TABLE ONLY ... REFERENCES clients(id) NOT ENFORCED;\n", False),
+        (
+            b"orders of fk",
+            b"ALTER TABLE ONLY ... REFERENCES clients(id);",
+            False,
+        ),  # table "orders", or table "orders of"
+        (b"others fk", b"ALTER TABLE ONLY ... REFERENCES clients(id);", False),
     ],
 )
 def test_a_foreign_key_is_set_first_and_validated_later(

@@ -187,6 +187,7 @@ def _take(
         with repository.lock(early=True) as lock:
             repository.store.remove_stale_temporaries()  # of runs that were killed
             repository.load_index()
+            job.before_rows = lock.check
             with repository.writer() as writer:
                 taken = publish(job, capture(job, writer), identity, repository, writer, lock)
     except Interrupted:

@@ -25,22 +25,32 @@ class Cancellation(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self.reason: CaptureError | None = None
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, int] = {}
         self._guard = threading.Lock()
 
     @contextlib.contextmanager
-    def covering(self, connection: Connection) -> Iterator[None]:
-        """Cancel this session's statement, too, when the event is set inside the block."""
+    def covering(self, connection: Connection, pid: int) -> Iterator[None]:
+        """Cancel this session's statement, too, when the event is set inside the block. ``pid`` is the server's."""
         with self._guard:
-            self._connections.add(connection)
+            self._connections[connection] = pid
         try:
             yield
         finally:
             with self._guard:
-                self._connections.discard(connection)
+                del self._connections[connection]
+
+    @property
+    def pids(self) -> list[int]:
+        """Return the server's processes of all sessions that are covered now."""
+        with self._guard:
+            return list(self._connections.values())
 
     def set(self) -> None:
         super().set()
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel what the sessions are doing. To be repeated: between two statements there is nothing to cancel."""
         with self._guard:
             connections = list(self._connections)
         for connection in connections:
@@ -50,6 +60,8 @@ class Cancellation(threading.Event):
                 connection.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
 
     def because(self, reason: CaptureError) -> None:
-        """Set the event and let the backup fail with ``reason``."""
+        """Set the event and let the backup fail with ``reason``, unless it is ending for another one already."""
+        if self.is_set():
+            return
         self.reason = reason
         self.set()

@@ -6,6 +6,7 @@ and end the program: the catalog is its business, the rows are ours.
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from pgstow.postgres.tools import ClientTools
 
 __all__ = ["Contents", "read_contents"]
 
+_END_TIMEOUT_S = 10.0
+# What pg_dump says, in the C locale, when a lock, a standby's recovery or somebody's DDL came in its way.
+_MOVED = ("lock timeout", "conflict with recovery", "cache lookup failed", "could not open relation")
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:
@@ -31,7 +36,8 @@ def read_contents(
 ) -> Contents:
     """Return what pg_dump would put into a directory-format archive under the exported snapshot.
 
-    Raises SourceMoved when pg_dump could not lock a table in time, ProcessFailed with its message otherwise.
+    Raises SourceMoved when something came in pg_dump's way that may be gone next time, ProcessFailed with its
+    message otherwise.
     """
     command: list[str | Path] = [
         tools.pg_dump,
@@ -50,12 +56,15 @@ def read_contents(
         try:
             toc = read_custom_toc(process.stdout)
         except ArchiveError as exc:
-            status = process.wait()  # its stdout ended early, so it is about to end
+            try:
+                status = process.wait(_END_TIMEOUT_S)  # as a rule its stdout ended early
+            except subprocess.TimeoutExpired:  # it goes on writing what we cannot read
+                raise exc from None
             if status == 0:
                 raise
             failure = process.failure(status)
-            if "lock timeout" in process.stderr_tail():
-                raise SourceMoved(f"a table could not be locked: {failure}") from exc
+            if any(sign in process.stderr_tail() for sign in _MOVED):
+                raise SourceMoved(f"pg_dump could not read the catalog: {failure}") from exc
             raise failure from exc
         warnings = tuple(line for line in process.stderr_tail().splitlines() if "warning:" in line)
     return Contents(toc.as_directory(), warnings)

@@ -35,16 +35,13 @@ class Leader:
     """The session that holds the locks, and the moment it stands for."""
 
     connection: Connection
+    pid: int  # of the server's process
     snapshot: str
     taken: datetime
     lsn: Lsn | None
     facts: ServerFacts
     locked: frozenset[int]
     shapes: Shapes
-
-    @property
-    def pid(self) -> int:
-        return self.connection.info.backend_pid
 
 
 @contextlib.contextmanager
@@ -78,6 +75,7 @@ def _lock_then_look(
     checkpoint("tables locked")
     with _moving_source(), translated("exporting the snapshot"):
         snapshot = catalogs.export_snapshot(connection)
+        taken = catalogs.clock(connection)
         checkpoint("snapshot exported")
         lsn = catalogs.current_lsn(connection, is_standby=facts.is_standby)
         present = catalogs.capturable_tables(connection)
@@ -89,8 +87,9 @@ def _lock_then_look(
         oids = [table.oid for table in present]
         return Leader(
             connection=connection,
+            pid=catalogs.backend_pid(connection),
             snapshot=snapshot,
-            taken=facts.now,
+            taken=taken,
             lsn=lsn,
             facts=facts,
             locked=frozenset(oids),

@@ -43,6 +43,7 @@ class Capture:
     progress: Progress
     checkpoint: Checkpoint = no_checkpoint
     pause: Callable[[float], None] = time.sleep
+    before_rows: Callable[[], object] = lambda: None  # raises if what is about to be read could not be kept
     timings_s: dict[str, float] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -91,6 +92,8 @@ def _attempt(job: Capture, writer: BlobWriter, attempt: int) -> SavedContents:
     cancellation = Cancellation()
     try:
         return _read(job, writer, cancellation, attempt)
+    except KeyboardInterrupt:  # a person's will goes before the watchdog's
+        raise
     except Exception as exc:
         if cancellation.reason is not None:
             raise cancellation.reason from exc
@@ -106,14 +109,15 @@ def _read(job: Capture, writer: BlobWriter, cancellation: Cancellation, attempt:
     options = job.options
     job.progress.phase("locking tables")
     with (
-        taking_lead(job.source, lock_timeout_s=options.lock_timeout_s, checkpoint=job.checkpoint) as leader,
-        cancellation.covering(leader.connection),
+        taking_lead(job.source, lock_timeout_s=options.lock_wait_s, checkpoint=job.checkpoint) as leader,
+        cancellation.covering(leader.connection, leader.pid),
         watching_lock_queues(
-            job.source, leader, cancellation, max_blocking_s=options.max_blocking_s, progress=job.progress
+            job.source, cancellation, max_blocking_s=options.max_blocking_s, progress=job.progress
         ),
     ):
         contents = _read_contents(job, leader)
         job.checkpoint("catalog read")
+        job.before_rows()
         tables, large_objects = _read_rows(job, leader, contents, writer, cancellation)
         job.checkpoint("tables read")
         with translated("looking at the server"):
@@ -140,7 +144,7 @@ def _read_contents(job: Capture, leader: Leader) -> Contents:
             job.source,
             snapshot=leader.snapshot,
             selection=job.options.selection,
-            lock_timeout_s=job.options.lock_timeout_s,
+            lock_timeout_s=job.options.lock_wait_s,
         )
 
 
@@ -229,6 +233,6 @@ def _refuse_changed_types(job: Capture, leader: Leader) -> None:
         present = catalogs.shapes(fresh, sorted(leader.locked)).present
     if present != leader.shapes.present:
         raise SourceMoved(
-            "a data type changed while its values were read (an enum label or a composite's attribute)",
+            "a data type (an enum's label, a composite's attribute) or a schema's name changed during the backup",
             hint="the backup begins anew; run it outside of migrations if this repeats",
         )

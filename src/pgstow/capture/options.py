@@ -27,6 +27,11 @@ class CaptureOptions:
     stall_timeout_s: float = 900.0
     attempts: int = 3
 
+    @property
+    def lock_wait_s(self) -> float:
+        """How long one lock may be waited for: not longer than others may wait behind those we have."""
+        return min(self.lock_timeout_s, self.max_blocking_s) if self.max_blocking_s else self.lock_timeout_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedBackup:

@@ -6,7 +6,7 @@ Dying before the last step leaves garbage that the next run finds again, never h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -26,12 +26,13 @@ from pgstow.catalog.manifest import (
     Totals,
     Warning_,
 )
-from pgstow.core.errors import CaptureError, Interrupted
+from pgstow.core.errors import CaptureError, Interrupted, RepositoryDamaged
 from pgstow.postgres.archive import is_load_via_root, large_object_ids, write_directory_toc
 from pgstow.postgres.catalogs import text
 from pgstow.postgres.encodings import decoded
 from pgstow.postgres.session import CAPTURE_SETTINGS
 from pgstow.repository import (
+    BlobKind,
     BlobWriter,
     DirNode,
     FileNode,
@@ -77,10 +78,29 @@ def publish(
         backup = DirNode(name=path, subtree=writer.save_tree([*files, *folders]), modified=modified)
         root = writer.save_tree([backup])
         writer.flush()
+        lock.confirm()
+        repository.load_index()
+        _refuse_lost_blobs(repository, [*members, *files, *indexes])
         lock.check()
         summary = _summary(identity, writer, [*members, *files, *indexes])
         snapshot = _snapshot(manifest, identity, path, root, summary)
         return CapturedBackup(manifest=manifest, snapshot_id=_appear(repository, snapshot))
+
+
+def _refuse_lost_blobs(repository: Repository, files: Iterable[FileNode]) -> None:
+    """Raise RepositoryDamaged if something the backup refers to is in no index file.
+
+    Much of it was in the repository before and was not stored again. If our lock was removed by force, and a
+    prune ran, it is gone.
+    """
+    for node in files:
+        for blob in node.content:
+            if repository.blob_size(BlobKind.DATA, blob) is None:
+                raise RepositoryDamaged(
+                    f"a blob of {node.name} is no longer in the repository",
+                    hint="run the backup again; was the repository unlocked by force while this one ran?",
+                    blob=blob.hex(),
+                )
 
 
 def _appear(repository: Repository, snapshot: Snapshot) -> str:

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
 from psycopg import errors as pgerrors
 
 from pgstow.capture.members import MemberWriter, save_file
@@ -20,7 +21,7 @@ from pgstow.capture.ranges import (
     pages_per_range,
 )
 from pgstow.capture.rate import RateLimit
-from pgstow.core.errors import CaptureError
+from pgstow.core.errors import CaptureError, SourceMoved
 from pgstow.core.progress import Progress
 from pgstow.postgres.archive import TABLE_DATA_TRAILER, TocEntry, copy_columns
 from pgstow.postgres.catalogs import TableFacts
@@ -175,9 +176,13 @@ class SessionReader:
             self.connection.execute(_scan_setting(part))
             if lock:
                 self.connection.execute(lock_statement(task.facts))
-        return range_fingerprints(
-            self.connection, task.facts, pages=task.pages, per_range=task.pages_per_range, bounds=part.bounds
-        )
+            return range_fingerprints(
+                self.connection,
+                task.facts,
+                pages=task.pages,
+                per_range=task.pages_per_range,
+                bounds=part.bounds,
+            )
 
     def read_part(self, part: TablePart, prints: Fingerprints | None, *, lock: bool) -> CapturedPart:
         """Save one part of a table and return its record; a table that has ranges is cut where ``prints`` says.
@@ -187,11 +192,7 @@ class SessionReader:
         """
         begun = time.monotonic()
         member = self.member()
-        try:
-            stream = self._stream(part, lock=lock)
-        except pgerrors.LockNotAvailable:
-            self.connection.execute("ROLLBACK TO SAVEPOINT pgstow; RELEASE SAVEPOINT pgstow")
-            raise
+        stream = self._stream(part, lock=lock)
         if prints is None:
             rows, ranges = self._read_whole(stream, member), b""
         else:
@@ -227,13 +228,25 @@ class SessionReader:
             ]
         if part.task.has_ranges:
             statements.insert(0, _scan_setting(part))
-        return RowStream(
-            self.connection,
-            b"; ".join(statements),
-            buffer=self._buffer,
-            stop=self._stop,
-            stall_timeout_s=self._stall_timeout_s,
-        )
+        try:
+            return RowStream(
+                self.connection,
+                b"; ".join(statements),
+                buffer=self._buffer,
+                stop=self._stop,
+                stall_timeout_s=self._stall_timeout_s,
+            )
+        except pgerrors.LockNotAvailable as exc:
+            if not lock:
+                raise
+            try:
+                self.connection.execute("ROLLBACK TO SAVEPOINT pgstow; RELEASE SAVEPOINT pgstow")
+            except psycopg.Error:  # the table was locked, and an index is not to be had
+                raise SourceMoved(
+                    f"an index of {part.task} is locked exclusively",
+                    hint="the backup begins anew; run it outside of REINDEX and migrations if this repeats",
+                ) from exc
+            raise
 
     def _read_whole(self, stream: RowStream, member: MemberWriter) -> int:
         rows = 0

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 
 from pgstow.capture.cancellation import Cancellation
-from pgstow.capture.leader import Leader
 from pgstow.core.errors import GaveWay, PgstowError
 from pgstow.core.progress import Progress
 from pgstow.postgres import catalogs
@@ -23,13 +22,12 @@ _INTERVAL_S = 2.0
 @contextlib.contextmanager
 def watching_lock_queues(
     conninfo: ConnInfo,
-    leader: Leader,
     cancellation: Cancellation,
     *,
     max_blocking_s: float,
     progress: Progress,
 ) -> Iterator[None]:
-    """End the backup with GaveWay once a session has waited ``max_blocking_s`` for one of our table locks.
+    """End the backup with GaveWay once a session has waited ``max_blocking_s`` for a lock that one of ours has.
 
     ACCESS SHARE stops nobody but ACCESS EXCLUSIVE; yet behind a queued ACCESS EXCLUSIVE every query on that
     table waits. 0 means that the backup never gives way.
@@ -44,7 +42,6 @@ def watching_lock_queues(
             with contextlib.closing(connect(conninfo, settings=CAPTURE_SETTINGS)) as connection:
                 _watch(
                     connection,
-                    leader.pid,
                     cancellation,
                     ended=ended,
                     max_blocking_s=max_blocking_s,
@@ -64,7 +61,6 @@ def watching_lock_queues(
 
 def _watch(
     connection: Connection,
-    leader_pid: int,
     cancellation: Cancellation,
     *,
     ended: threading.Event,
@@ -74,7 +70,7 @@ def _watch(
     first_seen: dict[int, float] = {}
     while not ended.wait(min(_INTERVAL_S, max_blocking_s / 2)):
         with translated("looking for waiting sessions"):
-            waiters = dict(catalogs.lock_waiters(connection, leader_pid))
+            waiters = dict(catalogs.lock_waiters(connection, cancellation.pids))
         now = time.monotonic()
         first_seen = {pid: first_seen.get(pid, now) for pid in waiters}
         for pid, since in first_seen.items():

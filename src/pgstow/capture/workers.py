@@ -18,13 +18,14 @@ from pgstow.capture.leader import Leader
 from pgstow.capture.options import CaptureOptions
 from pgstow.capture.rate import RateLimit
 from pgstow.capture.tables import CapturedPart, SessionReader, TablePart
-from pgstow.core.errors import Interrupted
+from pgstow.core.errors import Interrupted, SourceMoved
 from pgstow.core.progress import Progress
 from pgstow.core.schedule import Job, Schedule
+from pgstow.postgres.catalogs import backend_pid
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.fingerprints import Fingerprints
 from pgstow.postgres.large_objects import read_large_objects
-from pgstow.postgres.session import CAPTURE_SETTINGS, Connection, connect, postgres_error
+from pgstow.postgres.session import CAPTURE_SETTINGS, Connection, connect, postgres_error, translated
 from pgstow.repository import BlobIds, BlobWriter
 
 __all__ = ["CapturedLargeObject", "LargeObjectBatch", "ReadJobs", "read_everything"]
@@ -105,7 +106,7 @@ def read_everything(
             )
 
         def work() -> None:
-            with _joined(conninfo, leader, stop) as connection:
+            with _joined(conninfo, leader, stop, lock_timeout_s=options.lock_wait_s) as connection:
                 own = reader(connection)
                 while (job := schedule.take(stop)) is not None:
                     _do(own, job.work, results)
@@ -155,7 +156,8 @@ def _do(reader: SessionReader, work: _Work, results: _Results) -> None:
 
 
 def _read(reader: SessionReader, part: TablePart, results: _Results, *, lock: bool) -> None:
-    with _server_errors(part):
+    """Read a part. Raises _Queued for what the leader may read instead, SourceMoved if not even it can."""
+    with _server_errors(part, is_last_try=not lock):
         prints = results.prints.pop(part, None)
         if prints is None and part.task.has_ranges:
             prints = reader.fingerprints(part, lock=lock)
@@ -167,10 +169,15 @@ class _Queued(Exception):
 
 
 @contextlib.contextmanager
-def _server_errors(part: TablePart) -> Iterator[None]:
+def _server_errors(part: TablePart, *, is_last_try: bool = False) -> Iterator[None]:
     try:
         yield
     except pgerrors.LockNotAvailable as exc:
+        if is_last_try:
+            raise SourceMoved(
+                f"{part.task} or one of its indexes is locked exclusively",
+                hint="the backup begins anew; run it outside of REINDEX and migrations if this repeats",
+            ) from exc
         raise _Queued from exc
     except psycopg.Error as exc:
         raise postgres_error(f"reading {part.task}", exc) from exc
@@ -188,18 +195,26 @@ def _read_batch(reader: SessionReader, batch: LargeObjectBatch) -> Iterator[Capt
 
 
 @contextlib.contextmanager
-def _joined(conninfo: ConnInfo, leader: Leader, stop: Cancellation) -> Iterator[Connection]:
-    """Yield a session that sees the leader's snapshot."""
-    with (
-        contextlib.closing(connect(conninfo, settings=CAPTURE_SETTINGS)) as connection,
-        stop.covering(connection),
-    ):
-        try:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(leader.snapshot))
-        except psycopg.Error as exc:
-            raise postgres_error("joining the snapshot", exc) from exc
-        yield connection
+def _joined(
+    conninfo: ConnInfo, leader: Leader, stop: Cancellation, *, lock_timeout_s: float
+) -> Iterator[Connection]:
+    """Yield a session that sees the leader's snapshot.
+
+    Tables are locked without waiting; the timeout is for their indexes, which planning a query locks as well.
+    """
+    settings = {**CAPTURE_SETTINGS, "lock_timeout": f"{lock_timeout_s * 1000:.0f}"}
+    with contextlib.closing(connect(conninfo, settings=settings)) as connection:
+        with translated("joining the snapshot"):
+            pid = backend_pid(connection)
+        with stop.covering(connection, pid):
+            yield _join(connection, leader)
+
+
+def _join(connection: Connection, leader: Leader) -> Connection:
+    with translated("joining the snapshot"):
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(leader.snapshot))
+    return connection
 
 
 def _in_threads(work: Sequence[Callable[[], None]], stop: Cancellation) -> None:
@@ -212,6 +227,10 @@ def _in_threads(work: Sequence[Callable[[], None]], stop: Cancellation) -> None:
                 done, pending = wait(pending, timeout=_TICK_S, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
+                if stop.is_set():
+                    stop.cancel()
         except BaseException:
             stop.set()
+            while wait(futures, timeout=_TICK_S).not_done:
+                stop.cancel()
             raise

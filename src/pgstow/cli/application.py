@@ -41,8 +41,7 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
 
 def run(arguments: Arguments) -> int:
     """Run one command and return the exit status."""
-    named = next((text for text in arguments.texts if not text.startswith("-")), None)
-    commands = (named,) if named in COMMANDS else COMMANDS
+    commands = tuple(text for text in arguments.texts[:1] if text in COMMANDS) or COMMANDS
     try:
         code = build(commands, had_secrets=arguments.had_secrets)(
             args=list(arguments.texts), prog_name="pgstow", standalone_mode=False

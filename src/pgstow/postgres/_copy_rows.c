@@ -40,7 +40,7 @@ PyDoc_STRVAR(take_doc,
 static PyObject *take(PyObject *module, PyObject *args)
 {
     unsigned long long get_address, consume_address, connection_address;
-    int socket, wait_ms, said = 0;
+    int socket, wait_ms, said = 0, is_drained = 0;
     long gather_ns;
     Py_ssize_t used, wanted, size, taken = 0;
     Py_buffer buffer;
@@ -67,10 +67,13 @@ static PyObject *take(PyObject *module, PyObject *args)
         if (said < 0)
             break;
         if (said == 0) {
-            if (!has_input(socket, wait_ms, gather_ns) || !consume_input(connection))
+            /* First without waiting: TLS may hold decrypted bytes that no longer show on the socket. */
+            if ((is_drained && !has_input(socket, wait_ms, gather_ns)) || !consume_input(connection))
                 break;
+            is_drained = 1;
             continue;
         }
+        is_drained = 0;
         used += said;
         if (bytes[used - 1] == '\n')
             taken++;

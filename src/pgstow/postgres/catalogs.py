@@ -22,7 +22,9 @@ __all__ = [
     "Shapes",
     "TableFacts",
     "TableName",
+    "backend_pid",
     "capturable_tables",
+    "clock",
     "current_lsn",
     "database_names",
     "export_snapshot",
@@ -305,13 +307,29 @@ def role_names(connection: Connection) -> list[bytes]:
     ]
 
 
-def lock_waiters(connection: Connection, holder_pid: int) -> list[tuple[int, bytes]]:
-    """Return (pid, relation name) of sessions that wait for a table lock which ``holder_pid`` holds."""
+def backend_pid(connection: Connection) -> int:
+    """Return the process id of the server's end; behind a pooler the driver does not know it."""
+    row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def clock(connection: Connection) -> datetime:
+    """Return the server's time now, whenever the transaction began."""
+    row = connection.execute("SELECT pg_catalog.clock_timestamp()").fetchone()
+    assert row is not None
+    moment: datetime = row[0]
+    return moment
+
+
+def lock_waiters(connection: Connection, holder_pids: Sequence[int]) -> list[tuple[int, bytes]]:
+    """Return (pid, relation name) of sessions that wait for the lock of a table or index which one of the holders has."""
     rows = connection.execute(
         "SELECT DISTINCT w.pid, coalesce(w.relation::regclass::text, w.relation::text) FROM pg_catalog.pg_locks w"
-        " WHERE NOT w.granted AND w.locktype = 'relation' AND w.mode = 'AccessExclusiveLock' AND w.relation IN"
-        " (SELECT relation FROM pg_catalog.pg_locks WHERE pid = %s AND locktype = 'relation' AND granted)",
-        (holder_pid,),
+        " WHERE NOT w.granted AND w.locktype = 'relation' AND w.mode = 'AccessExclusiveLock'"
+        " AND (w.database, w.relation) IN (SELECT database, relation FROM pg_catalog.pg_locks"
+        " WHERE pid = ANY(%s::int[]) AND locktype = 'relation' AND granted)",
+        (list(holder_pids),),
     )
     return [(pid, name) for pid, name in rows]
 
@@ -321,8 +339,8 @@ class Shapes:
     """Digests of what rows of each table look like, down to enum labels.
 
     ``by_table`` depends on definitions alone and can be compared between backups. ``present`` covers the
-    same tables and also which versions of the catalog rows were seen: it differs after any change, also
-    one that was undone.
+    same tables and also their names and which versions of the catalog rows were seen: it differs after any
+    change, also one that was undone.
     """
 
     by_table: dict[int, str]
@@ -337,7 +355,7 @@ def shapes(connection: Connection, oids: Sequence[int]) -> Shapes:
     """
     columns = _columns(connection, oids)
     types = _types(connection, {type_oid for used, _ in columns.values() for type_oid in used})
-    present = hashlib.sha256()
+    present = hashlib.sha256(_places(connection, oids))
     by_table = {}
     for oid, (used, definition) in sorted(columns.items()):
         digest = hashlib.sha256(definition)
@@ -348,6 +366,18 @@ def shapes(connection: Connection, oids: Sequence[int]) -> Shapes:
     for _, found in sorted(types.items()):
         present.update(found.versions)
     return Shapes(by_table, present.hexdigest())
+
+
+def _places(connection: Connection, oids: Sequence[int]) -> bytes:
+    """Return under which names the tables are found; renaming a schema takes no lock on what is in it."""
+    row = connection.execute(
+        """
+        SELECT string_agg(concat_ws(E'\\x01', c.oid, c.relname, n.nspname, n.xmin), E'\\x02' ORDER BY c.oid)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY(%s::oid[])
+        """,
+        (list(oids),),
+    ).fetchone()
+    return bytes(row[0] or b"") if row else b""
 
 
 def _columns(connection: Connection, oids: Sequence[int]) -> dict[int, tuple[list[int], bytes]]:

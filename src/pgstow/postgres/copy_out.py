@@ -7,6 +7,7 @@ for cancelling and for noticing a peer that has gone silent.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import sys
 import threading
@@ -25,6 +26,7 @@ from pgstow.postgres.session import Connection
 __all__ = ["Piece", "RowStream"]
 
 _POLL_MS = 500
+_TLS_POLL_MS = 20  # what TLS has decrypted ahead shows on no socket
 # The server sends 8 KiB at a time, and being woken for each costs both sides. What arrives meanwhile fits
 # the socket's buffer; longer, and the server would have to wait. Source: python -m bench --only backup.
 _GATHER_S = 0.0002
@@ -70,14 +72,18 @@ class RowStream:
         self._buffer = buffer
         self._poll = select.poll()
         self._poll.register(self._pgconn.socket, select.POLLIN)
+        self._poll_ms = _TLS_POLL_MS if self._pgconn.ssl_in_use else _POLL_MS
+        self._heard()
         self._ended = False
         self._pgconn.send_query(statement)
         self._flush()
         self._skip_to_copy()
 
     def _flush(self) -> None:
+        writable = select.poll()
+        writable.register(self._pgconn.socket, select.POLLOUT)
         while self._pgconn.flush() == 1:
-            select.select([], [self._pgconn.socket], [], _POLL_MS / 1000)
+            writable.poll(_POLL_MS)
 
     def _skip_to_copy(self) -> None:
         while True:
@@ -92,7 +98,8 @@ class RowStream:
             self._receive()
         result = self._pgconn.get_result()
         if result is not None and result.status not in (*_FINE, _COPYING):
-            self._drain()
+            with contextlib.suppress(psycopg.Error):  # the first error matters; the connection may be gone
+                self._drain()
             raise psycopg.errors.error_from_result(result)
         return result
 
@@ -105,22 +112,23 @@ class RowStream:
                 return
 
     def _receive(self) -> None:
-        if not self._poll.poll(0):
-            if not self._poll.poll(_POLL_MS):
-                self._wait_for_bytes()
+        """Wait a little for more to arrive, and take it in."""
+        if self._poll.poll(0):
+            self._heard()
+        elif self._poll.poll(self._poll_ms):
+            self._heard()
             time.sleep(_GATHER_S)
-        self._pgconn.consume_input()
+        elif self._stop.is_set():
+            raise Interrupted("reading was cancelled")
+        elif self._clock() > self._deadline:
+            raise ConnectionFailed(
+                f"the server sent nothing for {self._stall_timeout_s:.0f} s in the middle of a table",
+                hint="look at the network between here and the server, and at what the session waits for",
+            )
+        self._pgconn.consume_input()  # also if nothing arrived: TLS may hold what it has decrypted already
 
-    def _wait_for_bytes(self) -> None:
-        deadline = self._clock() + self._stall_timeout_s
-        while not self._poll.poll(_POLL_MS):
-            if self._stop.is_set():
-                raise Interrupted("reading was cancelled")
-            if self._clock() > deadline:
-                raise ConnectionFailed(
-                    f"the server sent nothing for {self._stall_timeout_s:.0f} s in the middle of a table",
-                    hint="look at the network between here and the server, and at what the session waits for",
-                )
+    def _heard(self) -> None:
+        self._deadline = self._clock() + self._stall_timeout_s
 
     def pieces(self, rows: int | None, piece_bytes: int) -> Iterator[Piece]:
         """Yield the next ``rows`` rows (None: all that come), in pieces that end with the row reaching ``piece_bytes``.
@@ -143,6 +151,8 @@ class RowStream:
         while count < rows and (used < size or buffer[used - 1] != _END_OF_ROW):
             taken, used, said = self._take(buffer, used, rows - count, size)
             count += taken
+            if taken:
+                self._heard()
             if said < 0:
                 self._finish_copy()
                 break

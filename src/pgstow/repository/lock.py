@@ -90,8 +90,8 @@ class RepositoryLock:
     def __enter__(self) -> Self:
         self._refuse_conflicts(self._others())
         self._write()
-        self._thread.start()
         try:
+            self._thread.start()
             if not self._is_early:
                 self.check()
         except BaseException:
@@ -107,7 +107,8 @@ class RepositoryLock:
 
     def _release(self) -> None:
         self._released.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._files.remove(FileKind.LOCK, self._id)
 
     @property
@@ -158,6 +159,8 @@ class RepositoryLock:
             self._refuse_conflicts(self._remove_dead(self._others()))
         except Exception as exc:  # noqa: BLE001  check() raises it where the work is done
             self._refusal = exc
+            with contextlib.suppress(StoreError):  # others must not wait for what will not be used
+                self._files.remove(FileKind.LOCK, self._id)
             return
         finally:
             self._settled.set()

@@ -294,8 +294,6 @@ class BlobWriter:
     def _uploaded(self, pack: _OpenPack, contents: PackContents) -> list[PackContents]:
         """Note a durable pack; return what the next index file must list, if it is time for one."""
         with self._changed:
-            self._index.add_pack(*contents)
-            self._pending[pack.kind].difference_update(entry.id for entry in contents.entries)
             self._counts.packs += 1
             if len(pack.buffer) == PACK_BYTES and len(self._spare_buffers) < _SPARE_BUFFERS:
                 self._spare_buffers.append(pack.buffer)
@@ -312,9 +310,16 @@ class BlobWriter:
             return packs
 
     def _write_index(self, packs: list[PackContents]) -> None:
-        if packs:
-            self._guard()
-            self._indexed(self._files.save(FileKind.INDEX, encode_index(packs)))
+        """List packs in an index file. Only what stands in one is known to later runs, also of this process."""
+        if not packs:
+            return
+        self._guard()
+        self._indexed(self._files.save(FileKind.INDEX, encode_index(packs)))
+        with self._changed:
+            for contents in packs:
+                self._index.add_pack(*contents)
+                for entry in contents.entries:
+                    self._pending[entry.kind].discard(entry.id)
 
     def _abandon(self) -> None:
         """Drop what is not uploaded, and index what is, so that the next run need not send it again."""

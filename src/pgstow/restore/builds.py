@@ -21,15 +21,18 @@ from pgstow.restore.naming import described
 
 __all__ = ["Analysis", "Build", "Validation", "Work", "build", "plan_jobs", "select_builds", "validate"]
 
+_OF_ONE_TABLE = b"ALTER TABLE ONLY "
+_OF_USE_LATER = {b"MATERIALIZED VIEW", b"FUNCTION"}
 _KINDS = {b"INDEX", b"CONSTRAINT", b"FK CONSTRAINT"}
 # What a build costs against loading the same bytes, roughly as measured.
 _COST = {b"INDEX": 0.3, b"CONSTRAINT": 0.25, b"FK CONSTRAINT": 0.3}
 _ANALYSIS_COST = 0.02
-# What statistics are gathered for besides a table's columns, and partitions, whose root has statistics of its own.
-_FOR_STATISTICS = {b"INDEX", b"CONSTRAINT", b"STATISTICS", b"TABLE ATTACH"}
-# What locks out others can only be done one after the other, so it starts as soon as it can; what shares its
-# table fills the gaps.
-_OWNING, _LOADING, _SHARING = 0, 1, 2
+# What statistics are gathered for besides a table's columns. A table that another one depends on has children, whose
+# rows count for its statistics, too.
+_FOR_STATISTICS = {b"INDEX", b"CONSTRAINT", b"STATISTICS", b"TABLE ATTACH", b"TABLE"}
+# What locks out others can only be done one after the other, so it starts as soon as it can, and what does so for
+# a moment only goes before what takes long; what shares its table fills the gaps.
+_SETTING, _OWNING, _LOADING, _SHARING = range(4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +79,17 @@ Work = Sequence[LoadTask] | Build | Validation | Analysis
 def select_builds(toc: Toc, post_data: Iterable[TocEntry]) -> list[Build]:
     """Return the entries of ``post_data`` that need nothing but ordinary tables and each other, in archive order.
 
-    Left out: partitioned tables and partitions (indexes are attached, locks spread over all of them), and what
-    goes into a tablespace of its own.
+    Left out: partitioned tables and partitions (indexes are attached, locks spread over all of them), constraints that
+    reach into children, what goes into a tablespace of its own, and what calls users' functions, which may look
+    at tables that are still empty.
     """
     by_id = toc.by_id()
     partitioning = {one for e in toc.entries if e.desc == b"TABLE ATTACH" for one in e.dependencies}
     found: dict[int, Build] = {}
     for entry in post_data:
         if entry.desc not in _KINDS or entry.tablespace or not entry.defn:
+            continue
+        if entry.desc != b"INDEX" and not entry.defn.startswith(_OF_ONE_TABLE):
             continue
         needs = [by_id[one] for one in entry.dependencies if one in by_id]
         tables = frozenset(other.dump_id for other in needs if other.desc == b"TABLE")
@@ -112,8 +118,8 @@ def _referencing(entry: TocEntry, needs: Iterable[TocEntry]) -> TocEntry | None:
 
 
 def _is_there(entry: TocEntry) -> bool:
-    """Whether an entry is in place before rows are loaded; materialized views have no rows until the end."""
-    return entry.section is Section.PRE_DATA and entry.desc != b"MATERIALIZED VIEW"
+    """Whether an entry is of use before rows are loaded."""
+    return entry.section is Section.PRE_DATA and entry.desc not in _OF_USE_LATER
 
 
 def plan_jobs(toc: Toc, tasks: Sequence[LoadTask], builds: Sequence[Build]) -> list[Job[Work]]:
@@ -132,6 +138,8 @@ def plan_jobs(toc: Toc, tasks: Sequence[LoadTask], builds: Sequence[Build]) -> l
     loads: dict[int, set[int]] = {}  # by table: the jobs that fill it
     sizes: dict[int, int] = {}
     names: dict[int, bytes] = {}
+    unlisted: set[int] = set()  # the jobs that fill tables which are no entries: extensions made them
+    built_on: dict[int, set[int]] = {}
     jobs: list[Job[Work]] = []
     for batch in batches(tasks):
         key = batch[0].entry.dump_id
@@ -140,24 +148,30 @@ def plan_jobs(toc: Toc, tasks: Sequence[LoadTask], builds: Sequence[Build]) -> l
         )
         for task in batch:
             table = table_ids.get((task.entry.namespace, task.entry.tag))
-            if table is not None:
+            if table is None:
+                unlisted.add(key)
+            else:
                 loads.setdefault(table, set()).add(key)
                 sizes[table] = sizes.get(table, 0) + task.record.size_bytes
                 if task.is_ours and table not in analyzed_later:
                     names[table] = task.table.qualified
     for each in builds:
         after = each.builds.union(*(loads.get(table, ()) for table in each.tables))
+        if each.entry.desc == b"FK CONSTRAINT":  # the archive does not say so when it refers to one of these
+            after |= unlisted
         cost = max(sizes.get(table, 0) for table in each.tables) * _COST[each.entry.desc]
-        jobs += _build_jobs(each, after, cost)
+        for job in _build_jobs(each, after, cost):
+            jobs.append(job)
+            for table in each.tables:
+                built_on.setdefault(table, set()).add(job.key)
     for table, name in names.items():
-        built = {job.key for job in jobs if table in job.owns | job.shares}
         jobs.append(
             Job(
                 key=_analysis_key(table),
                 work=Analysis(name),
                 cost=sizes[table] * _ANALYSIS_COST,
                 tier=_SHARING,
-                after=frozenset(loads[table] | built),
+                after=frozenset(loads[table] | built_on.get(table, set())),
                 owns=frozenset({table}),
             )
         )
@@ -167,12 +181,15 @@ def plan_jobs(toc: Toc, tasks: Sequence[LoadTask], builds: Sequence[Build]) -> l
 def _build_jobs(each: Build, after: frozenset[int], cost: float) -> Iterator[Job[Work]]:
     key = each.entry.dump_id
     if each.entry.desc == b"INDEX":
-        yield Job(key=key, work=each, cost=cost, tier=_SHARING, after=after, shares=each.tables)
+        if b"\nALTER TABLE " in (each.entry.defn or b""):  # CLUSTER ON and REPLICA IDENTITY lock out others
+            yield Job(key=key, work=each, cost=cost, tier=_OWNING, after=after, owns=each.tables)
+        else:
+            yield Job(key=key, work=each, cost=cost, tier=_SHARING, after=after, shares=each.tables)
     elif each.referencing is None:
         yield Job(key=key, work=each, cost=cost, tier=_OWNING, after=after, owns=each.tables)
     else:
         own = frozenset({each.referencing.dump_id})
-        yield Job(key=key, work=each, cost=0, tier=_OWNING, after=after, owns=each.tables)
+        yield Job(key=key, work=each, cost=0, tier=_SETTING, after=after, owns=each.tables)
         yield Job(
             key=_validation_key(key),
             work=Validation(each),

@@ -36,6 +36,7 @@ _VERIFY = "run pgstow verify --read-data on the backup"
 # What rows are read under. pg_restore's own settings, and those under which the backup wrote the rows.
 _SETTINGS = {
     "search_path": "",
+    "default_tablespace": "",
     "datestyle": "ISO",
     "intervalstyle": "postgres",
     "lc_monetary": "C",

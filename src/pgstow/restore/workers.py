@@ -81,25 +81,33 @@ class Workers(Generic[Task]):
         try:
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(_POLL_S)
+            self._join(threads)
         except BaseException:
             self._stop()
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+            self._join([thread for thread in threads if thread.ident is not None])
             raise
         if self._failure is not None:
             raise self._failure
+
+    def _join(self, threads: Sequence[threading.Thread]) -> None:
+        """Wait for threads to end; once all is stopped, cancel what they do until they have."""
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(_POLL_S)
+                if self.stopped.is_set():  # again: a statement may have begun after the first time
+                    self._cancel()
 
     def _run(self, take_and_work: Callable[[RawSession], bool]) -> None:
         try:
             with contextlib.closing(self._open_session()) as session:
                 with self._guard:
                     self._sessions.append(session)
-                while not self.stopped.is_set() and take_and_work(session):
-                    pass
+                try:
+                    while not self.stopped.is_set() and take_and_work(session):
+                        pass
+                finally:
+                    with self._guard:
+                        self._sessions.remove(session)
         except BaseException as exc:  # noqa: BLE001  raised again by each(), in the thread that waits
             with self._guard:
                 self._failure = self._failure or exc
@@ -107,8 +115,11 @@ class Workers(Generic[Task]):
 
     def _stop(self) -> None:
         self.stopped.set()
+        self._cancel()
+
+    def _cancel(self) -> None:
         with self._guard:
-            sessions, self._sessions = self._sessions, []
+            sessions = list(self._sessions)
         for session in sessions:
             # A session that is done, lost or unreachable has nothing left to cancel.
             with contextlib.suppress(psycopg.Error):
