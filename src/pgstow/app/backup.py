@@ -187,7 +187,12 @@ def _take(
         with repository.lock(early=True) as lock:
             repository.store.remove_stale_temporaries()  # of runs that were killed
             repository.load_index()
-            job.before_rows = lock.check
+
+            def settle() -> None:
+                lock.check()
+                repository.load_index()  # somebody may have pruned until now
+
+            job.before_rows = settle
             with repository.writer() as writer:
                 taken = publish(job, capture(job, writer), identity, repository, writer, lock)
     except Interrupted:

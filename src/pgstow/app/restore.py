@@ -30,9 +30,13 @@ def restore(
     """
     options.check()
     progress.phase("looking up the backup")
-    with repository.lock():  # nobody may prune what is being read
+    with repository.lock(early=True) as lock:  # nobody may prune what is being read
         record = resolve(list_backups(repository), backup)
         repository.load_index()
-        return engine.restore(
-            BackupFiles(repository, record), target, options, tools=tools, progress=progress
-        )
+
+        def settle() -> None:
+            lock.check()
+            repository.load_index()  # somebody may have pruned until now
+
+        files = BackupFiles(repository, record)
+        return engine.restore(files, target, options, tools=tools, progress=progress, before_touching=settle)

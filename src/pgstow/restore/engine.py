@@ -48,16 +48,19 @@ def restore(
     *,
     tools: Sequence[ClientTools],
     progress: Progress,
+    before_touching: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> RestoreReport:
     """Restore one backup; when this returns, the rows are counted and on the target's disk.
 
-    Raises TargetRefused while nothing is touched yet; later errors say in their hint and facts what was left
+    ``before_touching`` is called when nothing but reading was done, and may raise. Raises TargetRefused while
+    nothing is touched yet; later errors say in their hint and facts what was left
     behind. A report that ``is_partial`` names what was asked for and could not be restored.
     """
     run = _Run(files=files, target=target, options=options, progress=progress, clock=clock, started=clock())
     run.begin("checking", "checking the target")
     admission = admit(files, target, options, tools)
+    before_touching()
     run.warnings += admission.preflight.warnings
     run.skipped += [*admission.selection.skipped, *admission.preflight.skipped]
     with _explaining(run, admission):
