@@ -18,11 +18,13 @@ help:
 	@echo 'make lock    pins the dependencies anew'
 	@echo 'make clean   removes everything that was made here'
 
-$(VENV)/.runtime: requirements.lock pyproject.toml scripts/make-venv
+BUILT := pyproject.toml setup.py src/pgstow/postgres/_copy_rows.c
+
+$(VENV)/.runtime: requirements.lock $(BUILT) scripts/make-venv
 	@scripts/make-venv $(VENV) requirements.lock
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock requirements.lock pyproject.toml scripts/make-venv
+$(VENV)/.dev: requirements-dev.lock requirements.lock $(BUILT) scripts/make-venv
 	@scripts/make-venv $(VENV) requirements-dev.lock
 	@touch $(VENV)/.runtime $@
 
