@@ -31,7 +31,7 @@ static int has_input(int socket, int wait_ms, long gather_ns)
 }
 
 PyDoc_STRVAR(take_doc,
-"take(functions, connection, socket, wait_ms, gather_ns, buffer, used, rows, size)\n"
+"take(functions, connection, socket, has_tls, wait_ms, gather_ns, buffer, used, rows, size)\n"
 "\n"
 "Put rows into buffer from offset used on, until there are rows of them, the last one reaches size, the buffer is\n"
 "full in the middle of a row, or nothing arrives for wait_ms.\n"
@@ -40,14 +40,14 @@ PyDoc_STRVAR(take_doc,
 static PyObject *take(PyObject *module, PyObject *args)
 {
     unsigned long long get_address, consume_address, connection_address;
-    int socket, wait_ms, said = 0, is_drained = 0;
+    int socket, has_tls, wait_ms, said = 0;
     long gather_ns;
     Py_ssize_t used, wanted, size, taken = 0;
     Py_buffer buffer;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "(KK)Kiilw*nnn", &get_address, &consume_address, &connection_address, &socket,
-                          &wait_ms, &gather_ns, &buffer, &used, &wanted, &size))
+    if (!PyArg_ParseTuple(args, "(KK)Kipilw*nnn", &get_address, &consume_address, &connection_address, &socket,
+                          &has_tls, &wait_ms, &gather_ns, &buffer, &used, &wanted, &size))
         return NULL;
     if (used < 0 || used > buffer.len) {
         PyBuffer_Release(&buffer);
@@ -58,6 +58,7 @@ static PyObject *take(PyObject *module, PyObject *args)
     consume_input_function consume_input = (consume_input_function)(uintptr_t)consume_address;
     void *connection = (void *)(uintptr_t)connection_address;
     char *bytes = buffer.buf;
+    int is_drained = !has_tls;
 
     Py_BEGIN_ALLOW_THREADS
     /* A line feed ends a row and stands nowhere else: within values COPY writes it as backslash and n. */
@@ -67,13 +68,13 @@ static PyObject *take(PyObject *module, PyObject *args)
         if (said < 0)
             break;
         if (said == 0) {
-            /* First without waiting: TLS may hold decrypted bytes that no longer show on the socket. */
+            /* With TLS first without waiting: it may hold decrypted bytes that no longer show on the socket. */
             if ((is_drained && !has_input(socket, wait_ms, gather_ns)) || !consume_input(connection))
                 break;
             is_drained = 1;
             continue;
         }
-        is_drained = 0;
+        is_drained = !has_tls;
         used += said;
         if (bytes[used - 1] == '\n')
             taken++;

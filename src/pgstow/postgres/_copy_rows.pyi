@@ -2,6 +2,7 @@ def take(
     functions: tuple[int, int],
     connection: int,
     socket: int,
+    has_tls: bool,
     wait_ms: int,
     gather_ns: int,
     buffer: bytearray,

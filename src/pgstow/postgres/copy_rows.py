@@ -42,7 +42,15 @@ def row_taker(connection: PGconn, *, wait_ms: int, gather_s: float) -> TakeRows:
     if _take_in_c is None or functions is None:
         return partial(_take_in_python, connection)
     address = cast("Any", connection).pgconn_ptr  # which psycopg's protocol class does not mention
-    return partial(_take_in_c, functions, address, connection.socket, wait_ms, round(gather_s * 1e9))
+    return partial(
+        _take_in_c,
+        functions,
+        address,
+        connection.socket,
+        connection.ssl_in_use,
+        wait_ms,
+        round(gather_s * 1e9),
+    )
 
 
 def rows_are_taken_by() -> str:

@@ -39,6 +39,10 @@ __all__ = ["Repository"]
 _THREADS = 8
 _SETTLE_S = 5.0
 
+# Among the names of index files that were read it makes the next load_index() read everything anew: the index in
+# memory has packs that a writer could not list.
+_NEVER_WRITTEN = "never written"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Identity:
@@ -255,7 +259,12 @@ class Repository:
     def writer(self) -> BlobWriter:
         """Return a writer, to be used in a with block. It stops when a lock taken by ``lock()`` is lost."""
         return BlobWriter(
-            self._files, self._key, self._index, guard=self.check_locks, indexed=self._index_files.add
+            self._files,
+            self._key,
+            self._index,
+            guard=self.check_locks,
+            indexed=self._index_files.add,
+            unlisted=lambda: self._index_files.add(_NEVER_WRITTEN),
         )
 
     @contextmanager

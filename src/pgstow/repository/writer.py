@@ -132,6 +132,7 @@ class BlobWriter:
         *,
         guard: Callable[[], None],
         indexed: Callable[[str], None] = lambda _: None,
+        unlisted: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = files
@@ -139,6 +140,7 @@ class BlobWriter:
         self._index = index
         self._guard = guard
         self._indexed = indexed
+        self._unlisted = unlisted
         self._monotonic = monotonic
         self._changed = threading.Condition()
         self._pending: dict[BlobKind, set[BlobId]] = {kind: set() for kind in BlobKind}
@@ -294,6 +296,8 @@ class BlobWriter:
     def _uploaded(self, pack: _OpenPack, contents: PackContents) -> list[PackContents]:
         """Note a durable pack; return what the next index file must list, if it is time for one."""
         with self._changed:
+            self._index.add_pack(*contents)
+            self._pending[pack.kind].difference_update(entry.id for entry in contents.entries)
             self._counts.packs += 1
             if len(pack.buffer) == PACK_BYTES and len(self._spare_buffers) < _SPARE_BUFFERS:
                 self._spare_buffers.append(pack.buffer)
@@ -310,16 +314,15 @@ class BlobWriter:
             return packs
 
     def _write_index(self, packs: list[PackContents]) -> None:
-        """List packs in an index file. Only what stands in one is known to later runs, also of this process."""
+        """List packs in an index file; ``unlisted`` is told if that fails, as the index in memory has them already."""
         if not packs:
             return
-        self._guard()
-        self._indexed(self._files.save(FileKind.INDEX, encode_index(packs)))
-        with self._changed:
-            for contents in packs:
-                self._index.add_pack(*contents)
-                for entry in contents.entries:
-                    self._pending[entry.kind].discard(entry.id)
+        try:
+            self._guard()
+            self._indexed(self._files.save(FileKind.INDEX, encode_index(packs)))
+        except BaseException:
+            self._unlisted()
+            raise
 
     def _abandon(self) -> None:
         """Drop what is not uploaded, and index what is, so that the next run need not send it again."""
