@@ -119,6 +119,19 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 @pytest.fixture
 def make_cluster() -> Iterator[Callable[..., Cluster]]:
     """Start servers of this test's own: ``make_cluster(15, settings={...}, tcp=..., standby_of=...)``."""
+    with _clusters() as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_module_cluster() -> Iterator[Callable[..., Cluster]]:
+    """Start servers of this module's own."""
+    with _clusters() as make:
+        yield make
+
+
+@contextlib.contextmanager
+def _clusters() -> Iterator[Callable[..., Cluster]]:
     with contextlib.ExitStack() as stack:
 
         def make(major: int, *, settings: dict[str, str] | None = None, **options: Any) -> Cluster:

@@ -35,7 +35,7 @@ _IDS = {"id", "backup_id", "snapshot", "system_identifier", "set_id"}
 _TIMES = {"time", "snapshot_taken", "started", "finished", "postmaster_start"}
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
-    "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "timings_s", "objects", "new_blobs", "timeline",
+    "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid",
 }  # fmt: skip
 
 

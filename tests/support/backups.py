@@ -15,6 +15,7 @@ import psycopg
 from pgstow.capture.logical import Capture, capture
 from pgstow.capture.options import CapturedBackup, CaptureOptions
 from pgstow.capture.publish import Identity, publish
+from pgstow.capture.reuse import choose_base
 from pgstow.catalog.backups import BackupFiles, list_backups
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
@@ -26,6 +27,7 @@ from pgstow.store.memory import MemoryStore
 __all__ = [
     "PASSWORD",
     "Notes",
+    "base_of",
     "capture_into",
     "files_of",
     "memory_repository",
@@ -66,6 +68,7 @@ def capture_into(
     *,
     checkpoint: Callable[[str], None] = lambda _: None,
     progress: SilentProgress | None = None,
+    reuse: bool = True,
     **options: Any,
 ) -> CapturedBackup:
     """Back up ``source``; ``options`` are those of CaptureOptions."""
@@ -80,8 +83,23 @@ def capture_into(
     identity = Identity(backup_id=str(uuid4()), started=datetime.now(UTC), username="tests")
     with repository.lock() as lock:
         repository.load_index()
+        if reuse:
+            job.base, job.distrusted = base_of(repository, source)
         with repository.writer() as writer:
             return publish(job, capture(job, writer), identity, repository, writer, lock)
+
+
+def base_of(repository: Repository, source: ConnInfo) -> tuple[BackupFiles | None, tuple[str, ...]]:
+    """Return what a backup of ``source`` would be compared with, as the application chooses it."""
+    with psycopg.connect(source.connect_string()) as connection:
+        row = connection.execute(
+            "SELECT (SELECT system_identifier::text FROM pg_control_system()), oid FROM pg_database"
+            " WHERE datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    return choose_base(
+        repository, list_backups(repository), name="test", system_identifier=row[0], database_oid=row[1]
+    )
 
 
 def files_of(repository: Repository, backup: CapturedBackup) -> BackupFiles:

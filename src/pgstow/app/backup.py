@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pgstow.capture.logical import Capture, capture
 from pgstow.capture.options import CapturedBackup, CaptureOptions
 from pgstow.capture.publish import Identity, publish
+from pgstow.capture.reuse import choose_base
 from pgstow.catalog.backups import DAILY, BackupRecord, check_backup_name, list_backups
 from pgstow.catalog.manifest import Selection
 from pgstow.core.errors import CaptureError, Interrupted, PgstowError, PostgresError, UsageError
@@ -44,6 +45,8 @@ class BackupRequest:
     role_passwords: bool = False
     max_blocking_s: float = 30.0
     new_source: bool = False
+    full_read: bool = False
+    full_read_every: int = 7
     username: str = "pgstow"
 
     def check(self) -> None:
@@ -55,6 +58,8 @@ class BackupRequest:
             raise UsageError("a label cannot be empty or hold commas or control characters")
         if self.jobs < 1:
             raise UsageError("--jobs must be at least 1")
+        if self.full_read_every < 1:
+            raise UsageError("--full-read-every must be at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,9 @@ class _Source:
     conninfo: ConnInfo
     tools: ClientTools
     name: str
+    system_identifier: str | None
+    database_oid: int
+    records: Sequence[BackupRecord]
 
 
 def backup(
@@ -138,7 +146,8 @@ def _inspect(
             hint="upgrade the server",
         )
     with translated("looking at the server"):
-        database = catalogs.text(catalogs.server_facts(connection).database)
+        facts = catalogs.server_facts(connection)
+        database = catalogs.text(facts.database)
         system = catalogs.system_identifier(connection)
     name = check_backup_name(request.name or database)
     if not request.new_source:
@@ -147,6 +156,9 @@ def _inspect(
         conninfo=request.source.with_database(database),
         tools=pick(tools, version, needs_tls=connection.pgconn.ssl_in_use),
         name=name,
+        system_identifier=system,
+        database_oid=facts.database_oid,
+        records=records,
     )
 
 
@@ -179,6 +191,8 @@ def _take(
             split_big_tables=request.split_big_tables,
             role_passwords=request.role_passwords,
             max_blocking_s=request.max_blocking_s,
+            full_read=request.full_read,
+            full_read_every=request.full_read_every,
         ),
     )
     identity = Identity(backup_id=str(uuid.uuid4()), started=datetime.now(UTC), username=request.username)
@@ -187,6 +201,13 @@ def _take(
         with repository.lock(early=True) as lock:
             repository.store.remove_stale_temporaries()  # of runs that were killed
             repository.load_index()
+            job.base, job.distrusted = choose_base(
+                repository,
+                source.records,
+                name=source.name,
+                system_identifier=source.system_identifier,
+                database_oid=source.database_oid,
+            )
 
             def settle() -> None:
                 lock.check()

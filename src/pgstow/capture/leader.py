@@ -17,7 +17,7 @@ from psycopg import errors as pgerrors
 from pgstow.core.errors import SourceMoved
 from pgstow.core.lsn import Lsn
 from pgstow.postgres import catalogs
-from pgstow.postgres.catalogs import ServerFacts, Shapes, TableName
+from pgstow.postgres.catalogs import ServerFacts, Shapes, TableName, XidHorizon
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.session import CAPTURE_SETTINGS, Connection, connect, translated
 
@@ -39,6 +39,7 @@ class Leader:
     snapshot: str
     taken: datetime
     lsn: Lsn | None
+    horizon: XidHorizon
     facts: ServerFacts
     locked: frozenset[int]
     shapes: Shapes
@@ -91,6 +92,7 @@ def _lock_then_look(
             snapshot=snapshot,
             taken=taken,
             lsn=lsn,
+            horizon=catalogs.xid_horizon(connection),
             facts=facts,
             locked=frozenset(oids),
             shapes=catalogs.shapes(connection, oids),

@@ -15,9 +15,12 @@ from pgstow.capture.contents import Contents, read_contents
 from pgstow.capture.globals import CapturedGlobals, capture_globals
 from pgstow.capture.leader import Checkpoint, Leader, no_checkpoint, taking_lead
 from pgstow.capture.options import CaptureOptions
+from pgstow.capture.reuse import Reuse, Source, plan_reuse
 from pgstow.capture.tables import CapturedPart, CapturedTable, TablePart, TableTask, assemble, split
 from pgstow.capture.watchdog import watching_lock_queues
 from pgstow.capture.workers import CapturedLargeObject, LargeObjectBatch, ReadJobs, read_everything
+from pgstow.catalog.backups import BackupFiles
+from pgstow.catalog.manifest import ReuseRecord
 from pgstow.core.errors import CaptureError, GaveWay, SourceMoved
 from pgstow.core.progress import Progress
 from pgstow.postgres import catalogs
@@ -31,6 +34,7 @@ __all__ = ["Capture", "SavedContents", "capture"]
 
 _LARGE_OBJECT_BATCH = 256
 _RETRY_PAUSE_S = 2.0
+_FLUSH_WAITS_S = (0.2, 0.5, 1.0, 0.0)  # the server's wal_writer_delay is 0.2 s, and it may skip two turns
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,6 +45,8 @@ class Capture:
     tools: ClientTools
     options: CaptureOptions
     progress: Progress
+    base: BackupFiles | None = None  # an earlier backup of this database, see choose_base()
+    distrusted: tuple[str, ...] = ()  # ids of backups that are no base any more
     checkpoint: Checkpoint = no_checkpoint
     pause: Callable[[float], None] = time.sleep
     before_rows: Callable[[], object] = lambda: None  # raises if what is about to be read could not be kept
@@ -68,6 +74,7 @@ class SavedContents:
     globals: CapturedGlobals
     extensions: Sequence[tuple[str, str, str]]
     system_identifier: str | None
+    reuse: ReuseRecord
     attempts: int
 
 
@@ -75,11 +82,18 @@ def capture(job: Capture, writer: BlobWriter) -> SavedContents:
     """Read one database under one snapshot, its rows going to ``writer``. Publishing comes after.
 
     A source that moves under the backup (DDL, a waiting session, a recovery conflict on a standby) is tried
-    again, ``options.attempts`` times in all; what was saved before is then known and costs no space.
+    again, ``options.attempts`` times in all; what was saved before is then known and costs no space. Rows that
+    differ from the base where no row version does are an alarm: everything is read then, and the manifest says so.
     """
+    alarms: tuple[str, ...] = ()
     for attempt in range(1, job.options.attempts + 1):
         try:
-            return _attempt(job, writer, attempt)
+            try:
+                return _attempt(job, writer, attempt, alarms)
+            except _BaseDiffers as exc:
+                alarms = exc.alarms
+                job.progress.note(f"{alarms[0]}; reading everything")
+                return _attempt(job, writer, attempt, alarms)
         except (SourceMoved, GaveWay) as exc:
             if attempt == job.options.attempts:
                 raise
@@ -88,10 +102,18 @@ def capture(job: Capture, writer: BlobWriter) -> SavedContents:
     raise CaptureError("no attempt was asked for", hint="attempts must be at least 1")
 
 
-def _attempt(job: Capture, writer: BlobWriter, attempt: int) -> SavedContents:
+class _BaseDiffers(Exception):
+    """A range that was read to be sure is not what the base holds."""
+
+    def __init__(self, alarms: Sequence[str]) -> None:
+        super().__init__(*alarms)
+        self.alarms = tuple(alarms)
+
+
+def _attempt(job: Capture, writer: BlobWriter, attempt: int, alarms: tuple[str, ...]) -> SavedContents:
     cancellation = Cancellation()
     try:
-        return _read(job, writer, cancellation, attempt)
+        return _read(job, writer, cancellation, attempt, alarms)
     except KeyboardInterrupt:  # a person's will goes before the watchdog's
         raise
     except Exception as exc:
@@ -105,7 +127,9 @@ def _attempt(job: Capture, writer: BlobWriter, attempt: int) -> SavedContents:
         raise
 
 
-def _read(job: Capture, writer: BlobWriter, cancellation: Cancellation, attempt: int) -> SavedContents:
+def _read(
+    job: Capture, writer: BlobWriter, cancellation: Cancellation, attempt: int, alarms: tuple[str, ...]
+) -> SavedContents:
     options = job.options
     job.progress.phase("locking tables")
     with (
@@ -118,11 +142,20 @@ def _read(job: Capture, writer: BlobWriter, cancellation: Cancellation, attempt:
         contents = _read_contents(job, leader)
         job.checkpoint("catalog read")
         job.before_rows()
-        tables, large_objects = _read_rows(job, leader, contents, writer, cancellation)
-        job.checkpoint("tables read")
         with translated("looking at the server"):
             found = catalogs.extensions(leader.connection)
             system = catalogs.system_identifier(leader.connection)
+        reuse = plan_reuse(
+            job.base,
+            Source(system_identifier=system, extensions=found, leader=leader),
+            full_read=options.full_read or bool(alarms),
+            full_read_every=options.full_read_every,
+            distrusted=job.distrusted,
+        )
+        tables, large_objects = _read_rows(job, leader, contents, writer, reuse, cancellation)
+        if reuse.alarms and not reuse.is_full_read:
+            raise _BaseDiffers(reuse.alarms)
+        job.checkpoint("tables read")
         captured_globals = _read_globals(job, leader)
         _refuse_changed_types(job, leader)
         return SavedContents(
@@ -133,6 +166,7 @@ def _read(job: Capture, writer: BlobWriter, cancellation: Cancellation, attempt:
             globals=captured_globals,
             extensions=found,
             system_identifier=system,
+            reuse=reuse.record(is_base=_is_durable(job, leader), alarms=alarms),
             attempts=attempt,
         )
 
@@ -149,10 +183,15 @@ def _read_contents(job: Capture, leader: Leader) -> Contents:
 
 
 def _read_rows(
-    job: Capture, leader: Leader, contents: Contents, writer: BlobWriter, cancellation: Cancellation
+    job: Capture,
+    leader: Leader,
+    contents: Contents,
+    writer: BlobWriter,
+    reuse: Reuse,
+    cancellation: Cancellation,
 ) -> tuple[list[CapturedTable], dict[int, CapturedLargeObject]]:
-    tasks = _table_tasks(leader, contents)
-    parts = [part for task in tasks for part in _parts(job.options, leader, task)]
+    tasks = _table_tasks(leader, contents, reuse)
+    parts = [part for task in tasks for part in _parts(job.options, task)]
     with job.phase("reading tables"):
         job.progress.expect(
             rows=sum(task.facts.row_estimate for task in tasks),
@@ -164,17 +203,18 @@ def _read_rows(
             ReadJobs(parts=parts, large_objects=_batches(contents)),
             writer,
             job.options,
+            reuse=reuse,
             progress=job.progress,
             stop=cancellation,
         )
         by_entry: defaultdict[int, list[CapturedPart]] = defaultdict(list)
         for part in done:
             by_entry[part.part.task.entry.dump_id].append(part)
-        tables = [assemble(by_entry[task.entry.dump_id], writer, leader.taken) for task in tasks]
+        tables = [assemble(by_entry[task.entry.dump_id], writer, leader.taken, reuse) for task in tasks]
     return tables, {captured.oid: captured for captured in large_objects}
 
 
-def _table_tasks(leader: Leader, contents: Contents) -> list[TableTask]:
+def _table_tasks(leader: Leader, contents: Contents, reuse: Reuse) -> list[TableTask]:
     """Return one task per TABLE DATA entry; a table that we do not hold a lock on must not be read."""
     entries = contents.toc.table_data()
     with translated("looking at the tables"):
@@ -186,16 +226,25 @@ def _table_tasks(leader: Leader, contents: Contents) -> list[TableTask]:
                 hint="the role must be allowed to SELECT from it",
             )
     block = leader.facts.block_bytes
-    return [TableTask(entry=entry, facts=facts[entry.oid], block_bytes=block) for entry in entries]
+    ring_above = leader.facts.shared_buffers_bytes // 4
+    return [
+        TableTask(
+            entry=entry,
+            facts=facts[entry.oid],
+            block_bytes=block,
+            base_pages_per_range=reuse.pages_per_range(facts[entry.oid]),
+            is_big=facts[entry.oid].heap_bytes > ring_above,
+        )
+        for entry in entries
+    ]
 
 
-def _parts(options: CaptureOptions, leader: Leader, task: TableTask) -> list[TablePart]:
+def _parts(options: CaptureOptions, task: TableTask) -> list[TablePart]:
     """Return how a table is read. TID ranges bypass the server's ring buffer and evict the users' pages.
 
     So a table that is large against shared_buffers is read by one plain COPY, unless speed was asked for.
     """
-    is_big = task.facts.heap_bytes > leader.facts.shared_buffers_bytes // 4
-    if is_big and options.split_big_tables:
+    if task.is_big and options.split_big_tables:
         return split(task, options.jobs * 2)
     return [TablePart(task=task)]
 
@@ -219,6 +268,23 @@ def _read_globals(job: Capture, leader: Leader) -> CapturedGlobals:
             database=catalogs.text(leader.facts.database),
             with_passwords=job.options.role_passwords,
         )
+
+
+def _is_durable(job: Capture, leader: Leader) -> bool:
+    """Return whether a crash of the server could not undo anything this backup saw, waiting a moment for that.
+
+    Else asynchronous commits, and those that touched unlogged tables alone, may be lost, and their transaction
+    ids used again, by a server that looks as if it had never stopped.
+    """
+    if leader.lsn is None or leader.facts.is_standby:
+        return False
+    for wait_s in _FLUSH_WAITS_S:
+        with translated("looking at the write-ahead log"):
+            flushed = catalogs.flushed_lsn(leader.connection)
+        if flushed is None or flushed >= leader.lsn:
+            return flushed is not None
+        job.pause(wait_s)
+    return False
 
 
 def _refuse_changed_types(job: Capture, leader: Leader) -> None:

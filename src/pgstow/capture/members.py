@@ -24,7 +24,7 @@ class MemberWriter:
     def __init__(self, writer: BlobWriter, pool: Executor) -> None:
         self._writer = writer
         self._pool = pool
-        self._waiting: collections.deque[Future[SavedBlob]] = collections.deque()
+        self._waiting: collections.deque[Future[SavedBlob] | BlobIds] = collections.deque()
         self._content = bytearray()
         self.size_bytes = 0
         self.blobs = 0  # added so far, also those still being sealed
@@ -39,8 +39,18 @@ class MemberWriter:
             self.size_bytes += len(part)
             self.blobs += 1
 
+    def take_over(self, content: BlobIds, size_bytes: int) -> None:
+        """Append blobs that the repository has."""
+        self._writer.count_known(len(content), size_bytes)
+        self._waiting.append(content)
+        if len(self._waiting) > _IN_FLIGHT:
+            self._collect()
+        self.size_bytes += size_bytes
+        self.blobs += len(content)
+
     def _collect(self) -> None:
-        self._content += self._waiting.popleft().result().id
+        first = self._waiting.popleft()
+        self._content += first.packed if isinstance(first, BlobIds) else first.result().id
 
     def complete(self) -> BlobIds:
         """Return the blobs in order, once the repository writer has taken over every one."""

@@ -26,6 +26,8 @@ class CaptureOptions:
     lock_timeout_s: float = 60.0
     stall_timeout_s: float = 900.0
     attempts: int = 3
+    full_read: bool = False  # read everything, and compare with what would have been reused
+    full_read_every: int = 7
 
     @property
     def lock_wait_s(self) -> float:

@@ -209,6 +209,7 @@ def _manifest(
                 {decoded(e.owner, saved.leader.facts.encoding) for e in saved.contents.toc.entries if e.owner}
             )
         ),
+        reuse=saved.reuse,
         attempts=saved.attempts,
         warnings=_warnings(saved),
         totals=Totals(
@@ -248,6 +249,8 @@ def _server(job: Capture, saved: SavedContents) -> ServerRecord:
         timeline=facts.timeline,
         lsn=str(saved.leader.lsn) if saved.leader.lsn is not None else None,
         is_standby=facts.is_standby,
+        oldest_xid=saved.leader.horizon.oldest,
+        next_xid=saved.leader.horizon.next,
         postmaster_start=facts.postmaster_start,
         tls=facts.tls,
         host=str(job.source),
@@ -275,6 +278,10 @@ def _table(saved: SavedContents, table: CapturedTable) -> TableRecord:
         extension_owned=facts.extension_owned,
         read_by=table.read_by,
         filenode=facts.filenode,
+        reused_rows=table.reused.rows,
+        reused_bytes=table.reused.size_bytes,
+        reused_ranges=table.reused.ranges,
+        reuse_refused=table.reuse_refused,
         shape=saved.leader.shapes.by_table.get(facts.oid),
         seconds=round(table.seconds, 3),
     )

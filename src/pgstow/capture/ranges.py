@@ -18,7 +18,14 @@ from dataclasses import dataclass
 
 from pgstow.core.errors import RepositoryDamaged
 
-__all__ = ["MAX_PIECE_BYTES", "PageRange", "decode_ranges", "encode_ranges", "pages_per_range"]
+__all__ = [
+    "MAX_PIECE_BYTES",
+    "PageRange",
+    "decode_ranges",
+    "encode_ranges",
+    "pages_per_range",
+    "split_ranges",
+]
 
 TARGET_RANGE_BYTES = 1 << 20
 MAX_PIECE_BYTES = 4 << 20  # of one blob; restic's mount stalls on much larger ones
@@ -72,4 +79,9 @@ def decode_ranges(data: bytes) -> tuple[int, Iterator[PageRange]]:
     magic, pages, count = _HEADER.unpack_from(data)
     if magic != _MAGIC or len(data) != _HEADER.size + count * _RANGE.size:
         raise RepositoryDamaged("a page-range index is malformed")
-    return pages, (PageRange(*fields) for fields in _RANGE.iter_unpack(data[_HEADER.size :]))
+    return pages, split_ranges(memoryview(data)[_HEADER.size :])
+
+
+def split_ranges(ranges: bytes | memoryview) -> Iterator[PageRange]:
+    """Yield ranges that were encoded one after the other."""
+    return (PageRange(*fields) for fields in _RANGE.iter_unpack(ranges))

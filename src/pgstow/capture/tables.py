@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 
 import psycopg
 from psycopg import errors as pgerrors
@@ -19,8 +21,10 @@ from pgstow.capture.ranges import (
     PageRange,
     encode_ranges,
     pages_per_range,
+    split_ranges,
 )
 from pgstow.capture.rate import RateLimit
+from pgstow.capture.reuse import KnownRange, KnownTable, Reuse, same_ranges
 from pgstow.core.errors import CaptureError, SourceMoved
 from pgstow.core.progress import Progress
 from pgstow.postgres.archive import TABLE_DATA_TRAILER, TocEntry, copy_columns
@@ -30,7 +34,16 @@ from pgstow.postgres.fingerprints import Fingerprint, Fingerprints, PageBounds, 
 from pgstow.postgres.session import Connection
 from pgstow.repository import BlobIds, BlobKind, BlobWriter, FileNode
 
-__all__ = ["CapturedPart", "CapturedTable", "SessionReader", "TablePart", "TableTask", "assemble", "split"]
+__all__ = [
+    "CapturedPart",
+    "CapturedTable",
+    "Reused",
+    "SessionReader",
+    "TablePart",
+    "TableTask",
+    "assemble",
+    "split",
+]
 
 _LONG_ROW_BYTES = 1 << 16  # a longer one, at the end of a full piece, costs a copy
 
@@ -42,6 +55,8 @@ class TableTask:
     entry: TocEntry
     facts: TableFacts
     block_bytes: int
+    base_pages_per_range: int | None = None  # what the base has is kept unless far from what would be chosen
+    is_big: bool = False  # the server reads it through a ring of buffers, unless it is read by TID ranges
 
     @property
     def cost_bytes(self) -> int:
@@ -54,9 +69,11 @@ class TableTask:
 
     @property
     def pages_per_range(self) -> int:
-        return pages_per_range(
+        wanted = pages_per_range(
             heap_bytes=self.facts.heap_bytes, toast_bytes=self.facts.toast_bytes, block_bytes=self.block_bytes
         )
+        base = self.base_pages_per_range
+        return base if base is not None and wanted <= 2 * base <= 4 * wanted else wanted
 
     @property
     def has_ranges(self) -> bool:
@@ -81,6 +98,35 @@ class TablePart:
             return self.task.cost_bytes
         return self.task.cost_bytes * self.bounds.pages // max(self.task.pages, 1)
 
+    @property
+    def first_range(self) -> int:
+        """The number, within the table, of the part's first page range."""
+        return self.bounds.first // self.task.pages_per_range if self.bounds else 0
+
+    def ranges(self, place: int, count: int, *, of: int) -> TablePart:
+        """Return the part that is ``count`` page ranges from ``place`` on, of the ``of`` that this one has."""
+        per_range = self.task.pages_per_range
+        return TablePart(
+            task=self.task,
+            bounds=PageBounds(
+                first=(self.first_range + place) * per_range,
+                pages=count * per_range,
+                is_last=place + count == of and (self.bounds is None or self.bounds.is_last),
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """What was taken over from the base instead of being read."""
+
+    ranges: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+
+    def __add__(self, other: Reused) -> Reused:
+        return Reused(self.ranges + other.ranges, self.rows + other.rows, self.size_bytes + other.size_bytes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedPart:
@@ -89,6 +135,7 @@ class CapturedPart:
     size_bytes: int
     rows: int
     ranges: bytes  # encoded
+    reused: Reused
     seconds: float
 
 
@@ -99,6 +146,8 @@ class CapturedTable:
     ranges_node: FileNode | None
     rows: int
     read_by: str
+    reused: Reused
+    reuse_refused: str | None
     seconds: float
 
 
@@ -120,7 +169,9 @@ def split(task: TableTask, parts: int) -> list[TablePart]:
     ]
 
 
-def assemble(parts: Sequence[CapturedPart], writer: BlobWriter, modified: datetime) -> CapturedTable:
+def assemble(
+    parts: Sequence[CapturedPart], writer: BlobWriter, modified: datetime, reuse: Reuse
+) -> CapturedTable:
     """Return the member made of all parts of one table, with its trailer and page-range index saved."""
     parts = sorted(parts, key=lambda done: done.part.number)
     task = parts[0].part.task
@@ -142,6 +193,8 @@ def assemble(parts: Sequence[CapturedPart], writer: BlobWriter, modified: dateti
         ranges_node=save_file(writer, str(task.entry.dump_id), index, modified) if index else None,
         rows=sum(done.rows for done in parts),
         read_by="copy-condition" if task.facts.condition is not None else read_by,
+        reused=sum((done.reused for done in parts), Reused()),
+        reuse_refused=reuse.refusal(task.facts) if task.has_ranges else None,
         seconds=sum(done.seconds for done in parts),
     )
 
@@ -159,7 +212,9 @@ class SessionReader:
         progress: Progress,
         stop: threading.Event,
         stall_timeout_s: float,
+        reuse: Reuse,
     ) -> None:
+        self._reuse = reuse
         self.connection = connection
         self.writer = writer
         self._pool = pool
@@ -172,8 +227,9 @@ class SessionReader:
     def fingerprints(self, part: TablePart, *, lock: bool) -> Fingerprints:
         """Return what the server says of each page range of one part. ``lock`` is as in ``read_part()``."""
         task = part.task
+        one_by_one = not task.is_big or part.bounds is not None
         with self.connection.transaction():
-            self.connection.execute(_scan_setting(part))
+            self.connection.execute(_scan_setting(by_tid=one_by_one))
             if lock:
                 self.connection.execute(lock_statement(task.facts))
             return range_fingerprints(
@@ -182,6 +238,8 @@ class SessionReader:
                 pages=task.pages,
                 per_range=task.pages_per_range,
                 bounds=part.bounds,
+                one_by_one=one_by_one,
+                window=self._reuse.window,
             )
 
     def read_part(self, part: TablePart, prints: Fingerprints | None, *, lock: bool) -> CapturedPart:
@@ -192,19 +250,107 @@ class SessionReader:
         """
         begun = time.monotonic()
         member = self.member()
-        stream = self._stream(part, lock=lock)
+        reused = Reused()
         if prints is None:
-            rows, ranges = self._read_whole(stream, member), b""
+            rows, ranges = self._read_whole(self._stream(part, lock=lock), member), b""
         else:
-            rows, ranges = self._read_ranges(stream, part, prints, member)
+            known = self._reuse.known(part.task.facts, part.task.pages_per_range)
+            same = same_ranges(known, prints, part.first_range) if known else bytes(len(prints))
+            if known and self._is_worthwhile(part, same):
+                rows, ranges, reused = self._read_changes(part, prints, same, known, member, lock=lock)
+            else:
+                rows, ranges = self._read_ranges(self._stream(part, lock=lock), part, prints, member)
+                if known and self._reuse.is_full_read:
+                    self._compare(part, same, known, member.complete(), ranges)
         return CapturedPart(
             part=part,
             content=member.complete(),
             size_bytes=member.size_bytes,
             rows=rows,
             ranges=ranges,
+            reused=reused,
             seconds=time.monotonic() - begun,
         )
+
+    def _is_worthwhile(self, part: TablePart, same: bytes) -> bool:
+        """Are the changed ranges to be read by themselves? Of a big table TID ranges should stay the smaller part."""
+        if self._reuse.is_full_read or not any(same):
+            return False
+        return not part.task.is_big or 2 * sum(same) >= len(same)
+
+    def _read_changes(
+        self,
+        part: TablePart,
+        prints: Fingerprints,
+        same: bytes,
+        known: KnownTable,
+        member: MemberWriter,
+        *,
+        lock: bool,
+    ) -> tuple[int, bytes, Reused]:
+        """Take over the ranges that are the same, and read the others in runs; then read one of the same to be sure."""
+        ranges, rows, reused = bytearray(), 0, Reused()
+        there = known.ranges(part.first_range, len(prints))
+        to_check: KnownRange | None = None
+        checked = secrets.choice([place for place, is_same in enumerate(same) if is_same])
+        for is_same, places in groupby(range(len(prints)), key=same.__getitem__):
+            run = list(places)
+            if is_same:
+                for place, one in zip(run, there, strict=False):
+                    member.take_over(one.content, one.range.size_bytes)
+                    self._progress.advance(rows=one.range.rows, size_bytes=one.range.size_bytes)
+                    ranges += one.range.encode()
+                    rows += one.range.rows
+                    reused += Reused(1, one.range.rows, one.range.size_bytes)
+                    if place == checked:
+                        to_check = one
+            else:
+                for _ in zip(run, there, strict=False):
+                    pass
+                read, encoded = self._read_run(part, prints, run[0], len(run), member, lock=lock)
+                lock = False  # it is held until the session ends
+                ranges += encoded
+                rows += read
+        again = self.member()
+        self._read_run(part, prints, checked, 1, again, lock=lock)
+        is_equal = to_check is not None and again.complete() == to_check.content
+        self._judge(part, checked, is_equal=is_equal)
+        return rows, bytes(ranges), reused
+
+    def _read_run(
+        self,
+        part: TablePart,
+        prints: Fingerprints,
+        place: int,
+        count: int,
+        member: MemberWriter,
+        *,
+        lock: bool,
+    ) -> tuple[int, bytes]:
+        piece = part.ranges(place, count, of=len(prints))
+        stream = self._stream(piece, lock=lock)
+        return self._read_ranges(stream, piece, prints, member, places=range(place, place + count))
+
+    def _compare(
+        self, part: TablePart, same: bytes, known: KnownTable, content: BlobIds, ranges: bytes
+    ) -> None:
+        """Compare what was read with what would have been taken over."""
+        blobs = 0
+        there = known.ranges(part.first_range, len(same))
+        for place, one in enumerate(split_ranges(ranges)):
+            base = next(there, None)
+            if same[place] and base is not None:
+                self._judge(part, place, is_equal=content[blobs : blobs + one.blobs] == base.content)
+            blobs += one.blobs
+
+    def _judge(self, part: TablePart, place: int, *, is_equal: bool) -> None:
+        if is_equal:
+            self._reuse.checked(1)
+        else:
+            first = (part.first_range + place) * part.task.pages_per_range
+            self._reuse.alarm(
+                f"{part.task}: rows on pages from {first} on differ although no version of them did"
+            )
 
     def member(self) -> MemberWriter:
         """Return a new member that is sealed by this session's pool."""
@@ -226,8 +372,8 @@ class SessionReader:
                 b"RELEASE SAVEPOINT pgstow",
                 *statements,
             ]
-        if part.task.has_ranges:
-            statements.insert(0, _scan_setting(part))
+        if part.task.has_ranges or part.task.facts.condition is not None:
+            statements.insert(0, _scan_setting(by_tid=part.bounds is not None))
         try:
             return RowStream(
                 self.connection,
@@ -256,18 +402,25 @@ class SessionReader:
         return rows
 
     def _read_ranges(
-        self, stream: RowStream, part: TablePart, prints: Fingerprints, member: MemberWriter
+        self,
+        stream: RowStream,
+        part: TablePart,
+        prints: Fingerprints,
+        member: MemberWriter,
+        *,
+        places: range | None = None,
     ) -> tuple[int, bytes]:
         """Read heap pages in physical order and cut the rows where the server said that page ranges end."""
-        ranges, rows = bytearray(), 0
-        for wanted in prints:
-            found = self._read_range(stream, wanted, member)
+        ranges, rows, expected = bytearray(), 0, 0
+        for place in places if places is not None else range(len(prints)):
+            found = self._read_range(stream, prints[place], member)
             ranges += found.encode()
             rows += found.rows
+            expected += prints[place].rows
         left = stream.finish()
-        if left or rows != prints.rows:
+        if left or rows != expected:
             raise CaptureError(
-                f"{part.task} gave {rows + left} rows where its pages hold {prints.rows}",
+                f"{part.task} gave {rows + left} rows where its pages hold {expected}",
                 hint="the server contradicts itself under one snapshot; check the table with amcheck",
             )
         return rows, bytes(ranges)
@@ -286,9 +439,9 @@ class SessionReader:
         )
 
 
-def _scan_setting(part: TablePart) -> bytes:
+def _scan_setting(*, by_tid: bool) -> bytes:
     # with seqscan on, the planner would answer a wide TID range by scanning the whole table
-    return b"SET enable_seqscan = " + (b"on" if part.bounds is None else b"off")
+    return b"SET enable_seqscan = " + (b"off" if by_tid else b"on")
 
 
 def lock_statement(facts: TableFacts) -> bytes:

@@ -17,6 +17,7 @@ from pgstow.capture.cancellation import Cancellation
 from pgstow.capture.leader import Leader
 from pgstow.capture.options import CaptureOptions
 from pgstow.capture.rate import RateLimit
+from pgstow.capture.reuse import Reuse
 from pgstow.capture.tables import CapturedPart, SessionReader, TablePart
 from pgstow.core.errors import Interrupted, SourceMoved
 from pgstow.core.progress import Progress
@@ -81,6 +82,7 @@ def read_everything(
     writer: BlobWriter,
     options: CaptureOptions,
     *,
+    reuse: Reuse,
     progress: Progress,
     stop: Cancellation,
 ) -> tuple[list[CapturedPart], list[CapturedLargeObject]]:
@@ -103,6 +105,7 @@ def read_everything(
                 progress=progress,
                 stop=stop,
                 stall_timeout_s=options.stall_timeout_s,
+                reuse=reuse,
             )
 
         def work() -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "GlobalsRecord",
     "LargeObjectsRecord",
     "Manifest",
+    "ReuseRecord",
     "RootName",
     "Selection",
     "ServerRecord",
@@ -64,6 +65,8 @@ class ServerRecord(_Record):
     lsn: str | None  # insert (or replay) position right after the snapshot was exported
     is_standby: bool
     postmaster_start: datetime | None
+    oldest_xid: int | None = None  # of the snapshot, 64-bit: every transaction below it had ended
+    next_xid: int | None = None
     tls: str | None  # negotiated protocol version; None: not encrypted
     host: str
 
@@ -96,6 +99,10 @@ class TableRecord(_Record):
     read_by: str  # copy | copy-condition | tid-ranges
     filenode: int | None = None
     shape: str | None = None  # SHA-256 of columns and types, all the way down
+    reused_rows: int = 0  # of them were not read: their pages hold what they held at the base
+    reused_bytes: int = 0
+    reused_ranges: int = 0
+    reuse_refused: str | None = None  # why nothing was reused; None where something was, or nothing could be
     seconds: float
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -138,6 +145,19 @@ class Totals(_Record):
     known_bytes: int  # plain bytes that were already there
 
 
+class ReuseRecord(_Record):
+    """What was taken over from an earlier backup, and whether that may serve as a base for the next one."""
+
+    is_base: bool  # the server had made everything durable that this backup saw
+    base: str | None = None  # id of the backup whose unchanged page ranges were taken over or compared
+    refused: str | None = None  # why no backup could serve as the base
+    depth: int = 0  # backups since everything was read
+    is_full_read: bool = True
+    checked_ranges: int = 0  # read although they could have been reused, and compared
+    alarms: tuple[str, ...] = ()  # what differed: the base is not to be trusted
+    distrusted: tuple[str, ...] = ()  # ids of backups that are no base any more
+
+
 class Manifest(_Record):
     format: int = MANIFEST_FORMAT
     backup_id: str  # UUID, equal to the run= tag
@@ -159,6 +179,7 @@ class Manifest(_Record):
     extensions: tuple[ExtensionRecord, ...] = ()
     owners: tuple[str, ...] = ()
     shape: str | None = None
+    reuse: ReuseRecord = ReuseRecord(is_base=False)
     attempts: int = 1
     warnings: tuple[Warning_, ...] = ()
     totals: Totals

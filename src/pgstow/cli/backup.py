@@ -17,7 +17,7 @@ from pgstow.catalog.manifest import Manifest, Selection
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import count_text, duration_text, parse_size, plural, safe, size_text
 from pgstow.cli.output import Outcome, Output, Status
-from pgstow.cli.records import facts_table
+from pgstow.cli.records import facts_table, reuse_text, reused_bytes
 
 __all__ = ["backup_command"]
 
@@ -120,6 +120,24 @@ def backup_command(
             rich_help_panel=_MANNER_PANEL,
         ),
     ] = False,
+    full_read: Annotated[
+        bool,
+        typer.Option(
+            "--full-read",
+            help="Read everything, and compare it with what would have been reused.",
+            rich_help_panel=_MANNER_PANEL,
+        ),
+    ] = False,
+    full_read_every: Annotated[
+        int,
+        typer.Option(
+            "--full-read-every",
+            metavar="N",
+            min=1,
+            help="Do so in every Nth backup.",
+            rich_help_panel=_MANNER_PANEL,
+        ),
+    ] = 7,
     max_blocking: Annotated[
         float,
         typer.Option(
@@ -153,6 +171,8 @@ def backup_command(
         role_passwords=role_passwords,
         max_blocking_s=max_blocking,
         new_source=new_source,
+        full_read=full_read,
+        full_read_every=full_read_every,
         username=invocation.username,
     )
     request.check()
@@ -170,7 +190,8 @@ def backup_command(
 def _outcome(output: Output, results: Sequence[CapturedBackup | FailedBackup]) -> Outcome:
     taken = [result for result in results if isinstance(result, CapturedBackup)]
     failed = [result for result in results if isinstance(result, FailedBackup)]
-    status: Status = "done" if not failed else "partial" if taken else "failed"
+    alarms = any(result.manifest.reuse.alarms for result in taken)
+    status: Status = "failed" if alarms or not taken else "partial" if failed else "done"
     document: dict[str, Any] = {
         "backups": [_document(result) for result in taken],
         "failures": [
@@ -211,6 +232,15 @@ def _document(result: CapturedBackup) -> dict[str, Any]:
         "new_bytes": totals.new_bytes,
         "stored_bytes": totals.stored_bytes,
         "known_bytes": totals.known_bytes,
+        "read_bytes": totals.size_bytes - reused_bytes(manifest),
+        "reused_bytes": reused_bytes(manifest),
+        "reuse": {
+            "base": manifest.reuse.base,
+            "refused": manifest.reuse.refused,
+            "full_read": manifest.reuse.is_full_read,
+            "checked_ranges": manifest.reuse.checked_ranges,
+            "alarms": list(manifest.reuse.alarms),
+        },
         "large_objects": manifest.large_objects.count,
         "globals": {
             "captured": manifest.globals.is_captured,
@@ -228,6 +258,12 @@ def _view(manifest: Manifest) -> Iterator[RenderableType]:
         f" of {safe(manifest.name)} ({safe(manifest.kind)})",
     )
     yield _facts(manifest)
+    for alarm in manifest.reuse.alarms:
+        yield Text.assemble(
+            ("  ALARM: ", "bold red"),
+            f"{safe(alarm)}. Everything was read, so this backup is right;"
+            f" {manifest.reuse.base or 'an earlier one'} may not be.",
+        )
     for warning in manifest.warnings:
         yield Text.assemble(("  warning: ", "yellow"), safe(warning.message))
 
@@ -241,6 +277,7 @@ def _facts(manifest: Manifest) -> Table:
         "  read",
         f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}",
     )
+    table.add_row("  reused", reuse_text(manifest))
     known = (
         f"{totals.known_bytes / totals.size_bytes:.0%} was there already"
         if totals.size_bytes

@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pgstow.catalog.backups import BackupRecord
-from pgstow.cli.formats import safe
+from pgstow.catalog.manifest import Manifest
+from pgstow.cli.formats import plural, safe, size_text
 
-__all__ = ["backup_of", "facts_table", "plain_table", "record_document"]
+__all__ = ["backup_of", "facts_table", "plain_table", "record_document", "reuse_text", "reused_bytes"]
 
 
 def record_document(record: BackupRecord) -> dict[str, Any]:
@@ -49,3 +50,23 @@ def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     for column in columns:
         table.add_column(Text(column), justify="right" if column in right else "left", overflow="fold")
     return table
+
+
+def reused_bytes(manifest: Manifest) -> int:
+    """Return how many bytes of rows were taken over from the base instead of being read."""
+    return sum(record.reused_bytes for record in manifest.tables)
+
+
+def reuse_text(manifest: Manifest) -> str:
+    """Return what was taken over from which backup, or why nothing was."""
+    reuse = manifest.reuse
+    base = f"backup {reuse.base[:8]}" if reuse.base else ""
+    if reuse.refused:
+        return f"nothing: {safe(reuse.refused)}"
+    if reuse.is_full_read:
+        checked = f", {plural(reuse.checked_ranges, 'unchanged range')} compared with {base}" if base else ""
+        return f"nothing: a full read{checked}"
+    return (
+        f"{size_text(reused_bytes(manifest))} unchanged since {base}; "
+        f"{plural(reuse.checked_ranges, 'range')} read to be sure"
+    )

@@ -16,7 +16,7 @@ from pgstow.catalog.manifest import Manifest, TableRecord
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
 from pgstow.cli.output import Outcome
-from pgstow.cli.records import facts_table, plain_table, record_document
+from pgstow.cli.records import facts_table, plain_table, record_document, reuse_text
 
 __all__ = ["BackupArgument", "show_command"]
 
@@ -82,6 +82,9 @@ def _facts(manifest: Manifest) -> Table:
         "stored",
         f"{size_text(totals.stored_bytes)} for {size_text(totals.new_bytes)} new, {size_text(totals.known_bytes)} known",
     )
+    table.add_row("reused", reuse_text(manifest))
+    for alarm in manifest.reuse.alarms:
+        table.add_row("", Text(f"ALARM: {safe(alarm)}", style="bold red"))
     if manifest.large_objects.count:
         objects = manifest.large_objects
         table.add_row("large objects", f"{count_text(objects.count)}, {size_text(objects.size_bytes)}")
@@ -113,13 +116,15 @@ def _timings(manifest: Manifest) -> str:
 def _tables(records: tuple[TableRecord, ...], *, all_tables: bool) -> Table:
     largest = sorted(records, key=lambda record: (-record.size_bytes, record.schema_, record.name))
     shown = largest if all_tables else largest[:_TABLES_SHOWN]
-    table = plain_table("TABLE", "ROWS", "SIZE", "", right=("ROWS", "SIZE"))
+    table = plain_table("TABLE", "ROWS", "SIZE", "REUSED", "", right=("ROWS", "SIZE", "REUSED"))
     for record in shown:
         via = record.load_via_root
         remark = f"rows of {safe(via.schema_)}.{safe(via.name)}" if via else ""
         remark = "extension configuration" if record.condition else remark
+        remark = remark or (f"read: {safe(record.reuse_refused)}" if record.reuse_refused else "")
         name = f"{safe(record.schema_)}.{safe(record.name)}"
-        table.add_row(name, count_text(record.rows), size_text(record.size_bytes), remark)
+        reused = size_text(record.reused_bytes) if record.reused_ranges else ""
+        table.add_row(name, count_text(record.rows), size_text(record.size_bytes), reused, remark)
     if len(shown) < len(largest):
-        table.add_row(f"and {len(largest) - len(shown)} more (--all shows them)", "", "", "")
+        table.add_row(f"and {len(largest) - len(shown)} more (--all shows them)", "", "", "", "")
     return table

@@ -22,6 +22,7 @@ __all__ = [
     "Shapes",
     "TableFacts",
     "TableName",
+    "XidHorizon",
     "backend_pid",
     "capturable_tables",
     "clock",
@@ -29,6 +30,7 @@ __all__ = [
     "database_names",
     "export_snapshot",
     "extensions",
+    "flushed_lsn",
     "held_table_locks",
     "lock_tables",
     "lock_waiters",
@@ -39,6 +41,7 @@ __all__ = [
     "system_identifier",
     "table_facts",
     "unreadable_tables",
+    "xid_horizon",
 ]
 
 _LOCK_BATCH = 500
@@ -270,6 +273,30 @@ def current_lsn(connection: Connection, *, is_standby: bool) -> Lsn | None:
     return Lsn.parse(text(found)) if found is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class XidHorizon:
+    """Where a snapshot stands among the 64-bit transaction ids: all below ``oldest`` ended, ``next`` was the next."""
+
+    oldest: int
+    next: int
+
+
+def xid_horizon(connection: Connection) -> XidHorizon:
+    """Return the horizon of this transaction's snapshot."""
+    row = connection.execute(
+        "SELECT pg_catalog.pg_snapshot_xmin(s)::text, pg_catalog.pg_snapshot_xmax(s)::text"
+        " FROM pg_catalog.pg_current_snapshot() AS s"
+    ).fetchone()
+    assert row is not None
+    return XidHorizon(int(text(row[0])), int(text(row[1])))
+
+
+def flushed_lsn(connection: Connection) -> Lsn | None:
+    """Return up to where the write-ahead log is on the server's disk; None where this cannot be asked."""
+    found = _optional(connection, "SELECT pg_catalog.pg_current_wal_flush_lsn()::text")
+    return Lsn.parse(text(found)) if found is not None else None
+
+
 def _optional(connection: Connection, query: str) -> Any:  # noqa: ANN401  whatever the column is
     """Return the one value of a query that managed services may forbid; None when they do."""
     try:
@@ -340,11 +367,13 @@ class Shapes:
 
     ``by_table`` depends on definitions alone and can be compared between backups. ``present`` covers the
     same tables and also their names and which versions of the catalog rows were seen: it differs after any
-    change, also one that was undone.
+    change, also one that was undone. ``unproven`` names, by table, a type whose printed form may depend on more
+    than the stored value; tables without one are not in it.
     """
 
     by_table: dict[int, str]
     present: str
+    unproven: dict[int, str]
 
 
 def shapes(connection: Connection, oids: Sequence[int]) -> Shapes:
@@ -357,15 +386,18 @@ def shapes(connection: Connection, oids: Sequence[int]) -> Shapes:
     types = _types(connection, {type_oid for used, _ in columns.values() for type_oid in used})
     present = hashlib.sha256(_places(connection, oids))
     by_table = {}
+    unproven = {}
     for oid, (used, definition) in sorted(columns.items()):
         digest = hashlib.sha256(definition)
         for type_oid in sorted(_reachable(used, types)):
             digest.update(types[type_oid].definition)
+            if not types[type_oid].is_proven:
+                unproven[oid] = types[type_oid].name
         by_table[oid] = digest.hexdigest()
         present.update(digest.digest())
     for _, found in sorted(types.items()):
         present.update(found.versions)
-    return Shapes(by_table, present.hexdigest())
+    return Shapes(by_table, present.hexdigest(), unproven)
 
 
 def _places(connection: Connection, oids: Sequence[int]) -> bytes:
@@ -398,6 +430,41 @@ class _Type:
     definition: bytes
     versions: bytes
     parts: tuple[int, ...]
+    name: str
+    is_proven: bool
+
+
+# Types whose output is a function of the stored bytes alone, under the settings of a capture. Not among them: reg*
+# and aclitem, which print names that can change, and whatever nobody has looked at.
+_PROVEN_BUILT_IN = frozenset(
+    {
+        "bit", "bool", "box", "bpchar", "bytea", "char", "cid", "cidr", "circle", "date", "float4", "float8", "inet", "int2",
+        "int2vector", "int4", "int8", "interval", "json", "jsonb", "jsonpath", "line", "lseg", "macaddr", "macaddr8", "money",
+        "name", "numeric", "oid", "oidvector", "path", "pg_lsn", "point", "polygon", "text", "tid", "time", "timestamp",
+        "timestamptz", "timetz", "tsquery", "tsvector", "uuid", "varbit", "varchar", "xid", "xid8", "xml",
+    }
+)  # fmt: skip
+# (extension, type); a change of the extension's version ends reuse in any case.
+_PROVEN_IN_EXTENSIONS = frozenset(
+    {
+        ("hstore", "hstore"), ("citext", "citext"), ("ltree", "ltree"), ("ltree", "lquery"), ("ltree", "ltxtquery"),
+        ("cube", "cube"), ("seg", "seg"), ("vector", "vector"), ("vector", "halfvec"), ("vector", "sparsevec"),
+    }
+)  # fmt: skip
+_FIRST_USER_OID = 16384  # FirstNormalObjectId
+
+
+def _is_proven(oid: int, kind: str, category: str, name: str, extension: str | None) -> bool:
+    """Is a type's output known to depend on nothing but the value? Types made of others answer for themselves only."""
+    if kind in "edcrm":  # enum, domain, composite, range, multirange: labels and parts are in the shape
+        return True
+    if kind != "b":
+        return False
+    if category == "A" and name.startswith("_"):
+        return True  # an array; its elements are looked at by themselves
+    if oid < _FIRST_USER_OID:
+        return name in _PROVEN_BUILT_IN
+    return (extension, name) in _PROVEN_IN_EXTENSIONS
 
 
 def _types(connection: Connection, oids: Iterable[int]) -> dict[int, _Type]:
@@ -419,7 +486,8 @@ def _types(connection: Connection, oids: Iterable[int]) -> dict[int, _Type]:
                concat_ws(E'\\x01', t.oid, t.typname, t.typnamespace, t.typtype, t.typlen, t.typelem, t.typbasetype, t.typtypmod,
                          t.typinput::oid, t.typoutput::oid, e.labels, a.attributes, r.rngsubtype),
                concat_ws(E'\\x01', t.oid, e.versions, a.versions),
-               array_remove(ARRAY[t.typelem, t.typbasetype, r.rngsubtype] || a.types, 0::oid)
+               array_remove(ARRAY[t.typelem, t.typbasetype, r.rngsubtype] || a.types, 0::oid),
+               t.typtype::text, t.typcategory::text, t.typname::text, x.extname::text
         FROM used JOIN pg_catalog.pg_type t USING (oid)
         LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid {multirange}
         LEFT JOIN LATERAL (
@@ -434,12 +502,26 @@ def _types(connection: Connection, oids: Iterable[int]) -> dict[int, _Type]:
                    array_agg(a.atttypid) FILTER (WHERE NOT a.attisdropped) AS types
             FROM pg_catalog.pg_attribute a WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0
         ) a ON true
+        LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+        LEFT JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid
         """,
         (list(oids),),
     )
     return {
-        oid: _Type(definition, versions, tuple(part for part in parts if part))
-        for oid, definition, versions, parts in rows
+        oid: _Type(
+            definition,
+            versions,
+            tuple(part for part in parts if part),
+            text(name),
+            _is_proven(
+                oid,
+                text(kind),
+                text(category),
+                text(name),
+                text(extension) if extension is not None else None,
+            ),
+        )
+        for oid, definition, versions, parts, kind, category, name, extension in rows
     }
 
 

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from mmap import mmap
@@ -192,17 +192,46 @@ class BlobWriter:
         size_bytes = len(data)
         if not self._claim(kind, blob_id, size_bytes):
             return SavedBlob(id=blob_id, size_bytes=size_bytes, is_new=False, stored_bytes=0)
-        try:
+        with self._failing():
             body = compress(data)
             is_compressed = len(body) < size_bytes or (kind is BlobKind.TREE and size_bytes > 0)
             length = (len(body) if is_compressed else size_bytes) + SEAL_BYTES
             pack, room = self._reserve(kind, blob_id, length, size_bytes if is_compressed else 0)
             self._key.seal_into(body if is_compressed else data, room)
             self._sealed(pack, size_bytes, length)
-        except BaseException as exc:
-            self._fail(exc)  # others rely on the claim
-            raise
         return SavedBlob(id=blob_id, size_bytes=size_bytes, is_new=True, stored_bytes=length)
+
+    def save_sealed(
+        self, kind: BlobKind, blob_id: BlobId, sealed: bytes | memoryview, plain_length: int
+    ) -> SavedBlob:
+        """Store a blob as a pack sealed by the same key holds it, unless the repository has it.
+
+        The caller has opened it and knows that it is whole. ``plain_length`` is 0 for one that is not compressed.
+        """
+        length = len(sealed)
+        size_bytes = plain_length or length - SEAL_BYTES
+        if not self._claim(kind, blob_id, size_bytes):
+            return SavedBlob(id=blob_id, size_bytes=size_bytes, is_new=False, stored_bytes=0)
+        with self._failing():
+            pack, room = self._reserve(kind, blob_id, length, plain_length)
+            room[:] = sealed
+            self._sealed(pack, size_bytes, length)
+        return SavedBlob(id=blob_id, size_bytes=size_bytes, is_new=True, stored_bytes=length)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """End the writer when the block fails: others rely on what it claimed."""
+        try:
+            yield
+        except BaseException as exc:
+            self._fail(exc)
+            raise
+
+    def count_known(self, blobs: int, size_bytes: int) -> None:
+        """Count blobs that are referred to without having been given to ``save()``."""
+        with self._changed:
+            self._counts.known_blobs += blobs
+            self._counts.known_bytes += size_bytes
 
     def save_tree(self, nodes: Iterable[FileNode | DirNode]) -> BlobId:
         """Store a folder and return its id."""

@@ -1,0 +1,286 @@
+"""Taking over page ranges that are what they were in an earlier backup.
+
+A row version never changes, and is known by its place and the transaction that made it. A page range whose
+visible row versions are those of an earlier backup, the *base*, holds the same rows; its blobs are taken over and the
+server does not read it. That holds only under conditions, each of which has been shown to give a wrong backup when left
+out (docs/reliability.md). Whatever is in doubt is read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from pgstow.capture.leader import Leader
+from pgstow.capture.ranges import PageRange, decode_ranges
+from pgstow.catalog.backups import BackupFiles, BackupRecord
+from pgstow.catalog.manifest import Manifest, ReuseRecord, TableRecord
+from pgstow.core.errors import RepositoryDamaged
+from pgstow.postgres.archive import TABLE_DATA_TRAILER
+from pgstow.postgres.catalogs import TableFacts
+from pgstow.postgres.fingerprints import Fingerprint, Fingerprints, XidWindow
+from pgstow.postgres.session import CAPTURE_SETTINGS
+from pgstow.repository import BlobIds, BlobKind, FileNode, Repository
+
+__all__ = ["KnownRange", "KnownTable", "Reuse", "Source", "choose_base", "plan_reuse", "same_ranges"]
+
+_XID_WRAP = 1 << 32
+_XID_HALF = 1 << 31
+_BASES_LOOKED_AT = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Everything about server and session that must be as it was at the base."""
+
+    system_identifier: str | None
+    extensions: Sequence[tuple[str, str, str]]
+    leader: Leader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownRange:
+    """A page range of the base and the blobs that hold its rows."""
+
+    range: PageRange
+    content: BlobIds
+
+    def is_same(self, found: Fingerprint) -> bool:
+        return (self.range.rows, self.range.sum, self.range.xor) == (found.rows, found.sum, found.xor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownTable:
+    """A table of the base that stands for the same rows wherever its ranges have the same fingerprints."""
+
+    repository: Repository
+    node: FileNode
+    index: bytes
+
+    def check(self, pages_per_range: int) -> None:
+        """Raise RepositoryDamaged unless the ranges account for every blob and byte of the member, and its trailer."""
+        blobs, size_bytes = 1, len(TABLE_DATA_TRAILER)
+        length, ranges = decode_ranges(self.index)
+        for one in ranges:
+            blobs += one.blobs
+            size_bytes += one.size_bytes
+        if (length, blobs, size_bytes) != (pages_per_range, len(self.node.content), self.node.size_bytes):
+            raise RepositoryDamaged(f"the page ranges do not account for {self.node.name}")
+
+    def ranges(self, first: int, count: int) -> Iterator[KnownRange]:
+        """Yield ranges ``first`` to ``first + count``, fewer if the base has fewer."""
+        content, place = BlobIds.of(self.node.content), 0
+        for number, one in enumerate(islice(decode_ranges(self.index)[1], first + count)):
+            if number >= first:
+                yield KnownRange(range=one, content=content[place : place + one.blobs])
+            place += one.blobs
+
+
+@dataclass(slots=True, kw_only=True)
+class Reuse:
+    """What may be taken over in this backup, and what became of it.
+
+    ``is_full_read``: everything is read all the same, and compared with what would have been taken over.
+    """
+
+    base: BackupFiles | None
+    refused: str | None
+    is_full_read: bool
+    window: XidWindow | None = None
+    tables: Mapping[int, TableRecord] = field(default_factory=dict)  # of the base, by OID
+    refusals: dict[int, str] = field(default_factory=dict)  # by OID
+    alarms: list[str] = field(default_factory=list)
+    checked_ranges: int = 0
+    distrusted: tuple[str, ...] = ()
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def base_id(self) -> str | None:
+        return self.base.record.id if self.base else None
+
+    def known(self, facts: TableFacts, pages_per_range: int) -> KnownTable | None:
+        """Return what the base holds of a table whose ranges can be compared; else None, and why in ``refusals``."""
+        record = self.tables.get(facts.oid)
+        if self.base is None or record is None or self.refusal(facts) is not None:
+            return None
+        if record.pages_per_range != pages_per_range or record.ranges is None:
+            self.refusals[facts.oid] = "its page ranges have another length than at the base"
+            return None
+        try:
+            node = self.base.member(record.member)
+            if node is None:
+                raise RepositoryDamaged(f"{record.member} is missing")
+            known = KnownTable(
+                repository=self.base.repository, node=node, index=self.base.read(record.ranges)
+            )
+            known.check(pages_per_range)
+        except RepositoryDamaged as exc:
+            self.refusals[facts.oid] = f"the base is damaged: {exc.message}"
+            return None
+        return known
+
+    def pages_per_range(self, facts: TableFacts) -> int | None:
+        """Return the length of the ranges that the base has of a table."""
+        record = self.tables.get(facts.oid)
+        return record.pages_per_range if record is not None and self.refusal(facts) is None else None
+
+    def refusal(self, facts: TableFacts) -> str | None:
+        """Return why a table that has ranges is read whole; None if its ranges may be compared."""
+        if self.base is None:
+            return self.refused
+        record = self.tables.get(facts.oid)
+        if record is None:
+            return "it is not in the base"
+        if record.filenode is None or record.filenode != facts.filenode:
+            return "it was rewritten"
+        return self.refusals.get(facts.oid)
+
+    def checked(self, ranges: int) -> None:
+        """Count ranges that were read and found to be what would have been taken over."""
+        with self._guard:
+            self.checked_ranges += ranges
+
+    def alarm(self, what: str) -> None:
+        """Note that rows differ where nothing should have changed."""
+        with self._guard:
+            self.alarms.append(what)
+
+    def record(self, *, is_base: bool, alarms: Sequence[str]) -> ReuseRecord:
+        """Return what the manifest says. ``alarms`` of an attempt that was given up make this backup's base distrusted."""
+        told = tuple(dict.fromkeys((*alarms, *self.alarms)))
+        distrusted = {*self.distrusted, *([self.base_id] if self.base_id and told else [])}
+        depth = self.base.manifest.reuse.depth + 1 if self.base and not self.is_full_read else 0
+        return ReuseRecord(
+            is_base=is_base,
+            base=self.base_id,
+            refused=self.refused,
+            depth=depth,
+            is_full_read=self.is_full_read,
+            checked_ranges=self.checked_ranges,
+            alarms=told,
+            distrusted=tuple(sorted(distrusted)),
+        )
+
+
+def choose_base(
+    repository: Repository,
+    records: Sequence[BackupRecord],
+    *,
+    name: str,
+    system_identifier: str | None,
+    database_oid: int,
+) -> tuple[BackupFiles | None, tuple[str, ...]]:
+    """Return the newest backup of this very database that may be a base, and the ids that must not be one.
+
+    The manifest decides, not the name, under which one merely looks first: a renamed database keeps its base.
+    """
+    distrusted: set[str] = set()
+    if system_identifier is None:
+        return None, ()
+    mine = [record for record in records if record.system_identifier == system_identifier]
+    mine.sort(key=lambda record: (record.name == name, record.time), reverse=True)
+    for record in mine[:_BASES_LOOKED_AT]:
+        files = BackupFiles(repository, record)
+        try:
+            manifest = files.manifest
+        except RepositoryDamaged:
+            continue
+        if manifest.server.database_oid != database_oid:
+            continue
+        distrusted |= set(manifest.reuse.distrusted)
+        if manifest.reuse.is_base and record.id not in distrusted:
+            return files, tuple(sorted(distrusted))
+    return None, tuple(sorted(distrusted))
+
+
+def plan_reuse(
+    base: BackupFiles | None,
+    source: Source,
+    *,
+    full_read: bool,
+    full_read_every: int,
+    distrusted: tuple[str, ...],
+) -> Reuse:
+    """Return what may be taken over from ``base``, judged by server and tables; the ranges are judged later."""
+    if base is None:
+        return Reuse(
+            base=None,
+            refused="no backup of this database can be a base",
+            is_full_read=True,
+            distrusted=distrusted,
+        )
+    refused = _refuse_server(base.manifest, source)
+    if refused is not None:
+        return Reuse(base=None, refused=refused, is_full_read=True, distrusted=distrusted)
+    is_due = base.manifest.reuse.depth + 1 >= full_read_every
+    tables = {record.oid: record for record in base.manifest.tables if record.ranges is not None}
+    return Reuse(
+        base=base,
+        refused=None,
+        is_full_read=full_read or is_due,
+        window=_window(base.manifest, source.leader),
+        tables=tables,
+        refusals=dict(_refuse_tables(tables, source.leader)),
+        distrusted=distrusted,
+    )
+
+
+def _refuse_server(base: Manifest, source: Source) -> str | None:
+    """Return why nothing of the base can be taken over; None if it may be."""
+    then, now, horizon = base.server, source.leader.facts, source.leader.horizon
+    if source.system_identifier is None:
+        return "this role may not see which server this is"
+    if then.system_identifier != source.system_identifier or then.database_oid != now.database_oid:
+        return "the base is of another database"
+    if now.is_standby or then.is_standby:
+        return "a standby was read"
+    if now.timeline is None or then.timeline != now.timeline:
+        return "the server is on another timeline"
+    if now.postmaster_start is None or then.postmaster_start != now.postmaster_start:
+        return "the server was restarted"  # perhaps from a copy of its files, in which transaction ids come again
+    if then.version_num != now.version_num or then.encoding != now.encoding:
+        return "the server is another release"
+    if base.settings != dict(CAPTURE_SETTINGS):
+        return "the rows of the base were written under other settings"
+    if {(e.name, e.version, e.schema_) for e in base.extensions} != set(source.extensions):
+        return "extensions were changed"
+    if then.oldest_xid is None or then.next_xid is None:
+        return "the base does not say where it stood"
+    if not then.next_xid <= horizon.next < then.oldest_xid + _XID_HALF:
+        return "too many transactions since the base"
+    return None
+
+
+def _window(base: Manifest, leader: Leader) -> XidWindow | None:
+    """Return the raw transaction ids that may stand for two transactions, once the counter has gone round."""
+    if leader.horizon.next < _XID_WRAP or base.server.oldest_xid is None:
+        return None
+    return XidWindow(base.server.oldest_xid % _XID_WRAP, leader.horizon.next - base.server.oldest_xid)
+
+
+def _refuse_tables(tables: Mapping[int, TableRecord], leader: Leader) -> Iterator[tuple[int, str]]:
+    for oid, record in tables.items():
+        if oid in leader.shapes.unproven:
+            yield oid, f"type {leader.shapes.unproven[oid]} may print the same value in different ways"
+        elif record.shape is None or record.shape != leader.shapes.by_table.get(oid):
+            yield oid, "columns or types changed"
+
+
+def same_ranges(known: KnownTable, prints: Fingerprints, first: int) -> bytes:
+    """Return 1 for each range that the base holds as it is now, 0 for those that must be read.
+
+    A range whose blobs the repository's index no longer lists, or lists with other sizes, must be read.
+    """
+    there = known.ranges(first, len(prints))
+    same = bytearray(len(prints))
+    for place, (found, one) in enumerate(zip(prints, there, strict=False)):
+        if place not in prints.young and one.is_same(found):
+            same[place] = _is_whole(known.repository, one)
+    return bytes(same)
+
+
+def _is_whole(repository: Repository, one: KnownRange) -> bool:
+    sizes = [repository.blob_size(BlobKind.DATA, blob) for blob in one.content]
+    return None not in sizes and sum(size or 0 for size in sizes) == one.range.size_bytes
