@@ -25,8 +25,16 @@ EXIT_CODES = (
     "12 wrong password, 130 interrupted."
 )
 
-# Each is a module of this package with a function of its name: "init" is init_command in pgstow.cli.init.
+# Each is a module of this package with a function of its name: "init" is init_command in pgstow.cli.init, and
+# "repo prune" is repo_prune_command in pgstow.cli.repo_prune.
 COMMANDS = ("init", "backup", "list", "show", "restore", "verify", "export", "doctor", "demo")
+
+_GROUPS: Mapping[str, str] = MappingProxyType(
+    {
+        "repo": "Look after a repository: check, prune, copy, repair.",
+        "keys": "The passwords that open a repository.",
+    }
+)
 
 # What an interruption leaves behind, told after "interrupted by SIGINT".
 _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
@@ -41,9 +49,9 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
 
 def run(arguments: Arguments) -> int:
     """Run one command and return the exit status."""
-    commands = tuple(text for text in arguments.texts[:1] if text in COMMANDS) or COMMANDS
+    name = _named(arguments.texts)
     try:
-        code = build(commands, had_secrets=arguments.had_secrets)(
+        code = build((name,) if name else COMMANDS, had_secrets=arguments.had_secrets)(
             args=list(arguments.texts), prog_name="pgstow", standalone_mode=False
         )
     except typer.TyperException as exc:
@@ -51,6 +59,11 @@ def run(arguments: Arguments) -> int:
     except typer.Abort:
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _named(texts: Sequence[str]) -> str:
+    """Return the command that the arguments begin with, or "" if they begin with none."""
+    return next((name for words in (1, 2) if (name := " ".join(texts[:words])) in COMMANDS), "")
 
 
 def build(commands: Sequence[str] = COMMANDS, *, had_secrets: bool = False) -> typer.Typer:
@@ -64,16 +77,31 @@ def build(commands: Sequence[str] = COMMANDS, *, had_secrets: bool = False) -> t
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(_top)
+    groups = {
+        group: _add_group(app, group)
+        for group in dict.fromkeys(name.split()[0] for name in commands)
+        if group in _GROUPS
+    }
     for name in commands:
+        module = name.replace(" ", "_")
         command = as_command(
-            getattr(import_module(f"pgstow.cli.{name}"), f"{name}_command"),
+            getattr(import_module(f"pgstow.cli.{module}"), f"{module}_command"),
             name=name,
             uses_repository=name != "demo",
             when_interrupted=_LEFT_BEHIND.get(name),
             had_secrets=had_secrets,
         )
-        app.command(name, epilog=EXIT_CODES)(command)
+        *group, own = name.split()
+        (groups[group[0]] if group else app).command(own, epilog=EXIT_CODES)(command)
     return app
+
+
+def _add_group(app: typer.Typer, name: str) -> typer.Typer:
+    group = typer.Typer(
+        help=_GROUPS[name], epilog=EXIT_CODES, no_args_is_help=True, rich_markup_mode="markdown"
+    )
+    app.add_typer(group, name=name)
+    return group
 
 
 def _print_version(asked: bool) -> None:
@@ -96,7 +124,7 @@ def _top(
 
 def _misunderstood(texts: Sequence[str], exc: typer.TyperException) -> int:
     """Tell that the arguments make no sense, in the form the user seems to want."""
-    command = next((text for text in texts if text in COMMANDS), "")
+    command = _named(texts) or next((text for text in texts if text in COMMANDS or text in _GROUPS), "")
     options = texts[: texts.index("--")] if "--" in texts else texts
     output = Output(command=command, as_json="--json" in options, debug=os.environ.get("PGSTOW_DEBUG") == "1")
     message = exc.format_message().rstrip(".")
