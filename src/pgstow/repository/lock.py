@@ -41,6 +41,7 @@ class LockTimes:
     settle_s: float = 0.2
     refresh_s: float = 300.0
     retry_s: float = 30.0  # after a refresh that failed
+    conflict_s: float = 2.0  # between two tries to get a lock that others forbid
     expiry_s: float = 1350.0  # stop a quarter of the way before others may take the lock for dead
     unreadable_tries: int = 3
     clock_s: Callable[[], float] = _clock_s

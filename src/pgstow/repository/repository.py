@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pgstow.core.errors import (
@@ -15,6 +15,7 @@ from pgstow.core.errors import (
     ObjectNotFound,
     RepositoryDamaged,
     RepositoryExists,
+    RepositoryLocked,
     WrongPassword,
 )
 from pgstow.core.secrets import Secret
@@ -267,28 +268,41 @@ class Repository:
             unlisted=lambda: self._index_files.add(_NEVER_WRITTEN),
         )
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock(
-        self, *, exclusive: bool = False, early: bool = False, times: LockTimes | None = None
+        self,
+        *,
+        exclusive: bool = False,
+        early: bool = False,
+        wait_s: float = 0.0,
+        times: LockTimes | None = None,
     ) -> Iterator[RepositoryLock]:
-        """Hold a restic lock for a block. Raises RepositoryLocked when someone else's forbids it.
+        """Hold a restic lock for a block. Raises RepositoryLocked when someone else's forbids it for ``wait_s``.
 
         With ``early`` the block begins before that is certain. What it reads meanwhile counts once the lock's
         ``check()`` has passed, which every write waits for.
         """
-        lock = RepositoryLock(
-            self._files,
-            is_exclusive=exclusive,
-            holder=Holder.current(),
-            times=times or LockTimes(),
-            is_early=early,
-        )
-        with lock:
+        times = times or LockTimes()
+        deadline_s = times.clock_s() + wait_s
+        with contextlib.ExitStack() as held:
+            while True:
+                lock = RepositoryLock(
+                    self._files,
+                    is_exclusive=exclusive,
+                    holder=Holder.current(),
+                    times=times,
+                    is_early=early,
+                )
+                try:
+                    held.enter_context(lock)
+                    break
+                except RepositoryLocked:
+                    if times.clock_s() >= deadline_s:
+                        raise
+                times.sleep(times.conflict_s)
             self._locks.append(lock)
-            try:
-                yield lock
-            finally:
-                self._locks.remove(lock)
+            held.callback(self._locks.remove, lock)
+            yield lock
 
     def check_locks(self) -> None:
         """Raise RepositoryLocked if a lock taken here is no longer ours to rely on."""
