@@ -202,7 +202,13 @@ def test_a_reader_never_sees_a_torn_object(store: Store) -> None:
     def read() -> int:
         seen = 0
         while not stop.is_set():
-            assert store.get("data/torn") in contents
+            try:
+                found = store.get("data/torn")
+            except (
+                StoreUnavailable
+            ):  # the S3 server of these tests answers 500 when it is asked just as it replaces
+                continue
+            assert found in contents
             seen += 1
         return seen
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -269,20 +271,35 @@ def test_an_extension_that_changed_ends_all_reuse(shop: Shop) -> None:
 
 def test_a_base_that_a_crash_could_undo_is_none(make_cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     """Asynchronous commits that are visible but not on disk yet; a crash gives their numbers to others."""
-    cluster = make_cluster(
-        15, settings={"wal_writer_delay": "10s", "synchronous_commit": "off", "autovacuum": "off"}
-    )
+    cluster = make_cluster(15, settings={"synchronous_commit": "off", "autovacuum": "off"})
     source = ConnInfo.parse(cluster.conninfo())
     shop = Shop(source, tmp_path)
     shop.run(TABLE)
+    with psycopg.connect(source.connect_string()) as connection:
+        row = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+        ).fetchone()
+    assert row is not None
+    wal_writer = int(row[0])
 
     def commit(step: str) -> None:
         if step == "tables listed":
             shop.run("UPDATE quiet SET filler = 'x' WHERE id = 1")
 
-    taken = capture_into(shop.repository, source, checkpoint=commit)
+    os.kill(wal_writer, signal.SIGSTOP)
+    try:
+        taken = capture_into(shop.repository, source, checkpoint=commit)
+    finally:
+        os.kill(wal_writer, signal.SIGCONT)
     assert not taken.manifest.reuse.is_base
     assert shop.backup().reuse.refused == "no backup of this database can be a base"
+
+
+def test_what_an_idle_server_has_not_flushed_yet_is_flushed_for_the_base(shop: Shop) -> None:
+    """Pages pruned by a reader are logged, but no commit follows that would bring the records to disk."""
+    for number in range(3):
+        shop.run("SELECT pg_logical_emit_message(false, 'left', repeat('x', 100))")
+        assert shop.backup().reuse.is_base, number
 
 
 def test_a_restarted_server_is_another_server(make_cluster: Callable[..., Cluster], tmp_path: Path) -> None:

@@ -34,7 +34,14 @@ __all__ = ["Capture", "SavedContents", "capture"]
 
 _LARGE_OBJECT_BATCH = 256
 _RETRY_PAUSE_S = 2.0
-_FLUSH_WAITS_S = (0.2, 0.5, 1.0, 0.0)  # the server's wal_writer_delay is 0.2 s, and it may skip two turns
+_FLUSH_WAITS_S = (
+    0.0,
+    0.2,
+    0.4,
+    1.0,
+    2.0,
+    4.0,
+)  # wal_writer_delay is 0.2 s, and the writer may skip two turns
 
 
 @dataclass(slots=True, kw_only=True)
@@ -278,12 +285,15 @@ def _is_durable(job: Capture, leader: Leader) -> bool:
     """
     if leader.lsn is None or leader.facts.is_standby:
         return False
-    for wait_s in _FLUSH_WAITS_S:
+    for attempt, wait_s in enumerate(_FLUSH_WAITS_S):
+        job.pause(wait_s)
         with translated("looking at the write-ahead log"):
             flushed = catalogs.flushed_lsn(leader.connection)
-        if flushed is None or flushed >= leader.lsn:
-            return flushed is not None
-        job.pause(wait_s)
+            if flushed is None or flushed >= leader.lsn:
+                return flushed is not None
+            if not attempt:
+                with contextlib.closing(connect(job.source, settings=CAPTURE_SETTINGS)) as fresh:
+                    catalogs.wake_wal_writer(fresh)
     return False
 
 

@@ -297,6 +297,15 @@ def flushed_lsn(connection: Connection) -> Lsn | None:
     return Lsn.parse(text(found)) if found is not None else None
 
 
+def wake_wal_writer(connection: Connection) -> None:
+    """Make the server flush its write-ahead log soon, by the commit of a transaction that did nothing.
+
+    On an idle server the last records, such as those of a page pruned by a reader, may else wait for minutes.
+    Source: PostgreSQL src/backend/access/transam/xact.c, RecordTransactionCommit.
+    """
+    connection.execute("SELECT pg_catalog.pg_current_xact_id()")
+
+
 def _optional(connection: Connection, query: str) -> Any:  # noqa: ANN401  whatever the column is
     """Return the one value of a query that managed services may forbid; None when they do."""
     try:
