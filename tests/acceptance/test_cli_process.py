@@ -291,6 +291,25 @@ def test_reader_that_leaves_is_no_error(pgstow: Pgstow) -> None:
         assert (process.wait(), stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_result_that_cannot_be_written_is_a_failure_and_no_bug(
+    pgstow: Pgstow, filled: ConnInfo, form: list[str]
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            pgstow.command("backup", filled.connect_string(), *form),
+            env=pgstow.environment({}),
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.decode().splitlines() == [
+        "error: the result cannot be written to standard output: No space left on device",
+        "HINT: what the command did stands; it would have ended with exit status 0",
+    ]
+    assert len(pgstow("list", "--json").json()["backups"]) == 1
+
+
 def test_export_whose_reader_leaves_is_a_failure(pgstow: Pgstow, filled: ConnInfo) -> None:
     assert pgstow("backup", filled.connect_string()).code == 0
     with pgstow.start("export", "latest", "--format", "custom", "--output", "-") as process:

@@ -13,6 +13,7 @@ import pytest
 
 from pgstow.core.errors import ObjectExists, ObjectNotFound, StoreError, StoreUnavailable
 from pgstow.store.api import ObjectInfo, Store
+from pgstow.store.caching import CachingStore
 from pgstow.store.local import LocalStore
 from pgstow.store.memory import MemoryStore
 from pgstow.store.opening import open_store
@@ -80,7 +81,7 @@ class FlakyStore(MemoryStore):
         self._maybe_fail()
 
 
-@pytest.fixture(params=["local", "memory", "s3", "retrying"])
+@pytest.fixture(params=["local", "memory", "s3", "retrying", "caching"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     match request.param:
         case "local":
@@ -90,6 +91,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
             return open_store(bucket.location, bucket.environ)
         case "retrying":
             return RetryingStore(FlakyStore(), sleep=lambda _seconds: None)
+        case "caching":
+            return CachingStore(MemoryStore(), tmp_path / "cache")
     return MemoryStore()
 
 

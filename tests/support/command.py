@@ -29,7 +29,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Pgstow:
-    """Runs ``pgstow`` with an environment of its own: nothing of the caller's but the PATH."""
+    """Runs ``pgstow`` with an environment of its own: nothing of the caller's but where programs are."""
 
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,6 +64,9 @@ class Pgstow:
             "PATH": os.environ["PATH"],
             "HOME": "/nonexistent",
             "LANG": "C.UTF-8",
+            **(
+                {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
+            ),  # another tree
             **self.environ,
             **environ,
         }

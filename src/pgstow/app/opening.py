@@ -15,13 +15,20 @@ __all__ = ["open_for_check", "open_repository"]
 
 
 def open_repository(
-    location: str, password: Secret, environ: Mapping[str, str], *, on_retry: Callable[[str], None]
+    location: str,
+    password: Secret,
+    environ: Mapping[str, str],
+    *,
+    on_retry: Callable[[str], None],
+    is_cached: bool = False,
 ) -> Repository:
     """Return the repository at ``location``; ``on_retry`` hears of passing failures of its store.
 
-    Raises UsageError, NoRepository, WrongPassword, StoreError.
+    With ``is_cached`` small files of a far store are read from this machine where a copy is there: not for what
+    examines the store itself. Raises UsageError, NoRepository, WrongPassword, StoreError.
     """
-    return Repository.open(open_retrying_store(location, environ, on_retry=on_retry), password)
+    store = open_retrying_store(location, environ, on_retry=on_retry, is_cached=is_cached)
+    return Repository.open(store, password)
 
 
 def open_for_check(

@@ -27,6 +27,7 @@ class MemberWriter:
         self._waiting: collections.deque[Future[SavedBlob] | BlobIds] = collections.deque()
         self._content = bytearray()
         self.size_bytes = 0
+        self.new_bytes = 0  # of what is sealed: the repository did not have it
         self.blobs = 0  # added so far, also those still being sealed
 
     def add(self, data: bytes) -> None:
@@ -50,7 +51,12 @@ class MemberWriter:
 
     def _collect(self) -> None:
         first = self._waiting.popleft()
-        self._content += first.packed if isinstance(first, BlobIds) else first.result().id
+        if isinstance(first, BlobIds):
+            self._content += first.packed
+            return
+        saved = first.result()
+        self._content += saved.id
+        self.new_bytes += saved.size_bytes if saved.is_new else 0
 
     def complete(self) -> BlobIds:
         """Return the blobs in order, once the repository writer has taken over every one."""

@@ -282,6 +282,7 @@ def _table(saved: SavedContents, table: CapturedTable) -> TableRecord:
         reused_bytes=table.reused.size_bytes,
         reused_ranges=table.reused.ranges,
         reuse_refused=table.reuse_refused,
+        new_bytes=table.new_bytes,
         shape=saved.leader.shapes.by_table.get(facts.oid),
         seconds=round(table.seconds, 3),
     )

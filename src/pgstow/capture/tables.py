@@ -136,6 +136,7 @@ class CapturedPart:
     rows: int
     ranges: bytes  # encoded
     reused: Reused
+    new_bytes: int
     seconds: float
 
 
@@ -147,6 +148,7 @@ class CapturedTable:
     rows: int
     read_by: str
     reused: Reused
+    new_bytes: int
     reuse_refused: str | None
     seconds: float
 
@@ -194,6 +196,7 @@ def assemble(
         rows=sum(done.rows for done in parts),
         read_by="copy-condition" if task.facts.condition is not None else read_by,
         reused=sum((done.reused for done in parts), Reused()),
+        new_bytes=sum(done.new_bytes for done in parts),
         reuse_refused=reuse.refusal(task.facts) if task.has_ranges else None,
         seconds=sum(done.seconds for done in parts),
     )
@@ -269,6 +272,7 @@ class SessionReader:
             rows=rows,
             ranges=ranges,
             reused=reused,
+            new_bytes=member.new_bytes,
             seconds=time.monotonic() - begun,
         )
 

@@ -102,6 +102,7 @@ class TableRecord(_Record):
     reused_rows: int = 0  # of them were not read: their pages hold what they held at the base
     reused_bytes: int = 0
     reused_ranges: int = 0
+    new_bytes: int | None = None  # plain bytes that the repository did not have; older backups do not say
     reuse_refused: str | None = None  # why nothing was reused; None where something was, or nothing could be
     seconds: float
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
 import pwd
@@ -135,10 +134,12 @@ class Invocation:
         )
         return self.password() if is_given else None
 
-    def repository(self, progress: Progress) -> Repository:
-        """Return the repository, open."""
+    def repository(self, progress: Progress, *, is_cached: bool = True) -> Repository:
+        """Return the repository, open; ``is_cached`` is as in ``open_repository()``."""
         location = self.require_location()
-        return open_repository(location, self.password(), self.environ, on_retry=progress.note)
+        return open_repository(
+            location, self.password(), self.environ, on_retry=progress.note, is_cached=is_cached
+        )
 
     def tools(self) -> list[ClientTools]:
         """Return PostgreSQL's client programs on this machine."""
@@ -242,9 +243,7 @@ def _conduct(output: Output, work: Callable[[], Outcome], when_interrupted: str 
     try:
         with interruptible():
             outcome = work()
-        with contextlib.suppress(BrokenPipeError):  # the reader of the result left; what was done is done
-            output.result(outcome)
-        code = outcome.exit_code
+        code = outcome.exit_code if output.result(outcome) else 1
     except Interrupted as exc:
         output.error(exc, consequence=when_interrupted)
         code = exc.exit_code

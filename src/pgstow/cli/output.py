@@ -112,8 +112,29 @@ class Output:
         self.stderr.flush()
         return sys.stdin.readline().rstrip("\n")
 
-    def result(self, outcome: Outcome) -> None:
-        """Print what the command found or did."""
+    def result(self, outcome: Outcome) -> bool:
+        """Print what the command found or did; return whether it could be written, and say so if it could not.
+
+        A reader who left (``| head``) has seen what he wanted.
+        """
+        try:
+            self._result(outcome)
+            self.stdout.flush()
+        except BrokenPipeError:
+            self._give_up(self.stdout)
+        except OSError as exc:
+            self._give_up(self.stdout)
+            self.as_json = False  # there is only stderr left to tell it
+            self.error(
+                PgstowError(
+                    f"the result cannot be written to standard output: {exc.strerror}",
+                    hint=f"what the command did stands; it would have ended with exit status {outcome.exit_code}",
+                )
+            )
+            return False
+        return True
+
+    def _result(self, outcome: Outcome) -> None:
         if self.as_json:
             self._print_document(outcome.status, outcome.document)
             return
@@ -164,13 +185,17 @@ class Output:
         )
 
     def flush(self) -> None:
-        """Push everything out. A reader of stdout who left (``| head``) has seen what he wanted."""
+        """Push everything out that can be written."""
         for stream in (self.stdout, self.stderr):
             try:
                 stream.flush()
-            except BrokenPipeError:
-                # What is still buffered must not be tried again, loudly, when the interpreter ends.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            except OSError:
+                self._give_up(stream)
+
+    @staticmethod
+    def _give_up(stream: TextIO) -> None:
+        """Let what is still buffered vanish: it must not be tried again, loudly, when the interpreter ends."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def _error_document(self, error: PgstowError, message: str, hint: str | None) -> dict[str, Any]:
         return {"code": error.code, "message": message, "hint": hint, "facts": self._scrubbed(error.facts)}

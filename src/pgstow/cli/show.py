@@ -116,15 +116,22 @@ def _timings(manifest: Manifest) -> str:
 def _tables(records: tuple[TableRecord, ...], *, all_tables: bool) -> Table:
     largest = sorted(records, key=lambda record: (-record.size_bytes, record.schema_, record.name))
     shown = largest if all_tables else largest[:_TABLES_SHOWN]
-    table = plain_table("TABLE", "ROWS", "SIZE", "REUSED", "", right=("ROWS", "SIZE", "REUSED"))
+    columns = ("ROWS", "SIZE", "READ", "REUSED", "NEW")
+    table = plain_table("TABLE", *columns, "", right=columns)
     for record in shown:
         via = record.load_via_root
         remark = f"rows of {safe(via.schema_)}.{safe(via.name)}" if via else ""
         remark = "extension configuration" if record.condition else remark
         remark = remark or (f"read: {safe(record.reuse_refused)}" if record.reuse_refused else "")
         name = f"{safe(record.schema_)}.{safe(record.name)}"
-        reused = size_text(record.reused_bytes) if record.reused_ranges else ""
-        table.add_row(name, count_text(record.rows), size_text(record.size_bytes), reused, remark)
+        sizes = (
+            record.size_bytes,
+            record.size_bytes - record.reused_bytes,
+            record.reused_bytes,
+            record.new_bytes,
+        )
+        texts = ["unknown" if size is None else size_text(size) if size else "-" for size in sizes]
+        table.add_row(name, count_text(record.rows), *texts, remark)
     if len(shown) < len(largest):
-        table.add_row(f"and {len(largest) - len(shown)} more (--all shows them)", "", "", "", "")
+        table.add_row(f"and {len(largest) - len(shown)} more (--all shows them)")
     return table

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pgstow.core.errors import UsageError
 from pgstow.store.api import Store, is_name
+from pgstow.store.caching import CachingStore, cache_folder
 from pgstow.store.local import LocalStore
 from pgstow.store.retrying import RetryingStore
 
@@ -42,13 +43,38 @@ def open_store(location: str, environ: Mapping[str, str]) -> Store:
 
 
 def open_retrying_store(
-    location: str, environ: Mapping[str, str], *, on_retry: Callable[[str], None] = lambda _message: None
+    location: str,
+    environ: Mapping[str, str],
+    *,
+    on_retry: Callable[[str], None] = lambda _message: None,
+    is_cached: bool = False,
 ) -> Store:
     """Return the store at ``location``, which tries passing failures again; see ``open_store``.
 
-    ``on_retry`` is told, from whichever thread is waiting, what failed and how long the pause is.
+    ``on_retry`` is told, from whichever thread is waiting, what failed and how long the pause is. With
+    ``is_cached`` the index and snapshot files of a bucket are kept on this machine.
     """
-    return RetryingStore(open_store(location, environ), on_retry=on_retry)
+    store = RetryingStore(open_store(location, environ), on_retry=on_retry)
+    root = _cache_root(environ)
+    if not is_cached or root is None or _is_local(location):
+        return store
+    return CachingStore(store, cache_folder(root, store.location))
+
+
+def _is_local(location: str) -> bool:
+    found = _SCHEME.match(location)
+    return not found or found[1].lower() == "file"
+
+
+def _cache_root(environ: Mapping[str, str]) -> Path | None:
+    """Return where copies are kept; None when nothing says where, or PGSTOW_CACHE_DIR is set to nothing."""
+    given = environ.get("PGSTOW_CACHE_DIR")
+    if given is not None:
+        return Path(given) if given else None
+    if base := environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "pgstow"
+    home = environ.get("HOME")
+    return Path(home) / ".cache" / "pgstow" if home else None
 
 
 def _local_path(location: str, environ: Mapping[str, str]) -> Path:

@@ -1,0 +1,121 @@
+"""Small files of a far store, kept on this machine.
+
+Index and snapshot files are named by the SHA-256 of their bytes and never change, so a copy that has its name is as
+good as the original, and one that has not is fetched again. They are kept as they are stored: encrypted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pgstow.store.api import ObjectInfo, Store
+
+__all__ = ["CachingStore", "cache_folder"]
+
+_KEPT = ("index/", "snapshots/")
+_UNUSED_S = 30 * 86400.0
+
+
+def cache_folder(root: Path, location: str) -> Path:
+    """Return where below ``root`` the copies of the store at ``location`` are kept."""
+    return root / hashlib.sha256(location.encode()).hexdigest()[:16]
+
+
+class CachingStore:
+    """A store whose index and snapshot files are read from ``folder`` where that has them.
+
+    A folder that cannot be read or written only makes it slower: nothing depends on a copy being there. What a
+    listing no longer shows is dropped, and so are the folders of repositories that were not used for a month.
+    """
+
+    def __init__(self, inner: Store, folder: Path) -> None:
+        self._inner = inner
+        self._folder = folder
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.utime(folder)
+            _remove_unused(folder.parent)
+
+    def __repr__(self) -> str:
+        return f"CachingStore({self._inner!r})"
+
+    @property
+    def location(self) -> str:
+        return self._inner.location
+
+    def put(self, name: str, data: bytes | bytearray | memoryview, *, if_absent: bool = False) -> None:
+        self._inner.put(name, data, if_absent=if_absent)
+        if _is_kept(name):
+            self._keep(name, data)
+
+    def get(self, name: str) -> bytes:
+        if not _is_kept(name):
+            return self._inner.get(name)
+        with contextlib.suppress(OSError):
+            data = (self._folder / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() == name.rpartition("/")[2]:
+                return data
+        data = self._inner.get(name)
+        self._keep(name, data)
+        return data
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        return self._inner.get_range(name, offset, length)
+
+    def stat(self, name: str) -> ObjectInfo:
+        return self._inner.stat(name)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        shown: set[str] = set()
+        for info in self._inner.list(prefix):
+            if _is_kept(info.name):
+                shown.add(info.name)
+            yield info
+        if prefix in _KEPT:
+            self._drop_others(prefix, shown)
+
+    def delete(self, name: str) -> None:
+        self._inner.delete(name)
+        if _is_kept(name):
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()
+
+    def remove_stale_temporaries(self) -> int:
+        return self._inner.remove_stale_temporaries()
+
+    def _keep(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        place = self._folder / name
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            handle, unfinished = tempfile.mkstemp(dir=place.parent, prefix="tmp-")
+            try:
+                with open(handle, "wb") as stream:  # noqa: PTH123  a descriptor, not a path
+                    stream.write(data)
+                Path(unfinished).rename(place)
+            except BaseException:
+                Path(unfinished).unlink()
+                raise
+
+    def _drop_others(self, prefix: str, shown: set[str]) -> None:
+        """Remove copies of what is no longer in the store. Others may be writing theirs: those are young."""
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._folder / prefix):
+                if prefix + entry.name not in shown and time.time() - entry.stat().st_mtime > 60:
+                    Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_kept(name: str) -> bool:
+    return name.startswith(_KEPT)
+
+
+def _remove_unused(root: Path) -> None:
+    for entry in os.scandir(root):
+        if time.time() - entry.stat().st_mtime > _UNUSED_S:
+            shutil.rmtree(entry.path, ignore_errors=True)
