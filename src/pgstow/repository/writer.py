@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -98,6 +99,22 @@ def _overhead(entries: int) -> int:
     return entries * 41 + SEAL_BYTES + 4
 
 
+_COMPACT = struct.Struct("<?III32s")  # is a tree, offset, length, plain length, id
+
+
+def _compact(entries: Iterable[PackEntry]) -> bytes:
+    return b"".join(
+        _COMPACT.pack(e.kind is BlobKind.TREE, e.offset, e.length, e.plain_length, e.id) for e in entries
+    )
+
+
+def _entries(compact: bytes) -> list[PackEntry]:
+    return [
+        PackEntry(BlobKind.TREE if is_tree else BlobKind.DATA, blob_id, offset, length, plain_length)
+        for is_tree, offset, length, plain_length, blob_id in _COMPACT.iter_unpack(compact)
+    ]
+
+
 @dataclass(slots=True)
 class _Counts:
     new_blobs: int = 0
@@ -110,9 +127,9 @@ class _Counts:
 
 @dataclass(slots=True)
 class _Unindexed:
-    """Packs that are durable but in no index file yet."""
+    """Packs that are durable but in no index file yet, and their entries in 45 bytes each instead of 300."""
 
-    packs: list[PackContents] = field(default_factory=list)
+    packs: list[tuple[bytes, bytes]] = field(default_factory=list)
     entries: int = 0
     since: float = 0.0
 
@@ -322,7 +339,7 @@ class BlobWriter:
                 self._alive_packs -= 1
                 self._changed.notify_all()
 
-    def _uploaded(self, pack: _OpenPack, contents: PackContents) -> list[PackContents]:
+    def _uploaded(self, pack: _OpenPack, contents: PackContents) -> list[tuple[bytes, bytes]]:
         """Note a durable pack; return what the next index file must list, if it is time for one."""
         with self._changed:
             self._index.add_pack(*contents)
@@ -330,25 +347,26 @@ class BlobWriter:
             self._counts.packs += 1
             if len(pack.buffer) == PACK_BYTES and len(self._spare_buffers) < _SPARE_BUFFERS:
                 self._spare_buffers.append(pack.buffer)
-            self._unindexed.packs.append(contents)
+            self._unindexed.packs.append((contents.pack_id, _compact(contents.entries)))
             self._unindexed.entries += len(contents.entries)
             age_s = self._monotonic() - self._unindexed.since
             is_time = self._unindexed.entries >= _INDEX_ENTRIES or age_s >= _INDEX_INTERVAL_S
             return self._take_unindexed() if is_time else []
 
-    def _take_unindexed(self) -> list[PackContents]:
+    def _take_unindexed(self) -> list[tuple[bytes, bytes]]:
         with self._changed:
             packs = self._unindexed.packs
             self._unindexed = _Unindexed(since=self._monotonic())
             return packs
 
-    def _write_index(self, packs: list[PackContents]) -> None:
+    def _write_index(self, packs: list[tuple[bytes, bytes]]) -> None:
         """List packs in an index file; ``unlisted`` is told if that fails, as the index in memory has them already."""
         if not packs:
             return
+        listed = (PackContents(pack_id, _entries(compact)) for pack_id, compact in packs)
         try:
             self._guard()
-            self._indexed(self._files.save(FileKind.INDEX, encode_index(packs)))
+            self._indexed(self._files.save(FileKind.INDEX, encode_index(listed)))
         except BaseException:
             self._unlisted()
             raise
