@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -232,6 +233,22 @@ def test_interruption_as_document(pgstow: Pgstow, filled: ConnInfo) -> None:
         stdout, _ = process.communicate()
     assert b'"code": "interrupted"' in stdout
     assert b'"signal": "SIGINT"' in stdout
+
+
+def test_interruption_while_the_program_loads_is_told_in_a_word(pgstow: Pgstow) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'pgstow.cli.application':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "sys.argv = ['pgstow', 'list']\n"
+        "from pgstow.cli.main import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], env=pgstow.environment({}), capture_output=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"error: interrupted by SIGINT\n")
 
 
 def test_second_signal_ends_at_once(pgstow: Pgstow, filled: ConnInfo) -> None:

@@ -274,17 +274,14 @@ def _facts(manifest: Manifest) -> Table:
     table = facts_table()
     rate = f", {size_text(round(totals.size_bytes / seconds))}/s" if seconds > 0 else ""
     table.add_row(
-        "  read",
+        "  holds",
         f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}",
     )
     table.add_row("  reused", reuse_text(manifest))
-    known = (
-        f"{totals.known_bytes / totals.size_bytes:.0%} was there already"
-        if totals.size_bytes
-        else "nothing new"
-    )
+    there = max(0.0, 1 - totals.new_bytes / totals.size_bytes) if totals.size_bytes else 1.0
     table.add_row(
-        "  stored", f"{size_text(totals.stored_bytes)} for {size_text(totals.new_bytes)} of new data; {known}"
+        "  stored",
+        f"{size_text(totals.stored_bytes)} for {size_text(totals.new_bytes)} of new data; {there:.0%} was there already",
     )
     table.add_row("  took", f"{duration_text(seconds)}{rate}")
     if not manifest.globals.is_captured:

@@ -8,6 +8,7 @@ import os
 import sys
 
 from pgstow.cli.argv import withdraw_secrets
+from pgstow.cli.signals import end_at_interrupts
 
 __all__ = ["main"]
 
@@ -18,6 +19,7 @@ _SWITCH_INTERVAL_S = 0.0005
 def main() -> int:
     """Run the command line and return its exit status."""
     arguments = withdraw_secrets()
+    end_at_interrupts()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.disable()  # what is imported stays, so looking through it again and again is lost time
     # Imported only now: loading everything takes a good part of a second, in which a password given as

@@ -66,7 +66,10 @@ def reuse_text(manifest: Manifest) -> str:
     if reuse.is_full_read:
         checked = f", {plural(reuse.checked_ranges, 'unchanged range')} compared with {base}" if base else ""
         return f"nothing: a full read{checked}"
+    if not any(record.reused_ranges for record in manifest.tables):
+        return f"nothing: no page range is what it was in {base}"
+    reused = reused_bytes(manifest)
     return (
-        f"{size_text(reused_bytes(manifest))} unchanged since {base}; "
-        f"{plural(reuse.checked_ranges, 'range')} read to be sure"
+        f"{size_text(reused)} unchanged since {base}; {size_text(manifest.totals.size_bytes - reused)} read, "
+        f"and {plural(reuse.checked_ranges, 'range')} to be sure"
     )

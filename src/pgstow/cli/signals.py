@@ -10,13 +10,19 @@ from types import FrameType
 
 from pgstow.core.errors import Interrupted
 
-__all__ = ["interruptible"]
+__all__ = ["end_at_interrupts", "interruptible"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Signalled(Interrupted, KeyboardInterrupt):
     """Both, because psycopg cancels a running query on KeyboardInterrupt and on nothing else."""
+
+
+def end_at_interrupts() -> None:
+    """Let Ctrl-C end the process with a word instead of a traceback, while there is nothing to clean up."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _say_and_end)
 
 
 @contextlib.contextmanager
@@ -42,6 +48,12 @@ def interruptible() -> Iterator[None]:
     finally:
         for number in handled:
             signal.signal(number, before[number])
+
+
+def _say_and_end(_number: int, _frame: FrameType | None) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, b"error: interrupted by SIGINT\n")
+    os._exit(Interrupted.exit_code)
 
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:
