@@ -1,7 +1,7 @@
 """Measure pgstow and its peers on this machine, judge the targets, and write the results down.
 
-Without options: a database of about two gigabytes, three runs, every case; this takes about half an
-hour and 40 GB of disk. Such a full measurement writes bench/results/latest.json, docs/benchmarks.md and its
+Without options: a database of about two gigabytes, three runs, every case; this takes about three quarters
+of an hour and 40 GB of disk. Such a full measurement writes bench/results/latest.json, docs/benchmarks.md and its
 picture. Any other one (--quick, --only, other sizes), and one in which somebody failed, writes to build/bench instead.
 
 Exit status: 0 when every target that was measured was met, 3 when one was missed, 1 when somebody or the
@@ -24,7 +24,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import cases, chart, machine, marketplace, report, servers
+from bench import cases, changes, chart, growth, machine, marketplace, report, servers
 from bench.memory import TERABYTE, memory_case
 from bench.results import Results
 from bench.targets import judge
@@ -32,9 +32,10 @@ from pgstow.core.errors import PgstowError
 from pgstow.postgres.server import Cluster
 
 _PROJECT: Final = Path(__file__).resolve().parents[1]
-_CASES: Final = ("backup", "restore", "update", "tables", "memory")
-_MAIN_CASES: Final = frozenset({"backup", "restore", "update"})
-_SIDE_CASES: Final = frozenset({"restore", "tables", "memory"})
+_CASES: Final = ("backup", "restore", "distance", "changes", "tables", "memory", "growth")
+_MAIN_CASES: Final = frozenset({"backup", "restore", "distance", "changes"})
+_SIDE_CASES: Final = frozenset({"restore", "tables", "memory", "growth"})
+_GROWTH_STEPS: Final = (1 / 16, 1 / 4, 1)  # of the largest database
 _DISK_BYTES_A_ROW: Final = 1600  # database, its kept copy, its log, everybody's repositories, a restored copy
 _TARGET_MISSED: Final = 3
 _INTERRUPTED: Final = 130
@@ -50,6 +51,7 @@ class Options:
     contestants: frozenset[str]
     small_tables: int
     memory_bytes: int
+    growth_bytes: int
     index_of_bytes: int
     work: Path
     keep: bool
@@ -75,14 +77,15 @@ def parse(arguments: Sequence[str]) -> Options:
     )  # fmt: skip
     parser.add_argument("--tables", type=int, help="tables of the many-tables database (default 10,000)")
     parser.add_argument("--memory-gb", type=float, help="large database of the memory case (default 10)")
+    parser.add_argument("--growth-gb", type=float, help="largest database of the growth case (default 8)")
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes and one run, to try the bench itself"
     )
     parser.add_argument("--keep", action="store_true", help="keep the main database for the next time")
     parser.add_argument("--work-dir", type=Path, help="where everything is put (default: below /var/tmp)")
     given = parser.parse_args(arguments)
-    sizes = (200_000, 1, 300, 0.3) if given.quick else (marketplace.FULL_ROWS, 3, 10_000, 10.0)
-    changed = (given.rows, given.tables, *given.only, *given.contestant)
+    sizes = (200_000, 1, 300, 0.3, 0.05) if given.quick else (marketplace.FULL_ROWS, 3, 10_000, 10.0, 8.0)
+    changed = (given.rows, given.tables, given.growth_gb, *given.only, *given.contestant)
     return Options(
         rows=given.rows or sizes[0],
         runs=given.runs or sizes[1],
@@ -90,6 +93,7 @@ def parse(arguments: Sequence[str]) -> Options:
         contestants=frozenset(given.contestant),
         small_tables=given.tables or sizes[2],
         memory_bytes=round((given.memory_gb or sizes[3]) * 1e9),
+        growth_bytes=round((given.growth_gb or sizes[4]) * 1e9),
         index_of_bytes=TERABYTE // 100 if given.quick else TERABYTE,
         work=given.work_dir.resolve() if given.work_dir else Path(f"/var/tmp/pgstow-bench-{os.getuid()}"),
         keep=given.keep,
@@ -109,7 +113,7 @@ def _without_folder(arguments: Sequence[str]) -> list[str]:
 
 
 def run_cases(bench: cases.Bench, options: Options) -> None:
-    """Run the cases that were asked for; the update comes last, as it changes the main database."""
+    """Run the cases that were asked for; the changes come last, as they change the main database."""
     facts = bench.results.database
     with ExitStack() as stack:
         side = (
@@ -124,8 +128,10 @@ def run_cases(bench: cases.Bench, options: Options) -> None:
                 cases.backup_case(bench, main, source)
             if "restore" in options.only and side:
                 cases.restore_case(bench, main, source, side)
-            if "update" in options.only:
-                cases.update_case(bench, main, source)
+            if "distance" in options.only:
+                growth.distance_case(bench, main, source)
+            if "changes" in options.only:
+                changes.changes_case(bench, main, source, options.rows)
             main.stop()
             shutil.rmtree(bench.work / "contestants", ignore_errors=True)
         if "tables" in options.only and side:
@@ -136,6 +142,9 @@ def run_cases(bench: cases.Bench, options: Options) -> None:
             servers.drop_database(side, "tables")
         if "memory" in options.only and side:
             memory_case(bench, side, size_bytes=options.memory_bytes, index_of_bytes=options.index_of_bytes)
+        if "growth" in options.only and side:
+            sizes = [round(options.growth_bytes * step) for step in _GROWTH_STEPS]
+            growth.growth_case(bench, side, sizes)
 
 
 def _main_server(bench: cases.Bench, options: Options) -> servers.ServerBlock:
@@ -176,6 +185,7 @@ def main(arguments: Sequence[str]) -> int:
     progress = Console(stderr=True)
     try:
         machine.install_peers()
+        machine.compile_ourselves()
         programs = machine.find_programs()
         _check_room(options)
         asked = {"command": options.command, "runs": options.runs}
@@ -214,7 +224,9 @@ def _check_room(options: Options) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     options.work.chmod(0o755)  # the server's account must be able to pass through
     needed = options.rows * _DISK_BYTES_A_ROW if options.only & _MAIN_CASES else 0
-    needed += options.memory_bytes * 2 if "memory" in options.only else 0
+    # The databases on the side come one after another; a growing one has its log and a repository beside it.
+    memory = options.memory_bytes * 2 if "memory" in options.only else 0
+    needed += max(memory, options.growth_bytes * 3 if "growth" in options.only else 0)
     if shutil.disk_usage(options.work).free < needed:
         raise PgstowError(
             f"{options.work} needs {needed / 1e9:.0f} GB of free space", hint="give another --work-dir"

@@ -1,9 +1,9 @@
-"""The cases that compare contestants: backup, restore, update, tables."""
+"""The cases that compare contestants at the whole job: backup, restore, tables."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,14 +12,22 @@ from rich.console import Console
 
 from bench.checking import check_equal
 from bench.contestants import Contestant, Place, Programs, Target, command_text, contestants
-from bench.marketplace import update_one_percent
 from bench.measuring import Measurement, Steps, folder_bytes, measure
 from bench.results import Entry, Results, Series
 from bench.servers import drop_database, settle
 from pgstow.core.errors import PgstowError
 from pgstow.postgres.server import Cluster
 
-__all__ = ["Bench", "backup_case", "restore_case", "tables_case", "update_case"]
+__all__ = [
+    "Bench",
+    "backup_case",
+    "has_backup",
+    "make_repository",
+    "measure_backup",
+    "read_once",
+    "restore_case",
+    "tables_case",
+]
 
 _RESTORED: Final = "restored"
 _TABLES_CONTESTANTS: Final = ("directory", "pgstow")
@@ -101,13 +109,21 @@ def make_repository(contestant: Contestant, place: Place) -> None:
 
 
 def measure_backup(
-    bench: Bench, case: str, contestant: Contestant, place: Place, *, cluster: Cluster, steps: Steps
+    bench: Bench,
+    case: str,
+    contestant: Contestant,
+    place: Place,
+    *,
+    cluster: Cluster,
+    steps: Steps,
+    read_bytes: Callable[[], int] | None = None,
 ) -> Measurement:
-    """Measure one backup and record it with what the repository grew by."""
+    """Measure one backup and record it with what the repository grew by; ``read_bytes`` is asked afterwards."""
     before = folder_bytes(place.repository)
     settle(cluster)
     measured = measure(steps, env=contestant.env(place), folder=place.folder, server_pid=cluster.pid)
-    entry = Entry.of(measured, folder_bytes(place.repository) - before)
+    grown = folder_bytes(place.repository) - before
+    entry = Entry.of(measured, grown, read_bytes() if read_bytes else None)
     bench.record(case, contestant, command_text(steps, place), entry)
     return measured
 
@@ -118,7 +134,7 @@ def backup_case(bench: Bench, cluster: Cluster, source: str) -> None:
     Leaves the repositories of the last run for the cases after it.
     """
     among = bench.contestants()
-    _read_once(bench, among, cluster, source)
+    read_once(bench, among, cluster, source)
     for _run, contestant in bench.rounds(among):
         place = bench.place(contestant, cluster, source)
         try:
@@ -132,7 +148,7 @@ def backup_case(bench: Bench, cluster: Cluster, source: str) -> None:
             shutil.rmtree(place.folder, ignore_errors=True)
 
 
-def _read_once(bench: Bench, among: Sequence[Contestant], cluster: Cluster, source: str) -> None:
+def read_once(bench: Bench, among: Sequence[Contestant], cluster: Cluster, source: str) -> None:
     """Let one unmeasured backup fill the file cache, so that the first contestant does not pay for all."""
     if not among:
         return
@@ -154,21 +170,6 @@ def has_backup(bench: Bench, contestant: Contestant, place: Place) -> bool:
         shutil.rmtree(place.folder, ignore_errors=True)
         return False
     return True
-
-
-def update_case(bench: Bench, cluster: Cluster, source: str) -> None:
-    """One backup each after an update; once only, for the database cannot be changed back."""
-    asked = [one for one in bench.contestants() if one.backup_again(bench.place(one, cluster, source))]
-    ready = [one for one in asked if has_backup(bench, one, bench.place(one, cluster, source))]
-    bench.results.database["updated_rows"] = update_one_percent(source)
-    for contestant in ready:
-        place = bench.place(contestant, cluster, source)
-        steps = contestant.backup_again(place)
-        assert steps is not None
-        try:
-            measure_backup(bench, "update", contestant, place, cluster=cluster, steps=steps)
-        except PgstowError as error:
-            bench.failed("update", contestant, error)
 
 
 def restore_case(bench: Bench, main: Cluster, source: str, side: Cluster) -> None:
@@ -219,7 +220,7 @@ def _target(bench: Bench, side: Cluster) -> Target:
 def tables_case(bench: Bench, side: Cluster, source: str) -> None:
     """Back up a database of very many small tables into an empty repository."""
     among = [contestant for contestant in bench.contestants() if contestant.key in _TABLES_CONTESTANTS]
-    _read_once(bench, among, side, source)
+    read_once(bench, among, side, source)
     for _run, contestant in bench.rounds(among):
         place = bench.place(contestant, side, source)
         try:

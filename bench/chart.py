@@ -17,6 +17,7 @@ __all__ = ["draw"]
 _PANELS: Final = {
     "first": "First backup",
     "second": "Second backup, nothing changed",
+    "appended": "Another backup, 1 % of rows added",
     "restore": "Restore",
     "tables": "Many small tables",
 }

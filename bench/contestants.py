@@ -17,9 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.bucket import Bucket
 from bench.measuring import Pipeline, Steps
 
-__all__ = ["Contestant", "Place", "Programs", "Target", "command_text", "contestants"]
+__all__ = [
+    "Contestant",
+    "Pgstow",
+    "PgstowFullRead",
+    "PgstowInBucket",
+    "PgstowIntoEmpty",
+    "Place",
+    "Programs",
+    "Target",
+    "command_text",
+    "contestants",
+]
 
 _PASSWORD: Final = "bench: nothing secret"
 _JOBS: Final = "2"
@@ -277,10 +289,18 @@ class Pgstow(Contestant):
         return (((str(self._PGSTOW), "init"),),)
 
     def backup(self, place: Place) -> Steps:
-        return (((str(self._PGSTOW), "backup", place.source, "--name", "bench", "--jobs", _JOBS),),)
+        return self._backup(place)
 
     def backup_again(self, place: Place) -> Steps:
-        return self.backup(place)
+        """Back up what changed; the full read that comes with every Nth backup is measured by itself."""
+        return self._backup(place, "--full-read-every", "1000")
+
+    def show(self) -> tuple[str, ...]:
+        """Return the command that prints everything about the newest backup."""
+        return (str(self._PGSTOW), "show", "latest", "--json")
+
+    def _backup(self, place: Place, *options: str) -> Steps:
+        return (((str(self._PGSTOW), "backup", place.source, "--name", "bench", "--jobs", _JOBS, *options),),)
 
     def restore(self, place: Place, target: Target) -> Steps:  # noqa: ARG002
         command = (
@@ -294,6 +314,37 @@ class Pgstow(Contestant):
             _JOBS,
         )
         return ((command,),)
+
+
+class PgstowFullRead(Pgstow):
+    """Ourselves, reading everything again and comparing it with what would have been taken over."""
+
+    key = "full-read"
+    title = "pgstow --full-read"
+
+    def backup_again(self, place: Place) -> Steps:
+        return self._backup(place, "--full-read")
+
+
+class PgstowIntoEmpty(Pgstow):
+    """Ourselves, with nothing to take over: everything is read, fingerprinted and stored."""
+
+    key = "into-empty"
+    title = "pgstow, into an empty repository"
+
+    def backup_again(self, place: Place) -> Steps:
+        return self.backup(place)
+
+
+class PgstowInBucket(Pgstow):
+    """Ourselves, with the repository in a bucket whose files are the place's folder."""
+
+    def __init__(self, programs: Programs, bucket: Bucket, *, key: str, title: str) -> None:
+        super().__init__(programs)
+        self.key, self.title, self._bucket = key, title, bucket
+
+    def env(self, place: Place) -> Mapping[str, str]:
+        return {**super().env(place), **self._bucket.env(f"{place.folder.name}/{place.repository.name}")}
 
 
 def contestants(programs: Programs) -> Iterator[Contestant]:

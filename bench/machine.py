@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import platform
 import re
@@ -10,13 +11,14 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+import pgstow
 from bench.contestants import Programs
 from bench.servers import server_binaries
 from pgstow import __version__
 from pgstow.core.errors import PgstowError
 from pgstow.core.process import run
 
-__all__ = ["describe", "find_programs", "install_peers"]
+__all__ = ["compile_ourselves", "describe", "find_programs", "install_peers"]
 
 _PROJECT: Final = Path(__file__).resolve().parents[1]
 _PEERS: Final = ("restic", "pgbackrest", "zstd", "gzip")
@@ -33,6 +35,11 @@ def install_peers() -> None:
         return
     if script.exists():
         subprocess.run([script], check=False, stdout=subprocess.DEVNULL)
+
+
+def compile_ourselves() -> None:
+    """Have Python's own files of pgstow ready, as an installation leaves them; an editable one may not keep them."""
+    compileall.compile_dir(Path(pgstow.__file__).parent, quiet=1)
 
 
 def _has_server() -> bool:

@@ -17,14 +17,24 @@ __all__ = [
     "FULL_ROWS",
     "GENERATOR_VERSION",
     "TABLES",
+    "append_one_percent",
+    "count_ledger_rows",
+    "grow_ledgers",
     "load",
     "load_many_tables",
     "load_wide",
+    "read_everything",
+    "update_everywhere",
     "update_one_percent",
 ]
 
 FULL_ROWS: Final = 10_000_000
 GENERATOR_VERSION: Final = 1  # raised whenever the rows change, so that a kept database is not mistaken
+_UPDATED_ONE_IN: Final = 200  # a page range holds thousands of rows
+_LEDGERS: Final = 4
+_LEDGER_ROW_BYTES: Final = 152  # on its page
+_LEDGER_ROWS_MADE: Final = 800_000
+_LEDGER_NUMBERS: Final = 1_000_000_000  # each ledger has its own, else they would deduplicate
 _WIDE_PARTS: Final = 4
 _WIDE_ROW_BYTES: Final = 1024
 _TABLES_PER_TRANSACTION: Final = 500  # each table and its index hold a lock to the end of the transaction
@@ -53,7 +63,7 @@ SELECT i, pg_temp.reference(i, 'client'),
         'score', pg_temp.pick(i, 7, 1000)),
     ARRAY[pg_temp.word(i, 8, '{new,regular,vip}'), pg_temp.word(i, 9, '{app,web,desk}')],
     pg_temp.moment(i, interval '4 minutes')
-FROM generate_series(1, {rows}::int8) AS i
+FROM generate_series({first}::int8, {rows}::int8) AS i
 """
 
 _BOOKINGS = """
@@ -68,7 +78,7 @@ SELECT i, 1 + pg_temp.pick(i, 11, {clients}),
         pg_temp.word(i, 17, '{basic,plus,full}'), 'km', pg_temp.pick(i, 18, 3000)),
     CASE WHEN i % 5 = 0 THEN 'pick-up at gate ' || pg_temp.pick(i, 19, 90) || ', call on arrival' END,
     pg_temp.moment(i, interval '1 minute')
-FROM generate_series(1, {rows}::int8) AS i
+FROM generate_series({first}::int8, {rows}::int8) AS i
 """
 
 _WALLET_LEDGER = """
@@ -81,7 +91,7 @@ SELECT i, 1 + pg_temp.pick(i, 21, {clients}), 1 + pg_temp.pick(i, 22, {bookings}
     pg_temp.word(i, 26, '{booking payment,deposit held,deposit released,refund of cancelled booking,top-up by card}')
       || ' #' || pg_temp.pick(i, 27, {bookings}),
     pg_temp.moment(i, interval '35 seconds')
-FROM generate_series(1, {rows}::int8) AS i
+FROM generate_series({first}::int8, {rows}::int8) AS i
 """
 
 _WALLET_TRANSACTIONS = """
@@ -95,7 +105,7 @@ SELECT i, 1 + pg_temp.pick(i, 31, {ledger}),
     jsonb_build_object('risk', pg_temp.pick(i, 36, 100), 'channel', pg_temp.word(i, 37, '{ios,android,web}'),
         'last4', to_char(pg_temp.pick(i, 38, 10000), 'FM0000')),
     pg_temp.moment(i, interval '1 minute')
-FROM generate_series(1, {rows}::int8) AS i
+FROM generate_series({first}::int8, {rows}::int8) AS i
 """
 
 _ACCOUNTING_ENTRIES = """
@@ -109,7 +119,7 @@ SELECT i, 1 + pg_temp.pick(i, 41, {ledger}),
       || pg_temp.word(i, 44, '{rental income,commission payable,deposits held,card fees,VAT 23%}'),
     pg_temp.moment(i, interval '1 minute')::date,
     pg_temp.moment(i, interval '1 minute')
-FROM generate_series(1, {rows}::int8) AS i
+FROM generate_series({first}::int8, {rows}::int8) AS i
 """
 
 
@@ -190,7 +200,7 @@ def load(conninfo: str, rows: int) -> None:
 
     Vacuumed and analyzed, so that the first contestant does not pay for hint bits.
     """
-    counts = {table.name: max(1, round(rows * table.share)) for table in TABLES}
+    counts = _counts(rows)
     with ThreadPoolExecutor(2) as workers:  # largest first, so that both end together
         for done in [workers.submit(_load_table, conninfo, table, counts) for table in TABLES]:
             done.result()
@@ -201,9 +211,22 @@ def load(conninfo: str, rows: int) -> None:
         connection.execute("VACUUM (FREEZE, ANALYZE)")
 
 
+def _counts(rows: int) -> dict[str, int]:
+    return {table.name: max(1, round(rows * table.share)) for table in TABLES}
+
+
 def _load_table(conninfo: str, table: _Table, counts: dict[str, int]) -> None:
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(_FUNCTIONS)
+        for statement in (table.create, _insert(table, counts, 1, counts[table.name]), *table.finish):
+            connection.execute(statement.encode())
+
+
+def _insert(table: _Table, counts: dict[str, int], first: int, last: int) -> str:
+    """Return the statement that makes rows ``first`` to ``last``, which refer to rows of the ``counts``."""
     numbers = {
-        "rows": counts[table.name],
+        "first": first,
+        "rows": last,
         "clients": counts["clients"],
         "bookings": counts["bookings"],
         "ledger": counts["wallet_ledger"],
@@ -212,20 +235,92 @@ def _load_table(conninfo: str, table: _Table, counts: dict[str, int]) -> None:
     insert = table.insert
     for name, number in numbers.items():
         insert = insert.replace("{" + name + "}", str(number))
+    return insert
+
+
+def append_one_percent(conninfo: str, rows: int, round_: int) -> None:
+    """Add a hundredth of what a database of ``rows`` rows was loaded with to each of its tables."""
+    counts = _counts(rows)
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(_FUNCTIONS)
-        for statement in (table.create, insert, *table.finish):
-            connection.execute(statement.encode())
+        for table in reversed(TABLES):  # what is referred to, first
+            more = max(1, counts[table.name] // 100)
+            first = counts[table.name] + round_ * more + 1
+            connection.execute(_insert(table, counts, first, first + more - 1).encode())
 
 
-def update_one_percent(conninfo: str) -> int:
-    """Update every hundredth row of wallet_ledger, spread evenly; return how many were updated."""
+def update_one_percent(conninfo: str, round_: int) -> int:
+    """Update every hundredth row of wallet_ledger, other ones in every round; return how many were updated."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        updated = connection.execute(
-            "UPDATE wallet_ledger SET amount = amount + 1 WHERE id % 100 = 0"
+        return connection.execute(
+            "UPDATE wallet_ledger SET amount = amount + 1 WHERE id %% 100 = %s", (round_ % 100,)
         ).rowcount
-        connection.execute("CHECKPOINT")
-    return updated
+
+
+def update_everywhere(conninfo: str, round_: int) -> None:
+    """Update so many rows of every table, chosen by a hash, that every page range holds some; others in every round."""
+    columns = {"wallet_ledger": "amount", "bookings": "price", "accounting_entries": "credit"}
+    columns |= {"wallet_transactions": "fee", "clients": "created_at"}
+    statement = "UPDATE {} SET {} = {} + {} WHERE hashint8extended(id, %s) %% {} = 0"
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        for table, column in columns.items():
+            more = sql.SQL("interval '1 second'" if column == "created_at" else "1")
+            names = map(sql.Identifier, (table, column, column))
+            connection.execute(sql.SQL(statement).format(*names, more, _UPDATED_ONE_IN), (round_,))
+
+
+def read_everything(conninfo: str) -> None:
+    """Read every page once, so that nobody pays for the marks that the first reader leaves on changed rows."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(
+            "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off"
+        )
+        for table in TABLES:
+            connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table.name)))
+
+
+def grow_ledgers(conninfo: str, size_bytes: int) -> None:
+    """Bring a database of ledgers, four tables without indexes, to about ``size_bytes``; never shrinks it.
+
+    The first rows are made, all others are copies of them under other numbers, which is quicker.
+    """
+    wanted = max(1, size_bytes // _LEDGERS // _LEDGER_ROW_BYTES)
+    with ThreadPoolExecutor(2) as workers:
+        for done in [workers.submit(_grow_ledger, conninfo, part, wanted) for part in range(_LEDGERS)]:
+            done.result()
+
+
+def _grow_ledger(conninfo: str, part: int, wanted: int) -> None:
+    ledger, name, before = TABLES[0], f"ledger_{part}", part * _LEDGER_NUMBERS
+    made = min(wanted, _LEDGER_ROWS_MADE)
+    copy = sql.SQL(
+        "INSERT INTO {table} SELECT id + {have}, client_id, booking_id, kind, amount, balance_after, reference,"
+        " description, created_at FROM {table} WHERE id <= {last}"
+    )
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(_FUNCTIONS)
+        connection.execute(
+            ledger.create.replace("TABLE wallet_ledger", f"TABLE IF NOT EXISTS {name}").encode()
+        )
+        count = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name))
+        (have,) = connection.execute(count).fetchone() or (0,)
+        if have == 0:
+            insert = _insert(ledger, _counts(FULL_ROWS), before + 1, before + made)
+            connection.execute(insert.replace("INTO wallet_ledger", f"INTO {name}").encode())
+            have = made
+        while have < wanted:
+            more = min(have, wanted - have)
+            connection.execute(copy.format(table=sql.Identifier(name), have=have, last=before + more))
+            have += more
+        connection.execute(sql.SQL("VACUUM (FREEZE, ANALYZE) {}").format(sql.Identifier(name)))
+
+
+def count_ledger_rows(conninfo: str) -> int:
+    """Return how many rows ``grow_ledgers`` has made so far, as its VACUUM counted them."""
+    statement = "SELECT sum(reltuples)::int8 FROM pg_class WHERE relname LIKE 'ledger\\_%'"
+    with psycopg.connect(conninfo) as connection:
+        (rows,) = connection.execute(statement).fetchone() or (0,)
+    return int(rows)
 
 
 def load_many_tables(conninfo: str, count: int, rows_each: int = 20) -> None:

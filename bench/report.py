@@ -11,19 +11,20 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from bench.results import Results
-from bench.tables import Table, tables
+from bench.tables import Table, tables, tables_about_changes
 
 __all__ = ["print_report", "write_document"]
 
 _BEGIN: Final = "<!-- bench: from here to the end mark, written by python -m bench -->"
 _END: Final = "<!-- bench: end -->"
+_COMMANDS_OF: Final = {"first": "backup", "restore": "restore", "unchanged": "another backup"}
 _VERDICT_STYLES: Final = {"pass": "green", "miss": "bold red", "not measured": "yellow"}
 
 
 def print_report(results: Results, console: Console) -> None:
     """Print every table to the terminal."""
     console.print(_machine(results.machine), style="dim", highlight=False)
-    for table in tables(results):
+    for table in (*tables(results), *tables_about_changes(results)):
         console.print(_rich(table))
     for note in results.notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
@@ -40,7 +41,7 @@ def _rich(table: Table) -> RichTable:
         padding=(0, 1, 0, 0),
     )
     for number, column in enumerate(table.columns):
-        is_text = number == 0 or column == "against"
+        is_text = number == 0 or column in {"against", "tool"}
         shown.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
     for number, cells in enumerate(table.rows):
         style = "bold cyan" if number == table.ours else _VERDICT_STYLES.get(cells[-1])
@@ -69,6 +70,11 @@ def _markdown(results: Results, chart: str) -> str:
     parts += ["### Command lines", "\n".join(_commands(results))]
     if results.notes:
         parts += ["### Notes of this measurement", "\n".join(f"- {note}" for note in results.notes)]
+    about_changes = list(tables_about_changes(results))
+    if about_changes:
+        parts.append("## Reading only what changed")
+    for table in about_changes:
+        parts += [f"### {table.heading}", "\n".join(_lines(table))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -84,8 +90,8 @@ def _commands(results: Results) -> Iterator[str]:
     yield "`.` is the tool's own folder, `$SOURCE` and `$TARGET` are connection strings."
     yield ""
     for series in results.series:
-        if series.case in {"first", "restore"}:
-            yield f"- {series.title}, {'backup' if series.case == 'first' else 'restore'}: `{series.command}`"
+        if series.case in _COMMANDS_OF:
+            yield f"- {series.title}, {_COMMANDS_OF[series.case]}: `{series.command}`"
 
 
 def _machine(machine: dict[str, Any]) -> str:

@@ -11,29 +11,37 @@ from typing import Any, Final
 
 from bench.measuring import Measurement
 
-__all__ = ["Entry", "MemoryEntry", "Results", "Series"]
+__all__ = ["Entry", "GrowthEntry", "MemoryEntry", "Results", "Series", "TrafficEntry"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One measurement of one contestant. ``stored_bytes`` is what its repository grew by."""
+    """One measurement of one contestant.
+
+    ``stored_bytes`` is what its repository grew by, ``read_bytes`` the rows that were read and not taken over
+    (None where that was not asked).
+    """
 
     wall_s: float
     cpu_s: float
     server_cpu_s: float
     peak_bytes: int
     stored_bytes: int | None = None
+    read_bytes: int | None = None
 
     @classmethod
-    def of(cls, measurement: Measurement, stored_bytes: int | None = None) -> Entry:
+    def of(
+        cls, measurement: Measurement, stored_bytes: int | None = None, read_bytes: int | None = None
+    ) -> Entry:
         return cls(
             wall_s=round(measurement.wall_s, 3),
             cpu_s=round(measurement.cpu_s, 2),
             server_cpu_s=round(measurement.server_cpu_s, 2),
             peak_bytes=measurement.peak_bytes,
             stored_bytes=stored_bytes,
+            read_bytes=read_bytes,
         )
 
 
@@ -81,6 +89,37 @@ class MemoryEntry:
     growth_error: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficEntry:
+    """What the server sent during one backup, counted in a run of its own."""
+
+    what: str
+    title: str
+    server_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowthEntry:
+    """What a first backup and one of an unchanged database cost at one size of the database.
+
+    ``again_*`` are of the unchanged backup: medians, memory its highest peak. Requests go to a bucket, in runs of their
+    own, the opening and locking of the repository included. ``index_bytes`` is what the repository's index files take.
+    """
+
+    database_bytes: int
+    rows: int
+    first_s: float
+    first_peak_bytes: int
+    again_s: float
+    again_cpu_s: float
+    again_server_cpu_s: float
+    again_peak_bytes: int
+    repository_bytes: int
+    index_bytes: int
+    first_requests: dict[str, int]
+    again_requests: dict[str, int]
+
+
 @dataclass(slots=True, kw_only=True)
 class Results:
     """Everything one invocation measured."""
@@ -91,6 +130,8 @@ class Results:
     database: dict[str, Any] = field(default_factory=dict)
     series: list[Series] = field(default_factory=list)
     memory: list[MemoryEntry] = field(default_factory=list)
+    traffic: list[TrafficEntry] = field(default_factory=list)
+    growth: list[GrowthEntry] = field(default_factory=list)
     targets: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.growth import DELAY_MS
 from bench.results import Results, Series
 from bench.targets import judge
 
-__all__ = ["Table", "tables"]
+__all__ = ["Table", "tables", "tables_about_changes"]
 
 _CASES: Final = {
     "first": "First backup, into an empty repository",
     "second": "Second backup, nothing changed",
-    "update": "Another backup, 1 % of the largest table's rows updated (measured once)",
     "restore": "Restore into a fresh database",
     "tables": "First backup of many small tables",
 }
+_CHANGES: Final = {
+    "unchanged": "Nothing changed",
+    "everywhere": "A few rows in every page range changed",
+    "appended": "1 % of rows added to every table",
+    "updated": "1 % of the largest table's rows updated, spread evenly",
+}
+_DISTANCES: Final = {
+    "first-distance": f"First backup into a folder, a bucket, and a bucket {DELAY_MS} ms away",
+    "second-distance": "The same again, nothing changed",
+}
+_FROM_NOTHING: Final = frozenset({"first", "tables", "first-distance"})
+_TRAFFIC: Final = {
+    "everything": "everything is read",
+    "unchanged": "nothing changed",
+    "appended": "1 % of rows added",
+    "updated": "1 % updated, spread evenly",
+}
+_METHODS: Final = ("PUT", "GET", "HEAD", "LIST", "DELETE")
 _NONE: Final = ""
 
 
@@ -32,22 +50,54 @@ class Table:
 
 
 def tables(results: Results) -> Iterator[Table]:
-    """Yield the table of every case that was measured, then memory, then the targets."""
-    for case, heading in _CASES.items():
+    """Yield the table of every case of the whole job that was measured, then memory, then the targets."""
+    yield from _cases(results, _CASES)
+    if results.memory:
+        yield _memory(results)
+    if any(results.of_case(case) for case in _CASES) or results.memory:
+        yield _targets(results, about_changes=False)
+
+
+def tables_about_changes(results: Results) -> Iterator[Table]:
+    """Yield the tables about reading only what changed, then their targets; nothing if nothing was measured."""
+    yield from _cases(results, _CHANGES)
+    if results.traffic:
+        yield _traffic(results)
+    yield from _cases(results, _DISTANCES)
+    if results.growth:
+        yield _growth(results)
+        yield _requests(results)
+    if results.growth or any(results.of_case(case) for case in (*_CHANGES, *_DISTANCES)):
+        yield _targets(results, about_changes=True)
+
+
+def _cases(results: Results, headings: Mapping[str, str]) -> Iterator[Table]:
+    for case, heading in headings.items():
         series = results.of_case(case)
         if series:
             yield _case(case, heading, series)
-    if results.memory:
-        yield _memory(results)
-    yield _targets(results)
 
 
 def _case(case: str, heading: str, series: list[Series]) -> Table:
     ordered = sorted(series, key=lambda one: one.median("wall_s"), reverse=True)
-    ours = next((one for one in series if one.contestant == "pgstow"), None)
-    columns = ("tool", "seconds", "least", "most", "pgstow=1", "CPU s", "server s", "memory", "stored")
-    stores = any(one.has("stored_bytes") for one in series)
-    shown = len(columns) if stores else len(columns) - 1
+    ours = next((one for one in series if one.contestant in {"pgstow", "folder"}), None)
+    columns = (
+        "tool",
+        "seconds",
+        "least",
+        "most",
+        "pgstow=1",
+        "CPU s",
+        "server s",
+        "memory",
+        "stored",
+        "read",
+    )
+    shown = len(columns) - 2
+    if any(one.has("stored_bytes") for one in series):
+        shown += 1
+    if any(one.has("read_bytes") for one in series):
+        shown += 1
     return Table(
         heading=heading,
         columns=columns[:shown],
@@ -59,7 +109,8 @@ def _case(case: str, heading: str, series: list[Series]) -> Table:
 def _cells(case: str, one: Series, ours: Series | None) -> tuple[str, ...]:
     stored = _NONE
     if one.has("stored_bytes"):
-        stored = f"{'' if case in {'first', 'tables'} else '+'}{one.median('stored_bytes') / 1e6:.1f}"
+        stored = f"{'' if case in _FROM_NOTHING else '+'}{one.median('stored_bytes') / 1e6:.1f}"
+    read = f"{one.median('read_bytes') / 1e6:.1f}" if one.has("read_bytes") else _NONE
     return (
         one.title,
         f"{one.median('wall_s'):.1f}",
@@ -70,7 +121,58 @@ def _cells(case: str, one: Series, ours: Series | None) -> tuple[str, ...]:
         f"{one.median('server_cpu_s'):.1f}",
         f"{one.most('peak_bytes') / 1e6:.0f}",
         stored,
+        read,
     )
+
+
+def _traffic(results: Results) -> Table:
+    rows = [
+        (_TRAFFIC[entry.what], entry.title, f"{entry.server_bytes / 1e6:.1f}") for entry in results.traffic
+    ]
+    return Table(
+        heading="What the server sent, counted in runs of their own",
+        columns=("backup", "tool", "MB"),
+        rows=rows,
+    )
+
+
+def _growth(results: Results) -> Table:
+    rows = [
+        (
+            f"{entry.database_bytes / 1e9:.2f} GB",
+            f"{entry.rows / 1e6:.1f}",
+            f"{entry.first_s:.1f}",
+            f"{entry.first_peak_bytes / 1e6:.0f}",
+            f"{entry.again_s:.1f}",
+            f"{entry.again_cpu_s:.1f}",
+            f"{entry.again_server_cpu_s:.1f}",
+            f"{entry.again_peak_bytes / 1e6:.0f}",
+            f"{entry.repository_bytes / 1e6:.1f}",
+            f"{entry.index_bytes / 1e6:.3f}",
+        )
+        for entry in results.growth
+    ]
+    return Table(
+        heading="Growing with the database",
+        columns=(
+            "database", "million rows", "first s", "memory", "unchanged s", "CPU s", "server s", "memory",
+            "repository", "its index",
+        ),
+        rows=rows,
+    )  # fmt: skip
+
+
+def _requests(results: Results) -> Table:
+    rows = [
+        (
+            f"{entry.database_bytes / 1e9:.2f} GB, {what}",
+            *(f"{requests.get(method, 0)}" for method in _METHODS),
+            f"{sum(requests.values())}",
+        )
+        for entry in results.growth
+        for what, requests in (("first", entry.first_requests), ("unchanged", entry.again_requests))
+    ]
+    return Table(heading="Requests to the store", columns=("backup", *_METHODS, "all"), rows=rows)
 
 
 def _memory(results: Results) -> Table:
@@ -93,7 +195,7 @@ def _memory(results: Results) -> Table:
     )
 
 
-def _targets(results: Results) -> Table:
+def _targets(results: Results, *, about_changes: bool) -> Table:
     rows = [
         (
             target.name,
@@ -103,6 +205,7 @@ def _targets(results: Results) -> Table:
             target.verdict,
         )
         for target in judge(results)
+        if target.is_about_changes == about_changes
     ]
     return Table(heading="Targets", columns=("what", "against", "at most", "measured", "verdict"), rows=rows)
 

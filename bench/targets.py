@@ -14,6 +14,7 @@ __all__ = ["Target", "judge"]
 Verdict = Literal["pass", "miss", "not measured"]
 _US: Final = "pgstow"
 _MEMORY_LIMIT_MB: Final = 500.0
+_SERVER: Final = "server_cpu_s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class Target:
     limit: float
     value: float | None
     unit: str
+    is_about_changes: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -38,16 +40,36 @@ class Target:
 
 def judge(results: Results) -> list[Target]:
     """Return every target with what was measured; among several releases of restic the best one counts."""
+    return [*_of_the_job(results), *_about_changes(results)]
 
+
+def _versus(
+    results: Results,
+    name: str,
+    case: str,
+    peer: str,
+    limit: float,
+    quantity: str = "wall_s",
+    *,
+    ours: str = _US,
+    is_about_changes: bool = False,
+) -> Target:
+    """Return the target that our median of a quantity is at most ``limit`` times that of the best such peer."""
+    mine, theirs = results.one(case, ours), results.best(case, peer, quantity)
+    base = theirs.median(quantity) if theirs else 0.0
+    return Target(
+        name=name,
+        against=theirs.title if theirs else peer,
+        limit=limit,
+        value=mine.median(quantity) / base if mine and base else None,
+        unit="times",
+        is_about_changes=is_about_changes,
+    )
+
+
+def _of_the_job(results: Results) -> list[Target]:
     def versus(name: str, case: str, peer: str, limit: float, quantity: str = "wall_s") -> Target:
-        ours, theirs = results.one(case, _US), results.best(case, peer, quantity)
-        return Target(
-            name=name,
-            against=theirs.title if theirs else peer,
-            limit=limit,
-            value=ours.median(quantity) / theirs.median(quantity) if ours and theirs else None,
-            unit="times",
-        )
+        return _versus(results, name, case, peer, limit, quantity)
 
     return [
         versus("first backup", "first", "script", 0.2),
@@ -71,6 +93,25 @@ def judge(results: Results) -> list[Target]:
             value=_index_peak_mb(results),
             unit="MB",
         ),
+    ]
+
+
+def _about_changes(results: Results) -> list[Target]:
+    def versus(
+        name: str, case: str, peer: str, limit: float, quantity: str = "wall_s", ours: str = _US
+    ) -> Target:
+        return _versus(results, name, case, peer, limit, quantity, ours=ours, is_about_changes=True)
+
+    return [
+        versus("nothing changed: seconds", "unchanged", "restic", 1 / 4),
+        versus("nothing changed: processor time of the server", "unchanged", "full-read", 1 / 3, _SERVER),
+        versus("nothing changed: processor time of the server", "unchanged", "restic", 1 / 3, _SERVER),
+        versus("every page range changed: seconds", "everywhere", "into-empty", 1.15),
+        versus("1 % added: seconds", "appended", "restic", 1 / 3),
+        versus("1 % added: stored", "appended", "restic", 1.0, "stored_bytes"),
+        versus("1 % updated: stored", "updated", "restic", 1.1, "stored_bytes"),
+        versus("first backup, 50 ms away: seconds", "first-distance", "folder", 1.2, ours="late"),
+        versus("first backup, 50 ms away: seconds", "first-distance", "bucket", 1.2, ours="late"),
     ]
 
 
