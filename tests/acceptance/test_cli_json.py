@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
 import pytest
@@ -21,7 +24,8 @@ from pgstow.core.errors import PgstowError
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
-from pgstow.repository import Repository
+from pgstow.repository import LeasedDatabase, Repository
+from pgstow.repository.holder import Holder
 from pgstow.store.local import LocalStore
 from support.command import Pgstow
 
@@ -35,7 +39,7 @@ _IDS = {"id", "backup_id", "snapshot", "system_identifier", "set_id"}
 _TIMES = {"time", "snapshot_taken", "started", "finished", "postmaster_start"}
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
-    "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid",
+    "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid",
 }  # fmt: skip
 
 
@@ -220,6 +224,59 @@ def test_locked_repository(pgstow: Pgstow, repository: Repository, tmp_path: Pat
         ended = pgstow("verify", "--json")
     assert ended.code == 11
     assert ended.json()["error"]["code"] == "repository_locked"
+
+
+def test_repo_unlock(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> None:
+    shop = LeasedDatabase(identity="shop", name="shop")
+    gone = replace(Holder.current(), process_start="1")
+    ended = pgstow("repo", "unlock", "--json")
+    assert ended.code == 0
+    expect("repo-unlock-nothing", ended.json(), tmp_path)
+    with repository.lease(shop, run_id="run-1"), repository.lock():
+        with patch.object(Holder, "current", classmethod(lambda _: gone)):
+            left = repository.lock()
+            left.__enter__()
+        ended = pgstow("repo", "unlock", "--json")
+        assert ended.code == 0
+        expect("repo-unlock", ended.json(), tmp_path)
+        ended = pgstow("repo", "unlock", "--all", "--json")
+        assert ended.code == 2
+        expect("error-repo-unlock", ended.json(), tmp_path)
+        ended = pgstow("repo", "unlock", "--all", "--confirm", repository.id[:8], "--json")
+        assert ended.code == 0
+        assert [each["kind"] for each in ended.json()["removed"]] == ["lease", "lock"]
+        assert ended.json()["kept"] == []
+    left.__exit__(None, None, None)
+    assert pgstow("repo", "unlock", "--confirm", "x").code == 2
+
+
+def test_a_database_that_is_being_backed_up(
+    pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path
+) -> None:
+    """Giving way, waiting in vain, and an interruption while waiting."""
+    with psycopg.connect(shop.connect_string()) as connection:
+        row = connection.execute(
+            "SELECT 'database ' || (SELECT system_identifier FROM pg_control_system()) || ' ' || oid"
+            " FROM pg_database WHERE datname = 'shop'"
+        ).fetchone()
+    assert row is not None
+    with repository.lease(LeasedDatabase(identity=row[0], name="shop"), run_id="run-1"):
+        ended = pgstow("backup", shop.connect_string(), "--json")
+        assert ended.code == 11
+        assert ended.json()["error"]["code"] == "repository_locked"
+        assert ended.json()["error"]["facts"] == {"run": "run-1", "lease": 1}
+        ended = pgstow("backup", shop.connect_string(), "--wait", "1s")
+        assert ended.code == 11
+        assert "waiting for it" in ended.stderr
+        with pgstow.start("backup", shop.connect_string(), "--wait", "1m") as waiting:
+            assert waiting.stderr is not None
+            assert b"waiting for it" in waiting.stderr.readline()
+            waiting.send_signal(signal.SIGINT)
+            _, stderr = waiting.communicate()
+        assert waiting.returncode == 130
+        assert b"nothing was published" in stderr
+        assert b"Traceback" not in stderr
+    assert pgstow("backup", shop.connect_string(), "--wait", "1m").code == 0
 
 
 def test_refused_target(pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path) -> None:

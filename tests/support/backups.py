@@ -21,7 +21,7 @@ from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.tools import ClientTools, find_tools, pick
-from pgstow.repository import Repository
+from pgstow.repository import LeasedDatabase, Repository
 from pgstow.store.memory import MemoryStore
 
 __all__ = [
@@ -81,12 +81,13 @@ def capture_into(
         pause=lambda _: None,
     )
     identity = Identity(backup_id=str(uuid4()), started=datetime.now(UTC), username="tests")
-    with repository.lock() as lock:
+    of_nobody_else = LeasedDatabase(identity=identity.backup_id, name="test")
+    with repository.lease(of_nobody_else, run_id=identity.backup_id) as lease, repository.lock() as lock:
         repository.load_index()
         if reuse:
             job.base, job.distrusted = base_of(repository, source)
         with repository.writer() as writer:
-            return publish(job, capture(job, writer), identity, repository, writer, lock)
+            return publish(job, capture(job, writer), identity, repository, writer, lock, lease)
 
 
 def base_of(repository: Repository, source: ConnInfo) -> tuple[BackupFiles | None, tuple[str, ...]]:

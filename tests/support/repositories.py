@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -57,10 +58,12 @@ NASTY_NAMES = (
 )
 
 
-def init_repository(store: Store, password: str = PASSWORD) -> Repository:
+def init_repository(
+    store: Store, password: str = PASSWORD, *, sleep: Callable[[float], None] = time.sleep
+) -> Repository:
     """Make a repository whose key derivation costs no time; restic takes it like any other."""
     with patch("pgstow.repository.keys._N", 16):
-        return Repository.init(store, Secret(password), hostname="worker", username="tester")
+        return Repository.init(store, Secret(password), hostname="worker", username="tester", sleep=sleep)
 
 
 def open_repository(store: Store, password: str = PASSWORD) -> Repository:

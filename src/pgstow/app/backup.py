@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from pgstow.app.holding import holding
 from pgstow.capture.logical import Capture, capture
 from pgstow.capture.options import CapturedBackup, CaptureOptions
 from pgstow.capture.publish import Identity, publish
@@ -22,7 +23,7 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.pooler import refuse_transaction_pooler
 from pgstow.postgres.session import CAPTURE_SETTINGS, Connection, connect, translated
 from pgstow.postgres.tools import ClientTools, pick
-from pgstow.repository import Repository
+from pgstow.repository import LeasedDatabase, Repository
 
 __all__ = ["BackupRequest", "FailedBackup", "backup", "backup_all"]
 
@@ -47,6 +48,7 @@ class BackupRequest:
     new_source: bool = False
     full_read: bool = False
     full_read_every: int = 7
+    wait_s: float = 0.0  # for the database's lease and the repository's lock
     username: str = "pgstow"
 
     def check(self) -> None:
@@ -60,6 +62,8 @@ class BackupRequest:
             raise UsageError("--jobs must be at least 1")
         if self.full_read_every < 1:
             raise UsageError("--full-read-every must be at least 1")
+        if self.wait_s < 0:
+            raise UsageError("--wait cannot be negative")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,14 @@ class _Source:
     system_identifier: str | None
     database_oid: int
     records: Sequence[BackupRecord]
+
+    @property
+    def leased(self) -> LeasedDatabase:
+        """What no two runs may back up at once: the database itself where the server lets us see which it is."""
+        known = f"database {self.system_identifier} {self.database_oid}"
+        return LeasedDatabase(
+            identity=known if self.system_identifier else f"name {self.name}", name=self.name
+        )
 
 
 def backup(
@@ -198,24 +210,29 @@ def _take(
     identity = Identity(backup_id=str(uuid.uuid4()), started=datetime.now(UTC), username=request.username)
     taken: CapturedBackup | None = None
     try:
-        with repository.lock(early=True) as lock:
+        with holding(
+            repository, source.leased, run_id=identity.backup_id, wait_s=request.wait_s, progress=progress
+        ) as hold:
             repository.store.remove_stale_temporaries()  # of runs that were killed
             repository.load_index()
             job.base, job.distrusted = choose_base(
                 repository,
-                source.records,
+                list_backups(repository) if hold.has_waited else source.records,
                 name=source.name,
                 system_identifier=source.system_identifier,
                 database_oid=source.database_oid,
             )
 
             def settle() -> None:
-                lock.check()
+                hold.check()
                 repository.load_index()  # somebody may have pruned until now
+                job.warnings = hold.clock_warnings()
 
             job.before_rows = settle
             with repository.writer() as writer:
-                taken = publish(job, capture(job, writer), identity, repository, writer, lock)
+                taken = publish(
+                    job, capture(job, writer), identity, repository, writer, hold.lock, hold.lease
+                )
     except Interrupted:
         if taken is None:
             raise

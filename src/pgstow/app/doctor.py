@@ -12,7 +12,15 @@ import psycopg
 
 from pgstow.app.doctor_checks import SESSION_CHECKS
 from pgstow.app.findings import DoctorReport, Finding, Level
-from pgstow.core.errors import ConnectionFailed, NoRepository, PgstowError, PoolerRefused, ToolMissing
+from pgstow.app.holding import MOST_SKEW_S, clock_text
+from pgstow.core.errors import (
+    ConnectionFailed,
+    NoRepository,
+    PgstowError,
+    PoolerRefused,
+    StoreError,
+    ToolMissing,
+)
 from pgstow.core.secrets import Secret
 from pgstow.postgres import inspection
 from pgstow.postgres.conninfo import ConnInfo
@@ -22,6 +30,7 @@ from pgstow.postgres.session import Connection, postgres_error
 from pgstow.postgres.tools import ClientTools, known_outdated, pick
 from pgstow.repository import Repository
 from pgstow.store.api import Store
+from pgstow.store.clock import store_now
 
 __all__ = ["RepositoryToCheck", "diagnose"]
 
@@ -48,8 +57,12 @@ def diagnose(
     repository: RepositoryToCheck | None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> DoctorReport:
-    """Return what was found. Nothing is changed anywhere; what could not be looked at is told as unknown."""
-    findings = [*_repository(repository)]
+    """Return what was found; what could not be looked at is told as unknown.
+
+    Nothing is changed anywhere. A tiny object is written to the repository and removed again, to see that it can be
+    written to and what time it is there.
+    """
+    findings = [*_repository(repository, clock)]
     try:
         route = refuse_transaction_pooler(source)
     except PoolerRefused as exc:
@@ -127,7 +140,7 @@ def _row_loop() -> Finding:
     )
 
 
-def _repository(place: RepositoryToCheck | None) -> Iterator[Finding]:
+def _repository(place: RepositoryToCheck | None, clock: Callable[[], datetime]) -> Iterator[Finding]:
     if place is None:
         yield Finding(
             code="repository",
@@ -149,6 +162,7 @@ def _repository(place: RepositoryToCheck | None) -> Iterator[Finding]:
             yield Finding(
                 code="repository", level=Level.OK, text=f"the repository at {place.store.location} opens"
             )
+            yield _store_clock(place.store, clock)
     except NoRepository as exc:
         yield _no_repository(exc.message)
     except PgstowError as exc:
@@ -156,6 +170,27 @@ def _repository(place: RepositoryToCheck | None) -> Iterator[Finding]:
             yield _no_repository(f"there is no repository at {place.store.location}")
         else:
             yield Finding(code="repository", level=Level.PROBLEM, text=exc.message, remedy=exc.hint)
+
+
+def _store_clock(store: Store, clock: Callable[[], datetime]) -> Finding:
+    try:
+        skew_s = (clock() - store_now(store)).total_seconds()
+    except StoreError as exc:
+        return Finding(
+            code="store_clock",
+            level=Level.PROBLEM,
+            text=f"the repository cannot be written to: {exc.message}",
+            remedy=exc.hint,
+        )
+    is_off = abs(skew_s) > MOST_SKEW_S
+    return Finding(
+        code="store_clock",
+        level=Level.WARNING if is_off else Level.OK,
+        text=clock_text(skew_s)
+        if is_off
+        else "the repository can be written to, and its clock is near this machine's",
+        remedy="set both clocks by NTP" if is_off else None,
+    )
 
 
 def _no_repository(text: str) -> Finding:

@@ -20,7 +20,7 @@ from pgstow.capture.tables import CapturedPart, CapturedTable, TablePart, TableT
 from pgstow.capture.watchdog import watching_lock_queues
 from pgstow.capture.workers import CapturedLargeObject, LargeObjectBatch, ReadJobs, read_everything
 from pgstow.catalog.backups import BackupFiles
-from pgstow.catalog.manifest import ReuseRecord
+from pgstow.catalog.manifest import ReuseRecord, Warning_
 from pgstow.core.errors import CaptureError, GaveWay, SourceMoved
 from pgstow.core.progress import Progress
 from pgstow.postgres import catalogs
@@ -56,6 +56,7 @@ class Capture:
     distrusted: tuple[str, ...] = ()  # ids of backups that are no base any more
     checkpoint: Checkpoint = no_checkpoint
     pause: Callable[[float], None] = time.sleep
+    warnings: tuple[Warning_, ...] = ()  # of the application, for the manifest
     before_rows: Callable[[], object] = lambda: None  # raises if what is about to be read could not be kept
     timings_s: dict[str, float] = field(default_factory=dict)
 

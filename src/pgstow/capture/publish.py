@@ -1,7 +1,8 @@
 """From saved blobs to a published backup.
 
-The order is what makes a backup never lie: packs, then the index, then (our lock still ours) the snapshot.
-Dying before the last step leaves garbage that the next run finds again, never half a backup.
+The order is what makes a backup never lie: packs, then the index, then (lock and lease still ours, every blob still
+indexed, the run claimed) the snapshot. Dying before the last step leaves garbage that the next run finds again, never
+half a backup. A process that was stopped meanwhile, for longer than others wait for it, publishes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pgstow.catalog.manifest import (
     Totals,
     Warning_,
 )
-from pgstow.core.errors import CaptureError, Interrupted, RepositoryDamaged
+from pgstow.core.errors import CaptureError, Interrupted, RepositoryDamaged, RepositoryLocked, StoreError
 from pgstow.postgres.archive import is_load_via_root, large_object_ids, write_directory_toc
 from pgstow.postgres.catalogs import text
 from pgstow.postgres.encodings import decoded
@@ -36,6 +37,7 @@ from pgstow.repository import (
     BlobWriter,
     DirNode,
     FileNode,
+    Lease,
     Repository,
     RepositoryLock,
     Snapshot,
@@ -61,6 +63,7 @@ def publish(
     repository: Repository,
     writer: BlobWriter,
     lock: RepositoryLock,
+    lease: Lease,
 ) -> CapturedBackup:
     """Write trees and manifest, make everything durable, and let the backup appear."""
     with job.phase("publishing"):
@@ -81,7 +84,7 @@ def publish(
         lock.confirm()
         repository.load_index()
         _refuse_lost_blobs(repository, [*members, *files, *indexes])
-        lock.check()
+        lease.claim()  # if ours is still the highest
         summary = _summary(identity, writer, [*members, *files, *indexes])
         snapshot = _snapshot(manifest, identity, path, root, summary)
         return CapturedBackup(manifest=manifest, snapshot_id=_appear(repository, snapshot))
@@ -106,11 +109,30 @@ def _refuse_lost_blobs(repository: Repository, files: Iterable[FileNode]) -> Non
 def _appear(repository: Repository, snapshot: Snapshot) -> str:
     """Write the snapshot and return its id. An interruption counts only if the backup did not appear."""
     try:
-        return repository.save_snapshot(snapshot)
+        snapshot_id = repository.save_snapshot(snapshot)
     except Interrupted:
-        for known in repository.snapshots():
-            if known.id is not None and known.tags == snapshot.tags:  # the tags hold the run
-                return known.id
+        # The tags hold the run.
+        present = [known.id for known in repository.snapshots() if known.id and known.tags == snapshot.tags]
+        if not present:
+            raise
+        snapshot_id = present[0]
+    _withdraw_if_late(repository, snapshot_id)
+    return snapshot_id
+
+
+def _withdraw_if_late(repository: Repository, snapshot_id: str) -> None:
+    """Take the snapshot back, and raise, if the process was stopped while it was written and is taken for dead now."""
+    try:
+        repository.check_locks()
+    except RepositoryLocked as late:
+        try:
+            repository.remove_snapshot(snapshot_id)
+        except StoreError as exc:
+            raise RepositoryLocked(
+                f"{late.message}; the snapshot {snapshot_id} had been written and could not be removed: {exc.message}",
+                hint="pgstow verify tells whether that backup is whole",
+                snapshot=snapshot_id,
+            ) from late
         raise
 
 
@@ -211,7 +233,7 @@ def _manifest(
         ),
         reuse=saved.reuse,
         attempts=saved.attempts,
-        warnings=_warnings(saved),
+        warnings=(*_warnings(saved), *job.warnings),
         totals=Totals(
             tables=len(saved.tables),
             rows=sum(table.rows for table in saved.tables),

@@ -27,7 +27,7 @@ EXIT_CODES = (
 
 # Each is a module of this package with a function of its name: "init" is init_command in pgstow.cli.init, and
 # "repo prune" is repo_prune_command in pgstow.cli.repo_prune.
-COMMANDS = ("init", "backup", "list", "show", "restore", "verify", "export", "doctor", "demo")
+COMMANDS = ("init", "backup", "list", "show", "restore", "verify", "export", "doctor", "demo", "repo unlock")
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
     {

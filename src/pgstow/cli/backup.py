@@ -15,6 +15,7 @@ from pgstow.capture.options import CapturedBackup
 from pgstow.catalog.backups import DAILY
 from pgstow.catalog.manifest import Manifest, Selection
 from pgstow.cli.command import Invocation
+from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import count_text, duration_text, parse_size, plural, safe, size_text
 from pgstow.cli.output import Outcome, Output, Status
 from pgstow.cli.records import facts_table, reuse_text, reused_bytes
@@ -148,6 +149,16 @@ def backup_command(
             rich_help_panel=_MANNER_PANEL,
         ),
     ] = 30.0,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            "--wait",
+            metavar="DURATION",
+            help="Wait so long, such as 10m, for another backup of the same database or an exclusive lock; "
+            "with --all-databases for each. Without it pgstow gives way at once.",
+            rich_help_panel=_MANNER_PANEL,
+        ),
+    ] = None,
 ) -> Outcome:
     """Back up a PostgreSQL database into a repository.
 
@@ -173,6 +184,7 @@ def backup_command(
         new_source=new_source,
         full_read=full_read,
         full_read_every=full_read_every,
+        wait_s=parse_duration(wait) if wait else 0.0,
         username=invocation.username,
     )
     request.check()

@@ -38,7 +38,7 @@ def doctor_command(
 ) -> Outcome:
     """Say whether a backup of a database would work, and what it would miss.
 
-    Changes nothing. Exits with 0 when a backup would work and with 1 when it would not.
+    Changes nothing; a tiny object is written to the repository and removed again. Exits with 0 when a backup would work and with 1 when it would not.
     """
     conninfo = invocation.connection(source, variable="PGSTOW_SOURCE", what="database")
     note = invocation.output.note

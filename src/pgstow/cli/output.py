@@ -108,7 +108,7 @@ class Output:
         """Return a person's answer to ``text``; None when there is no one to ask."""
         if not (sys.stdin.isatty() and self.stderr.isatty()):
             return None
-        self.stderr.write(safe(text))
+        self.stderr.write(safe_lines(text))
         self.stderr.flush()
         return sys.stdin.readline().rstrip("\n")
 

@@ -3,13 +3,17 @@
 A *blob* is a piece of data or a tree, named by the SHA-256 of its plaintext (its *id*) and stored once.
 A *pack* is a file of many blobs. An *index file* says which blob lies in which pack. A *tree* is a folder:
 nodes that name blobs and further trees. A *snapshot* names one tree, with time, host, paths and tags. A *key
-file* wraps the master key with a password. A *lock* is a file that tells others who is at work.
+file* wraps the master key with a password. A *lock* is a file that tells others who is at work. A *lease* is held by
+the one run that backs up a database; its *claim* lets that run publish once.
 """
 
+from pgstow.repository.claims import remove_old_claims
 from pgstow.repository.files import pack_name
 from pgstow.repository.ids import BlobId, BlobIds, BlobKind
 from pgstow.repository.index import PackContents
-from pgstow.repository.lock import LockTimes, RepositoryLock
+from pgstow.repository.leases import Lease, LeasedDatabase
+from pgstow.repository.lock import RepositoryLock
+from pgstow.repository.lock_times import LockTimes
 from pgstow.repository.pack_check import PackCheck
 from pgstow.repository.packs import PackEntry, pack_size
 from pgstow.repository.reader import ahead
@@ -25,6 +29,7 @@ from pgstow.repository.tree import (
     encode_tree,
     is_canonical,
 )
+from pgstow.repository.unlocking import Obstacle
 from pgstow.repository.writer import BlobWriter, SavedBlob, WriterStats
 
 __all__ = [
@@ -34,8 +39,11 @@ __all__ = [
     "BlobWriter",
     "DirNode",
     "FileNode",
+    "Lease",
+    "LeasedDatabase",
     "LockTimes",
     "Node",
+    "Obstacle",
     "OtherNode",
     "PackCheck",
     "PackContents",
@@ -53,4 +61,5 @@ __all__ = [
     "is_canonical",
     "pack_name",
     "pack_size",
+    "remove_old_claims",
 ]

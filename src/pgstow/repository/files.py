@@ -73,15 +73,29 @@ class SealedFiles:
 
     def save(self, kind: FileKind, content: bytes) -> str:
         """Store ``content`` compressed and sealed; return its id once it is durable."""
-        sealed = self._key.seal(_COMPRESSED + compress(content))
+        sealed = self.seal(content)
         file_id = hashlib.sha256(sealed).hexdigest()
         self.store.put(kind.name_of(file_id), sealed)
         return file_id
 
     def load(self, kind: FileKind, file_id: str) -> bytes:
         """Return the content of a file. Raises RepositoryDamaged, ObjectNotFound."""
-        name = kind.name_of(file_id)
-        content = self._key.open(read_verified(self.store, kind, file_id))
+        return self.unseal(kind.name_of(file_id), read_verified(self.store, kind, file_id))
+
+    def load_present(self, kind: FileKind, file_id: str) -> bytes | None:
+        """Return the content of a file, or None if it was removed since it was listed."""
+        try:
+            return self.load(kind, file_id)
+        except ObjectNotFound:
+            return None
+
+    def seal(self, content: bytes) -> bytes:
+        """Return ``content`` as an object of ours: no two results are equal."""
+        return self._key.seal(_COMPRESSED + compress(content))
+
+    def unseal(self, name: str, sealed: bytes) -> bytes:
+        """Return the content of the object ``name``, whose bytes are ``sealed``; RepositoryDamaged if it has none."""
+        content = self._key.open(sealed)
         if content is None:
             raise RepositoryDamaged(f"{name} was not sealed with this repository's key", file=name)
         if content[:1] in (b"{", b"["):
@@ -92,13 +106,6 @@ class SealedFiles:
             return decompress(memoryview(content)[1:], limit_bytes=_LIMIT_BYTES)
         except CompressionError as exc:
             raise RepositoryDamaged(f"{name} cannot be decompressed: {exc}", file=name) from exc
-
-    def load_present(self, kind: FileKind, file_id: str) -> bytes | None:
-        """Return the content of a file, or None if it was removed since it was listed."""
-        try:
-            return self.load(kind, file_id)
-        except ObjectNotFound:
-            return None
 
     def remove(self, kind: FileKind, file_id: str) -> None:
         """Remove a file; an absent one is fine."""

@@ -7,6 +7,7 @@ import hashlib
 import os
 import pwd
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -47,18 +48,29 @@ class Holder:
         )
 
     @classmethod
-    def nobody(cls) -> Self:
-        """Return a holder about which nothing is known."""
+    def described(cls, *, pid: int, hostname: str, username: str, marks: Mapping[str, str | None]) -> Self:
+        """Return the process that someone else wrote down; ``marks`` are those of ``marks()``."""
         return cls(
-            hostname="",
-            username="",
-            pid=0,
+            hostname=hostname,
+            username=username,
+            pid=pid,
             uid=0,
             gid=0,
-            boot_id=None,
-            pid_namespace=None,
-            process_start=None,
+            boot_id=marks.get("boot_id"),
+            pid_namespace=marks.get("pid_namespace"),
+            process_start=marks.get("process_start"),
         )
+
+    def marks(self) -> dict[str, str | None]:
+        """Return what tells this process from others with its pid."""
+        return {
+            "boot_id": self.boot_id,
+            "pid_namespace": self.pid_namespace,
+            "process_start": self.process_start,
+        }
+
+    def __str__(self) -> str:
+        return f"PID {self.pid} on {self.hostname} by {self.username}"
 
     @property
     def lock_hostname(self) -> str:

@@ -11,10 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,34 +21,15 @@ from pgstow.core.errors import ObjectNotFound, RepositoryDamaged, RepositoryLock
 from pgstow.repository import gojson
 from pgstow.repository.files import FileKind, SealedFiles, list_ids
 from pgstow.repository.holder import Holder
+from pgstow.repository.lock_times import LockTimes
 from pgstow.store.api import ObjectInfo
+from pgstow.store.clock import store_now
 
-__all__ = ["LockTimes", "RepositoryLock"]
-
-_STALE = timedelta(minutes=30)
-
-
-def _clock_s() -> float:
-    """Return seconds on a clock that goes on while the machine sleeps, unlike the monotonic one."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+__all__ = ["FoundLock", "RepositoryLock", "age_text", "decode_lock"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LockTimes:
-    """The intervals of the locking protocol and the clock that measures them."""
-
-    settle_s: float = 0.2
-    refresh_s: float = 300.0
-    retry_s: float = 30.0  # after a refresh that failed
-    conflict_s: float = 2.0  # between two tries to get a lock that others forbid
-    expiry_s: float = 1350.0  # stop a quarter of the way before others may take the lock for dead
-    unreadable_tries: int = 3
-    clock_s: Callable[[], float] = _clock_s
-    sleep: Callable[[float], None] = time.sleep
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class FoundLock:
     """A lock file in the repository. ``holder`` is None if pgstow did not write it."""
 
     id: str
@@ -82,6 +62,9 @@ class RepositoryLock:
         self._is_early = is_early
         self._id = ""
         self._refreshed_s = 0.0
+        self._written_at = times.now()
+        self._own_info: ObjectInfo | None = None  # of our own file, in the newest listing
+        self._skew_s: float | None = None
         self._lost: str | None = None
         self._refusal: Exception | None = None
         self._settled = threading.Event()
@@ -90,7 +73,7 @@ class RepositoryLock:
 
     def __enter__(self) -> Self:
         self._refuse_conflicts(self._others())
-        self._write()
+        self._write(self._times.clock_s())
         try:
             self._thread.start()
             if not self._is_early:
@@ -116,6 +99,11 @@ class RepositoryLock:
     def id(self) -> str:
         """The name of the lock's present file; each refresh gives it another."""
         return self._id
+
+    @property
+    def skew_s(self) -> float | None:
+        """Seconds that this machine's clock is ahead of the store's; None before the lock is settled, or unknown."""
+        return self._skew_s
 
     def check(self) -> None:
         """Raise RepositoryLocked unless the lock is ours to rely on. Asks no store, but waits until it is settled."""
@@ -148,16 +136,19 @@ class RepositoryLock:
             return True
         return True
 
-    def _write(self) -> None:
-        before_s = self._times.clock_s()
-        self._id = self._files.save(FileKind.LOCK, _encode(self._holder, is_exclusive=self._is_exclusive))
-        self._refreshed_s = before_s
+    def _write(self, begun_s: float) -> None:
+        self._written_at = self._times.now()
+        content = _encode(self._holder, is_exclusive=self._is_exclusive, moment=self._written_at)
+        self._id = self._files.save(FileKind.LOCK, content)
+        self._refreshed_s = begun_s
 
     def _keep(self) -> None:
         """Settle the lock, then refresh it until it is released or lost."""
         try:
             self._times.sleep(self._times.settle_s)
             self._refuse_conflicts(self._remove_dead(self._others()))
+            if self._own_info is not None:
+                self._skew_s = (self._written_at - self._own_info.modified).total_seconds()
         except Exception as exc:  # noqa: BLE001  check() raises it where the work is done
             self._refusal = exc
             with contextlib.suppress(StoreError):  # others must not wait for what will not be used
@@ -171,9 +162,10 @@ class RepositoryLock:
         delay_s = self._times.refresh_s
         while not self._released.wait(delay_s):
             try:
+                begun_s = self._times.clock_s()  # before the look: who is stopped behind it has not refreshed
                 self.confirm()
                 old_id = self._id
-                self._write()
+                self._write(begun_s)
                 self._files.remove(FileKind.LOCK, old_id)
                 delay_s = self._times.refresh_s
             except RepositoryLocked:
@@ -181,7 +173,7 @@ class RepositoryLock:
             except StoreError:
                 delay_s = self._times.retry_s  # check() ends the work if this goes on for too long
 
-    def _others(self) -> list[_Found]:
+    def _others(self) -> list[FoundLock]:
         """Return all other locks. RepositoryLocked if one stays unreadable: it may be an exclusive one."""
         for tries_left in reversed(range(self._times.unreadable_tries)):
             try:
@@ -190,91 +182,83 @@ class RepositoryLock:
                 if not tries_left:
                     raise RepositoryLocked(
                         f"a lock file cannot be read: {exc}",
-                        hint="when nothing else uses the repository, remove it: restic unlock --remove-all",
+                        hint="when nothing else uses the repository, remove it: pgstow repo unlock --all",
                     ) from exc
             self._times.sleep(self._times.settle_s * 5)
         return []
 
-    def _list_others(self) -> Iterator[_Found]:
+    def _list_others(self) -> Iterator[FoundLock]:
         for lock_id, info in list_ids(self._files.store, FileKind.LOCK):
-            if (
-                lock_id == self._id or info.size_bytes == 0
-            ):  # empty: a put that was cut off, as restic sees it
+            if lock_id == self._id:
+                self._own_info = info
+                continue
+            if info.size_bytes == 0:  # a put that was cut off, as restic sees it
                 continue
             content = self._files.load_present(FileKind.LOCK, lock_id)
             if content is not None:
-                yield _decode(lock_id, info, content)
+                yield decode_lock(lock_id, info, content)
 
-    def _refuse_conflicts(self, others: list[_Found]) -> None:
+    def _refuse_conflicts(self, others: list[FoundLock]) -> None:
         for other in others:
             if not (self._is_exclusive or other.is_exclusive) or self._is_dead(other):
                 continue
-            age_s = max(0.0, (datetime.now(UTC) - other.info.modified).total_seconds())
+            age_s = (self._store_now() - other.info.modified).total_seconds()
             how = "exclusively " if other.is_exclusive else ""
             raise RepositoryLocked(
-                f"repository is locked {how}by {other.who}, lock refreshed {_minutes(age_s)} ago",
-                hint="wait until it has finished; if that process is dead for certain: restic unlock",
+                f"repository is locked {how}by {other.who}, lock refreshed {age_text(age_s)} ago",
+                hint="wait until it has finished; if that process is dead for certain: pgstow repo unlock --all",
                 lock=other.id,
             )
 
-    def _is_dead(self, other: _Found) -> bool:
-        """Whether a lock of pgstow's is left over. Before our own is written the store's time is unknown to us."""
+    def _is_dead(self, other: FoundLock) -> bool:
+        """Whether a lock of pgstow's is left over."""
         if other.holder is None:
             return False
-        if other.holder.is_gone(self._holder):
-            return True
-        now = (
-            datetime.now(UTC)
-            if not self._id
-            else self._files.store.stat(FileKind.LOCK.name_of(self._id)).modified
+        return (
+            other.holder.is_gone(self._holder) or self._store_now() - other.info.modified > self._times.stale
         )
-        return now - other.info.modified > _STALE
 
-    def _remove_dead(self, others: list[_Found]) -> list[_Found]:
+    def _store_now(self) -> datetime:
+        """Return the store's time, which our own file tells at no cost once it is written."""
+        return store_now(self._files.store) if self._own_info is None else self._own_info.modified
+
+    def _remove_dead(self, others: list[FoundLock]) -> list[FoundLock]:
         dead = [other for other in others if self._is_dead(other)]
         for other in dead:
             self._files.remove(FileKind.LOCK, other.id)
         return [other for other in others if other not in dead]
 
 
-def _minutes(age_s: float) -> str:
-    return f"{age_s:.0f} s" if age_s < 120 else f"{age_s / 60:.0f} min"
+def age_text(age_s: float) -> str:
+    """Return how long ago something was, in words."""
+    return f"{max(0.0, age_s):.0f} s" if age_s < 120 else f"{age_s / 60:.0f} min"
 
 
-def _encode(holder: Holder, *, is_exclusive: bool) -> bytes:
+def _encode(holder: Holder, *, is_exclusive: bool, moment: datetime) -> bytes:
     fields: dict[str, Any] = {
-        "time": gojson.format_time(datetime.now(UTC)),
+        "time": gojson.format_time(moment),
         "exclusive": is_exclusive,
         "hostname": holder.lock_hostname,
         "username": holder.username,
         "pid": holder.pid,
     }
     fields |= {name: value for name, value in (("uid", holder.uid), ("gid", holder.gid)) if value}
-    # restic ignores fields it does not know
-    fields["pgstow"] = {
-        "boot_id": holder.boot_id,
-        "pid_namespace": holder.pid_namespace,
-        "process_start": holder.process_start,
-    }
+    fields["pgstow"] = holder.marks()  # restic ignores fields it does not know
     return gojson.dumps(fields)
 
 
-def _decode(lock_id: str, info: ObjectInfo, content: bytes) -> _Found:
+def decode_lock(lock_id: str, info: ObjectInfo, content: bytes) -> FoundLock:
     """Return the lock in ``content``; ValueError if it is none."""
     try:
         fields = json.loads(content)
         pid, hostname, username = int(fields["pid"]), str(fields["hostname"]), str(fields["username"])
         ours = fields.get("pgstow")
-        holder = None
-        if ours is not None:
-            holder = replace(
-                Holder.nobody(),
-                pid=pid,
-                hostname=hostname,
-                username=username,
-                **{name: ours.get(name) for name in ("boot_id", "pid_namespace", "process_start")},
-            )
-        return _Found(
+        holder = (
+            None
+            if ours is None
+            else Holder.described(pid=pid, hostname=hostname, username=username, marks=ours)
+        )
+        return FoundLock(
             id=lock_id,
             info=info,
             is_exclusive=bool(fields["exclusive"]),

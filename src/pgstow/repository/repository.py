@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pgstow.core.errors import (
     NoRepository,
@@ -26,16 +27,21 @@ from pgstow.repository.holder import Holder
 from pgstow.repository.ids import BlobId, BlobKind
 from pgstow.repository.index import BlobIndex, PackContents, parse_index
 from pgstow.repository.keys import search_keys, wrap_key
-from pgstow.repository.lock import LockTimes, RepositoryLock
+from pgstow.repository.leases import Lease, LeasedDatabase, lease_folder
+from pgstow.repository.lock import RepositoryLock
+from pgstow.repository.lock_times import LockTimes
 from pgstow.repository.pack_check import PackCheck, check_pack
 from pgstow.repository.reader import BlobReader, ahead
 from pgstow.repository.snapshot import Snapshot, decode_snapshot, encode_snapshot
 from pgstow.repository.tree import Node, TreeError, decode_tree
+from pgstow.repository.unlocking import Obstacle, find_obstacles, remove_obstacle
 from pgstow.repository.writer import BlobWriter
 from pgstow.store.api import Store
 from pgstow.store.probing import probe_conditional_put
 
 __all__ = ["Repository"]
+
+_Held = TypeVar("_Held", RepositoryLock, Lease)
 
 _THREADS = 8
 _SETTLE_S = 5.0
@@ -67,7 +73,8 @@ class Repository:
         self._index = BlobIndex()
         self._index_files: set[str] = set()
         self._index_lock = threading.Lock()
-        self._locks: list[RepositoryLock] = []
+        self.lock_times = LockTimes()
+        self._locks: list[RepositoryLock | Lease] = []
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="repository")
         self._reader = BlobReader(store, self._key, self._index, self._threads)
 
@@ -169,6 +176,10 @@ class Repository:
         """
         self.check_locks()
         return self._files.save(FileKind.SNAPSHOT, encode_snapshot(snapshot))
+
+    def remove_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot; an absent one is fine. What only it refers to stays until a prune."""
+        self._files.remove(FileKind.SNAPSHOT, snapshot_id)
 
     def load_index(self, *, damaged: list[RepositoryDamaged] | None = None) -> None:
         """Bring the index in memory up to date with the index files in the store.
@@ -276,36 +287,92 @@ class Repository:
         early: bool = False,
         wait_s: float = 0.0,
         times: LockTimes | None = None,
+        on_wait: Callable[[RepositoryLocked], None] = lambda _: None,
     ) -> Iterator[RepositoryLock]:
         """Hold a restic lock for a block. Raises RepositoryLocked when someone else's forbids it for ``wait_s``.
 
         With ``early`` the block begins before that is certain. What it reads meanwhile counts once the lock's
-        ``check()`` has passed, which every write waits for.
+        ``check()`` has passed, which every write waits for. Who is ready to wait begins when it is certain.
+        ``on_wait`` is told before each pause why.
         """
-        times = times or LockTimes()
-        deadline_s = times.clock_s() + wait_s
-        with contextlib.ExitStack() as held:
-            while True:
-                lock = RepositoryLock(
-                    self._files,
-                    is_exclusive=exclusive,
-                    holder=Holder.current(),
-                    times=times,
-                    is_early=early,
-                )
-                try:
-                    held.enter_context(lock)
-                    break
-                except RepositoryLocked:
-                    if times.clock_s() >= deadline_s:
-                        raise
-                times.sleep(times.conflict_s)
-            self._locks.append(lock)
-            held.callback(self._locks.remove, lock)
+        times = times or self.lock_times
+
+        def make() -> RepositoryLock:
+            return RepositoryLock(
+                self._files,
+                is_exclusive=exclusive,
+                holder=Holder.current(),
+                times=times,
+                is_early=early and not wait_s,
+            )
+
+        with self._held(make, times, wait_s, on_wait) as lock:
             yield lock
 
+    @contextlib.contextmanager
+    def lease(
+        self,
+        database: LeasedDatabase,
+        *,
+        run_id: str,
+        early: bool = False,
+        wait_s: float = 0.0,
+        times: LockTimes | None = None,
+        on_wait: Callable[[RepositoryLocked], None] = lambda _: None,
+    ) -> Iterator[Lease]:
+        """Hold the lease of a database for a block, so that no other run backs it up. All else is as in ``lock()``."""
+        times = times or self.lock_times
+
+        def make() -> Lease:
+            return Lease(
+                self._files,
+                folder=lease_folder(self.id, database),
+                database=database.name,
+                run_id=run_id,
+                holder=Holder.current(),
+                times=times,
+                is_early=early and not wait_s,
+            )
+
+        with self._held(make, times, wait_s, on_wait) as lease:
+            yield lease
+
+    @contextlib.contextmanager
+    def _held(
+        self,
+        make: Callable[[], _Held],
+        times: LockTimes,
+        wait_s: float,
+        on_wait: Callable[[RepositoryLocked], None],
+    ) -> Iterator[_Held]:
+        deadline_s = times.clock_s() + wait_s
+        pause_s = times.conflict_s
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    held = stack.enter_context(make())
+                    break
+                except RepositoryLocked as exc:
+                    left_s = deadline_s - times.clock_s()
+                    if left_s <= 0:
+                        raise
+                    on_wait(exc)
+                times.sleep(min(pause_s, left_s))
+                pause_s = min(pause_s * 1.5, times.longest_conflict_s)
+            self._locks.append(held)
+            stack.callback(self._locks.remove, held)
+            yield held
+
+    def obstacles(self) -> list[Obstacle]:
+        """Return every lock and held lease, dead or alive."""
+        return find_obstacles(self._files, self.lock_times)
+
+    def remove_obstacle(self, obstacle: Obstacle, *, is_forced: bool) -> bool:
+        """Remove a lock or end a lease, one with a live holder only if ``is_forced``; return whether that was done."""
+        return remove_obstacle(self._files, obstacle, self.lock_times, is_forced=is_forced)
+
     def check_locks(self) -> None:
-        """Raise RepositoryLocked if a lock taken here is no longer ours to rely on."""
+        """Raise RepositoryLocked if a lock or lease taken here is no longer ours to rely on."""
         for lock in list(self._locks):
             lock.check()
 

@@ -8,9 +8,9 @@ import secrets
 from pgstow.core.errors import ObjectExists, StoreError
 from pgstow.store.api import Store
 
-__all__ = ["probe_conditional_put"]
+__all__ = ["NOT_IMPLEMENTED", "probe_conditional_put"]
 
-_NOT_IMPLEMENTED = 501
+NOT_IMPLEMENTED = 501  # what a store answers that knows no condition, as the fact http_status
 
 
 def probe_conditional_put(store: Store) -> bool:
@@ -28,7 +28,7 @@ def probe_conditional_put(store: Store) -> bool:
             return False
         return store.get(name) == b"first"
     except StoreError as exc:
-        if exc.facts.get("http_status") == _NOT_IMPLEMENTED:
+        if exc.facts.get("http_status") == NOT_IMPLEMENTED:
             return False
         raise
     finally:

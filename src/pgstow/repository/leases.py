@@ -1,0 +1,366 @@
+"""Leases: one run at a time backs up a database, and a run that was taken for dead cannot publish.
+
+restic's locks keep prunes and backups apart, but they do not fence: a process that was stopped for an hour goes on
+as if nothing had happened. A lease is an object ``pgstow/leases/DATABASE/NUMBER`` of twenty digits. The highest
+number, the *fencing number*, is the lease. Creating the next one, which the store lets only one process do, takes it
+over; the old holder sees that its number is no longer the highest, and its run is voided first (``claims``).
+
+The holder writes its own object again every five minutes: the object's time, by the store's clock, is its
+heartbeat. A lease is dead when it was released, when its process has ended for certain, or half an hour after its
+last heartbeat. The highest number is never removed, so that numbers only grow; lower ones mean nothing.
+
+Where the store cannot create conditionally, a lease is written, and after a while read again: of two that were written
+at once the last stands, and the other gives way; what a slower put overwrote is noticed at the next refresh and before
+publishing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from pgstow.core.errors import (
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryDamaged,
+    RepositoryLocked,
+    StoreError,
+)
+from pgstow.repository.claims import claim_run, claim_run_blindly, confirm_claim, void_run
+from pgstow.repository.files import SealedFiles
+from pgstow.repository.holder import Holder
+from pgstow.repository.lock import age_text
+from pgstow.repository.lock_times import LockTimes
+from pgstow.store.api import ObjectInfo
+from pgstow.store.clock import store_now
+from pgstow.store.probing import NOT_IMPLEMENTED
+
+__all__ = ["LEASES", "FoundLease", "Lease", "LeasedDatabase", "find_lease", "lease_folder", "seize_lease"]
+
+LEASES = "pgstow/leases/"
+
+_NUMBER = re.compile(r"[0-9]{20}")
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedDatabase:
+    """What a lease is for: ``identity`` tells databases apart, ``name`` is for people."""
+
+    identity: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundLease:
+    """The highest lease of a database. What an unreadable one does not tell is None."""
+
+    folder: str
+    number: int
+    info: ObjectInfo
+    is_released: bool
+    database: str | None
+    run_id: str | None
+    holder: Holder | None
+    started: str | None
+
+    def is_dead(self, observer: Holder, now: Callable[[], datetime], times: LockTimes) -> bool:
+        """Whether it may be taken over. ``now`` is the store's time; it is asked for only if it matters."""
+        if self.is_released or (self.holder is not None and self.holder.is_gone(observer)):
+            return True
+        return now() - self.info.modified > times.stale
+
+
+def lease_folder(repository_id: str, database: LeasedDatabase) -> str:
+    """Return where a database's leases are. Names of objects are not secret, so it tells nothing to who has no key."""
+    mixed = hashlib.sha256(f"{repository_id} {database.identity}".encode()).hexdigest()
+    return f"{LEASES}{mixed[:32]}/"
+
+
+def find_lease(files: SealedFiles, folder: str) -> FoundLease | None:
+    """Return the highest lease in a folder, or None if there never was one."""
+    for _ in range(_TRIES):
+        numbers = _numbers(files, folder)
+        if not numbers:
+            return None
+        number = max(numbers)
+        try:
+            content = files.store.get(_name(folder, number))
+        except ObjectNotFound:  # a higher one is there now, or an unlucky try has been taken back
+            continue
+        return _decode(files, folder, number, numbers[number], content)
+    raise _changes_hands()
+
+
+def seize_lease(
+    files: SealedFiles, found: FoundLease, holder: Holder, times: LockTimes, *, run_id: str, is_forced: bool
+) -> None:
+    """End a lease: its run is voided and the lease is free. RepositoryLocked if it is alive, unless ``is_forced``."""
+    lease = Lease(
+        files,
+        folder=found.folder,
+        database=found.database or "",
+        run_id=run_id,
+        holder=holder,
+        times=times,
+        may_seize=is_forced,
+    )
+    with lease:
+        pass
+
+
+class Lease:
+    """A held lease; leaving the block releases it. Made by ``Repository.lease()``.
+
+    It is taken in the background: with ``is_early`` the block begins before that is done, and ``check()``, which
+    stands before everything that is written, waits for it.
+    """
+
+    def __init__(
+        self,
+        files: SealedFiles,
+        *,
+        folder: str,
+        database: str,
+        run_id: str,
+        holder: Holder,
+        times: LockTimes,
+        is_early: bool = False,
+        may_seize: bool = False,
+    ) -> None:
+        self._files = files
+        self._folder = folder
+        self._database = database
+        self._run_id = run_id
+        self._holder = holder
+        self._times = times
+        self._is_early = is_early
+        self._may_seize = may_seize
+        self._started = times.now()
+        self._number = 0
+        self._is_conditional = True
+        self._refreshed_s = 0.0
+        self._lost: str | None = None
+        self._refusal: Exception | None = None
+        self._settled = threading.Event()
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self._is_early:
+            try:
+                self.check()
+            except BaseException:
+                self._release()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(StoreError):  # the next run takes a lease that nobody renews for dead
+            self._release()
+
+    def _release(self) -> None:
+        self._released.set()
+        self._thread.join()
+        # A lower number that comes back means nothing, so it is only looked for where something is amiss.
+        is_doubtful = self._lost is not None or not self._is_conditional
+        if self._number and not (is_doubtful and self._is_superseded()):
+            self._files.store.put(_name(self._folder, self._number), self._content(is_released=True))
+
+    @property
+    def number(self) -> int:
+        """The fencing number, once ``check()`` has passed."""
+        return self._number
+
+    def check(self) -> None:
+        """Raise RepositoryLocked unless the lease is ours to rely on. Asks no store, but waits until it is settled."""
+        self._settled.wait()
+        if self._refusal is not None:
+            raise self._refusal
+        if self._lost is not None:
+            raise RepositoryLocked(self._lost, hint="run the backup again")
+        idle_s = self._times.clock_s() - self._refreshed_s
+        if idle_s > self._times.expiry_s:
+            self._lost = f"the lease of {self._database} could not be renewed for {idle_s / 60:.0f} minutes"
+            raise RepositoryLocked(self._lost, hint="run the backup again; was the machine asleep?")
+
+    def confirm(self) -> None:
+        """Raise RepositoryLocked unless ours is still the highest number."""
+        self.check()
+        if self._is_superseded():
+            self._lost = f"the lease of {self._database} was taken over by someone else"
+            self.check()
+
+    def claim(self) -> None:
+        """Reserve the right to publish, right before the snapshot is written; RepositoryLocked if it is gone."""
+        self.confirm()
+        if self._is_conditional:
+            claim_run(self._files, self._run_id, lease=self._number, database=self._database)
+        else:
+            sealed = claim_run_blindly(self._files, self._run_id, lease=self._number, database=self._database)
+            self._times.sleep(self._times.blind_settle_s)
+            confirm_claim(self._files, self._run_id, sealed)
+            self.confirm()
+        self.check()
+
+    def _keep(self) -> None:
+        """Take the lease, then renew it until it is released or lost."""
+        try:
+            self._acquire()
+        except Exception as exc:  # noqa: BLE001  check() raises it where the work is done
+            self._refusal = exc
+            return
+        finally:
+            self._settled.set()
+        self._refresh_loop()
+
+    def _acquire(self) -> None:
+        for _ in range(_TRIES):
+            begun_s = self._times.clock_s()
+            found = find_lease(self._files, self._folder)
+            if found is not None:
+                self._end(found)
+            number = found.number + 1 if found is not None else 1
+            try:
+                self._create(number)
+            except ObjectExists:  # someone else was faster: see who
+                continue
+            older = _numbers(self._files, self._folder)
+            if (
+                max(older, default=0) > number
+            ):  # what we had seen was old, and that number had been removed again
+                self._files.store.delete(_name(self._folder, number))
+                continue
+            self._number, self._refreshed_s = number, begun_s
+            for each in older:
+                if each < number:
+                    self._files.store.delete(_name(self._folder, each))
+            return
+        raise _changes_hands()
+
+    def _end(self, found: FoundLease) -> None:
+        """Raise RepositoryLocked if the lease is held, else make sure that its run cannot publish any more."""
+        is_dead = found.is_dead(self._holder, lambda: store_now(self._files.store), self._times)
+        if not (is_dead or self._may_seize):
+            raise self._held(found)
+        if not found.is_released and found.run_id:
+            void_run(self._files, found.run_id, by=str(self._holder))
+
+    def _held(self, found: FoundLease) -> RepositoryLocked:
+        age_s = (store_now(self._files.store) - found.info.modified).total_seconds()
+        who = str(found.holder) if found.holder is not None else "a holder whose lease cannot be read"
+        since = f" since {found.started}" if found.started else ""
+        alias = f", under the name {found.database}," if found.database not in (None, self._database) else ""
+        return RepositoryLocked(
+            f"{self._database} is being backed up{alias} by {who}{since} (run {found.run_id}),"
+            f" lease renewed {age_text(age_s)} ago",
+            hint="--wait DURATION waits for it; half an hour after its process has died another run takes over,"
+            " and pgstow repo unlock --all ends it at once",
+            run=found.run_id,
+            lease=found.number,
+        )
+
+    def _create(self, number: int) -> None:
+        """Make ``number`` ours; ObjectExists if it is another's.
+
+        The condition is asked twice: a store that accepts the second put does not know it.
+        """
+        name, content = _name(self._folder, number), self._content()
+        try:
+            self._files.store.put(name, content, if_absent=True)
+            with contextlib.suppress(ObjectExists):
+                self._files.store.put(name, content, if_absent=True)
+                self._is_conditional = False
+        except StoreError as exc:
+            if exc.facts.get("http_status") != NOT_IMPLEMENTED:
+                raise
+            self._files.store.put(name, content)
+            self._is_conditional = False
+        if not self._is_conditional:
+            self._times.sleep(self._times.blind_settle_s)
+            if self._files.store.get(name) != content:
+                raise ObjectExists(f"{name} was written by another run")
+
+    def _refresh_loop(self) -> None:
+        delay_s = self._times.refresh_s
+        while not self._released.wait(delay_s):
+            try:
+                begun_s = self._times.clock_s()  # before the look: who is stopped behind it has not renewed
+                self.confirm()
+                self._files.store.put(_name(self._folder, self._number), self._content())
+                self._refreshed_s = begun_s
+                delay_s = self._times.refresh_s
+            except RepositoryLocked:
+                return  # check() tells the threads that do the work
+            except StoreError:
+                delay_s = self._times.retry_s  # check() ends the work if this goes on for too long
+
+    def _is_superseded(self) -> bool:
+        if not self._is_conditional:  # another run may have written the same number, later than we looked
+            found = find_lease(self._files, self._folder)
+            return found is None or (found.number, found.run_id) != (self._number, self._run_id)
+        numbers = _numbers(self._files, self._folder)
+        return max(numbers, default=0) != self._number
+
+    def _content(self, *, is_released: bool = False) -> bytes:
+        fields = {
+            "state": "released" if is_released else "held",
+            "database": self._database,
+            "run": self._run_id,
+            "started": self._started.astimezone(UTC).isoformat(timespec="seconds"),
+            "hostname": self._holder.hostname,
+            "username": self._holder.username,
+            "pid": self._holder.pid,
+            **self._holder.marks(),
+        }
+        return self._files.seal(json.dumps(fields).encode())
+
+
+def _numbers(files: SealedFiles, folder: str) -> dict[int, ObjectInfo]:
+    found = {info.name.removeprefix(folder): info for info in files.store.list(folder)}
+    return {int(leaf): info for leaf, info in found.items() if _NUMBER.fullmatch(leaf)}
+
+
+def _name(folder: str, number: int) -> str:
+    return f"{folder}{number:020d}"
+
+
+def _decode(files: SealedFiles, folder: str, number: int, info: ObjectInfo, content: bytes) -> FoundLease:
+    fields: dict[str, Any] = {}
+    holder = None
+    with contextlib.suppress(RepositoryDamaged, ValueError, TypeError, KeyError, AttributeError):
+        fields = json.loads(files.unseal(info.name, content))
+        holder = Holder.described(
+            pid=int(fields["pid"]),
+            hostname=str(fields["hostname"]),
+            username=str(fields["username"]),
+            marks=fields,
+        )
+    return FoundLease(
+        folder=folder,
+        number=number,
+        info=info,
+        is_released=fields.get("state") == "released",
+        database=fields.get("database"),
+        run_id=fields.get("run"),
+        holder=holder,
+        started=fields.get("started"),
+    )
+
+
+def _changes_hands() -> RepositoryLocked:
+    return RepositoryLocked(
+        "the lease of the database keeps changing hands",
+        hint="another backup of it is at work; try again later",
+    )
