@@ -39,7 +39,7 @@ _IDS = {"id", "backup_id", "snapshot", "system_identifier", "set_id"}
 _TIMES = {"time", "snapshot_taken", "started", "finished", "postmaster_start"}
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
-    "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid",
+    "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication",
 }  # fmt: skip
 
 
@@ -114,6 +114,8 @@ def test_every_command(
         ("restore", ("restore", "latest", "--to", target.connect_string()), 0),
         ("verify", ("verify", "--read-data"), 0),
         ("export", ("export", "latest", "--format", "directory", "--output", tmp_path / "archive"), 0),
+        ("repo-prune", ("repo", "prune"), 0),
+        ("repo-stats", ("repo", "stats"), 0),
     ]
     for name, arguments, code in story:
         ended = pgstow(*arguments, "--json")

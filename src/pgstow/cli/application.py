@@ -27,7 +27,20 @@ EXIT_CODES = (
 
 # Each is a module of this package with a function of its name: "init" is init_command in pgstow.cli.init, and
 # "repo prune" is repo_prune_command in pgstow.cli.repo_prune.
-COMMANDS = ("init", "backup", "list", "show", "restore", "verify", "export", "doctor", "demo", "repo unlock")
+COMMANDS = (
+    "init",
+    "backup",
+    "list",
+    "show",
+    "restore",
+    "verify",
+    "export",
+    "doctor",
+    "demo",
+    "repo prune",
+    "repo stats",
+    "repo unlock",
+)
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
     {
@@ -43,6 +56,7 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "restore": "the target may hold a part of the backup",
         "export": "what was written so far is not a whole archive",
         "demo": "nothing was left running",
+        "repo prune": "every backup is whole, and the next prune goes on from here",
     }
 )
 

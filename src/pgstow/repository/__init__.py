@@ -9,6 +9,7 @@ the one run that backs up a database; its *claim* lets that run publish once.
 
 from pgstow.repository.claims import remove_old_claims
 from pgstow.repository.files import pack_name
+from pgstow.repository.holdings import Holdings, PruneRecord
 from pgstow.repository.ids import BlobId, BlobIds, BlobKind
 from pgstow.repository.index import PackContents
 from pgstow.repository.leases import Lease, LeasedDatabase
@@ -39,6 +40,7 @@ __all__ = [
     "BlobWriter",
     "DirNode",
     "FileNode",
+    "Holdings",
     "Lease",
     "LeasedDatabase",
     "LockTimes",
@@ -48,6 +50,7 @@ __all__ = [
     "PackCheck",
     "PackContents",
     "PackEntry",
+    "PruneRecord",
     "Repository",
     "RepositoryLock",
     "SavedBlob",

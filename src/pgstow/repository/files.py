@@ -33,6 +33,7 @@ class FileKind(Enum):
     SNAPSHOT = "snapshots"
     LOCK = "locks"
     PACK = "data"
+    PRUNE_RECORD = "pgstow/prune"  # ours: packs that are about to be removed; restic ignores the folder
 
     def name_of(self, file_id: str) -> str:
         """Return the object name of a file of this kind."""

@@ -24,6 +24,7 @@ from pgstow.repository.config import RepositoryConfig
 from pgstow.repository.crypto import MasterKey
 from pgstow.repository.files import CONFIG, FileKind, SealedFiles, list_ids
 from pgstow.repository.holder import Holder
+from pgstow.repository.holdings import Holdings
 from pgstow.repository.ids import BlobId, BlobKind
 from pgstow.repository.index import BlobIndex, PackContents, parse_index
 from pgstow.repository.keys import search_keys, wrap_key
@@ -267,6 +268,10 @@ class Repository:
             raise RepositoryDamaged(
                 f"tree {tree_id.hex()} is not readable: {exc}", blob=tree_id.hex()
             ) from exc
+
+    def holdings(self) -> Holdings:
+        """Return access to index files, packs and prune records one by one, for what rearranges them."""
+        return Holdings(self._files, self._key, self._threads, guard=self.check_locks)
 
     def writer(self) -> BlobWriter:
         """Return a writer, to be used in a with block. It stops when a lock taken by ``lock()`` is lost."""

@@ -1,0 +1,43 @@
+"""The use cases: remove what no snapshot needs, or tell what that would be; count what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pgstow.core.progress import Progress
+from pgstow.repository import Repository
+from pgstow.upkeep.prune import PruneResult, prune
+from pgstow.upkeep.prune_plan import PruneOptions, PrunePlan, plan_prune
+from pgstow.upkeep.stats import RepositoryStats, repository_stats
+from pgstow.upkeep.survey import take_survey
+
+__all__ = ["count_repository", "plan_only", "prune_repository"]
+
+
+def plan_only(
+    repository: Repository, options: PruneOptions, progress: Progress, *, wait_s: float = 0.0
+) -> PrunePlan:
+    """Return what ``prune_repository()`` would do now. What running backups have not listed yet counts as orphans."""
+    with repository.lock(wait_s=wait_s) as lock:
+        return plan_prune(take_survey(repository, progress), options, repository.holdings().now(lock))
+
+
+def prune_repository(
+    repository: Repository,
+    options: PruneOptions,
+    progress: Progress,
+    *,
+    show: Callable[[PrunePlan], None],
+    wait_s: float = 0.0,
+) -> tuple[PrunePlan, PruneResult]:
+    """Prune with nobody else at work; ``show`` is told the plan before anything is changed."""
+    with repository.lock(exclusive=True, wait_s=wait_s) as lock:
+        plan = plan_prune(take_survey(repository, progress), options, repository.holdings().now(lock))
+        show(plan)
+        return plan, prune(plan, repository, lock, progress)
+
+
+def count_repository(repository: Repository, progress: Progress) -> RepositoryStats:
+    """Return the numbers of a repository."""
+    with repository.lock():  # nobody may prune what is being counted
+        return repository_stats(repository, progress)
