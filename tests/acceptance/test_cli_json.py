@@ -35,11 +35,13 @@ GOLDEN = Path(__file__).parent / "golden"
 PAGE = Path(__file__).parent.parent.parent / "docs" / "cli-json.md"
 PASSWORD = "correct horse battery"
 
-_IDS = {"id", "backup_id", "snapshot", "system_identifier", "set_id"}
-_TIMES = {"time", "snapshot_taken", "started", "finished", "postmaster_start"}
+_IDS = {
+    "id", "backup_id", "snapshot", "system_identifier", "set_id", "new_snapshot", "added", "removed",
+}  # fmt: skip
+_TIMES = {"time", "snapshot_taken", "started", "finished", "postmaster_start", "created"}
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
-    "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication",
+    "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "blobs", "timeline", "next_xid", "oldest_xid", "deduplication",
 }  # fmt: skip
 
 
@@ -55,6 +57,8 @@ def normalized(value: Any, key: str = "", folder: str = "") -> Any:
         return f"<{key}>"
     if key == "seconds" or key.endswith("_seconds"):
         return "<seconds>"
+    if key == "file":
+        return "<file>"
     if key.endswith("_bytes"):
         return "<bytes>"
     if isinstance(value, dict):
@@ -123,6 +127,48 @@ def test_every_command(
         assert ended.stderr == ""
         assert ended.stdout.isascii()
         expect(name, ended.json(), tmp_path)
+
+
+def test_keys_and_copies(pgstow: Pgstow, shop: ConnInfo, tmp_path: Path) -> None:
+    copy, rekeyed = str(tmp_path / "copy"), str(tmp_path / "rekeyed")
+    second = {"PGSTOW_NEW_PASSWORD": "a second one"}
+    story: list[tuple[str, tuple[str | Path, ...], dict[str, str], int]] = [
+        ("init", ("init",), {}, 0),
+        ("", ("backup", shop.connect_string()), {}, 0),
+        ("error-no-target", ("repo", "copy", "--to", copy), {}, 10),
+        ("init-from", ("init", "--repo", copy, "--from", tmp_path / "repository"), {}, 0),
+        ("repo-copy-dry-run", ("repo", "copy", "--to", copy, "--dry-run"), {}, 0),
+        ("repo-copy", ("repo", "copy", "--to", copy), {}, 0),
+        ("repo-copy-again", ("repo", "copy", "--to", copy), {}, 0),
+        ("repo-rekey", ("repo", "rekey", "--to", rekeyed, "--read-data"), second, 0),
+        ("keys-add", ("keys", "add"), second, 0),
+        ("keys-list", ("keys", "list"), {}, 0),
+        ("keys-passwd", ("keys", "passwd"), {"PGSTOW_NEW_PASSWORD": "a third one"}, 0),
+    ]
+    for name, arguments, environ, code in story:
+        ended = pgstow(*arguments, "--json", **environ)
+        assert ended.code == code, ended.stdout + ended.stderr
+        assert ended.stderr == ""
+        if name:
+            expect(name, ended.json(), tmp_path)
+    third = {"PGSTOW_PASSWORD": "a third one"}
+    listed = pgstow("keys", "list", "--json", **third).json()["keys"]
+    (other,) = [key["id"] for key in listed if not key["in_use"]]
+    expect("keys-remove", pgstow("keys", "remove", other, "--json", **third).json(), tmp_path)
+
+
+def test_copy_that_lost_something_is_partial(
+    pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path
+) -> None:
+    assert pgstow("backup", shop.connect_string()).code == 0
+    packs = [path for path in (tmp_path / "repository" / "data").rglob("*") if path.is_file()]
+    for path in packs:
+        path.chmod(0o600)
+        path.write_bytes(b"\0" * path.stat().st_size)
+    assert pgstow("init", "--repo", tmp_path / "copy").code == 0
+    ended = pgstow("repo", "copy", "--to", tmp_path / "copy", "--json")
+    assert ended.code == 3, ended.stdout
+    expect("repo-copy-partial", ended.json(), tmp_path)
 
 
 def test_restore_that_lost_something_is_partial(

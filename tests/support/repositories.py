@@ -17,6 +17,7 @@ from pgstow.repository import (
     DirNode,
     FileNode,
     Repository,
+    RepositoryKin,
     Snapshot,
     SnapshotSummary,
 )
@@ -59,11 +60,17 @@ NASTY_NAMES = (
 
 
 def init_repository(
-    store: Store, password: str = PASSWORD, *, sleep: Callable[[float], None] = time.sleep
+    store: Store,
+    password: str = PASSWORD,
+    *,
+    kin: RepositoryKin | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Repository:
     """Make a repository whose key derivation costs no time; restic takes it like any other."""
     with patch("pgstow.repository.keys._N", 16):
-        return Repository.init(store, Secret(password), hostname="worker", username="tester", sleep=sleep)
+        return Repository.init(
+            store, Secret(password), hostname="worker", username="tester", kin=kin, sleep=sleep
+        )
 
 
 def open_repository(store: Store, password: str = PASSWORD) -> Repository:

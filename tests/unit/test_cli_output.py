@@ -176,5 +176,5 @@ def test_without_a_terminal_progress_is_notes_and_with_verbose_lines() -> None:
 
 def test_nobody_is_asked_without_a_terminal() -> None:
     output = make()
-    assert output.asker() is None
+    assert output.asker("password") is None
     assert output.question("sure?") is None

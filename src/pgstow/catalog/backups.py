@@ -17,6 +17,8 @@ __all__ = [
     "DAILY",
     "BackupFiles",
     "BackupRecord",
+    "backup_record",
+    "backups_among",
     "check_backup_name",
     "list_backups",
     "resolve",
@@ -72,19 +74,25 @@ class BackupRecord:
 
 
 def list_backups(repository: Repository) -> list[BackupRecord]:
-    """Return every backup, oldest first. Snapshots that restic made are not backups and left out.
+    """Return every backup, oldest first; see ``backups_among()``."""
+    return backups_among(repository.snapshots())
+
+
+def backups_among(snapshots: Iterable[Snapshot]) -> list[BackupRecord]:
+    """Return the backups among snapshots, oldest first. Snapshots that restic made are not backups and left out.
 
     A backup copied or rewritten by restic keeps its run; the newest snapshot of a run stands for it.
     """
     records: dict[str, BackupRecord] = {}
-    for snapshot in repository.snapshots():
-        record = _record(snapshot)
+    for snapshot in snapshots:
+        record = backup_record(snapshot)
         if record is not None:
             records.setdefault(record.id, record)
     return sorted(records.values(), key=lambda record: (record.time, record.id))
 
 
-def _record(snapshot: Snapshot) -> BackupRecord | None:
+def backup_record(snapshot: Snapshot) -> BackupRecord | None:
+    """Return what a snapshot says of the backup it is, or None if pgstow did not make it."""
     if "pgstow" not in snapshot.tags:
         return None
     tags = dict(tag.split("=", 1) for tag in snapshot.tags if "=" in tag)

@@ -40,6 +40,12 @@ COMMANDS = (
     "repo prune",
     "repo stats",
     "repo unlock",
+    "keys list",
+    "keys add",
+    "keys remove",
+    "keys passwd",
+    "repo copy",
+    "repo rekey",
 )
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
@@ -57,6 +63,10 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "export": "what was written so far is not a whole archive",
         "demo": "nothing was left running",
         "repo prune": "every backup is whole, and the next prune goes on from here",
+        "keys add": "pgstow keys list shows whether the new password was added",
+        "keys passwd": "both passwords may open the repository now; pgstow keys list shows its keys",
+        "repo copy": "what was copied so far is kept, and the same command goes on from there",
+        "repo rekey": "what was copied so far is kept, and the same command goes on from there; the old repository is needed",
     }
 )
 

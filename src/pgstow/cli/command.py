@@ -15,7 +15,7 @@ import typer
 
 from pgstow.app.opening import open_repository
 from pgstow.cli.output import Outcome, Output
-from pgstow.cli.passwords import read_password
+from pgstow.cli.passwords import REPOSITORY_PASSWORD, PasswordPurpose, read_password
 from pgstow.cli.signals import interruptible
 from pgstow.core.errors import Interrupted, PgstowError, UsageError
 from pgstow.core.progress import Progress
@@ -30,6 +30,9 @@ P = ParamSpec("P")
 
 _SECRET_VARIABLES = (
     "PGSTOW_PASSWORD",
+    "PGSTOW_NEW_PASSWORD",
+    "PGSTOW_FROM_PASSWORD",
+    "PGSTOW_TO_PASSWORD",
     "PGPASSWORD",
     "PGSSLPASSWORD",
     "AWS_SECRET_ACCESS_KEY",
@@ -116,22 +119,30 @@ class Invocation:
 
     def password(self) -> Secret:
         """Return the repository's password; UsageError when there is none."""
+        return self.further_password(REPOSITORY_PASSWORD, self.password_file, self.password_command)
+
+    def further_password(
+        self, purpose: PasswordPurpose, file: Path | None, command: str | None, *, is_new: bool = False
+    ) -> Secret:
+        """Return the password for ``purpose``; one that ``is_new`` a person has to type twice."""
         secret = read_password(
-            file=self.password_file,
-            command=self.password_command,
+            purpose,
+            file=file,
+            command=command,
             environ=self.environ,
-            ask=self.output.asker(),
+            ask=self.output.asker(purpose.what, twice=is_new),
             warn=self.output.warn,
         )
         self.output.conceal(secret.reveal())
         return secret
 
+    def is_password_given(self, purpose: PasswordPurpose, file: Path | None, command: str | None) -> bool:
+        """Whether a flag or a variable gives the password for ``purpose``."""
+        return bool(file or command or any(self.environ.get(name) for name in purpose.variables))
+
     def optional_password(self) -> Secret | None:
         """Return the repository's password if one was given; nobody is asked for it."""
-        variables = ("PGSTOW_PASSWORD", "PGSTOW_PASSWORD_FILE", "PGSTOW_PASSWORD_COMMAND")
-        is_given = (
-            self.password_file or self.password_command or any(self.environ.get(key) for key in variables)
-        )
+        is_given = self.is_password_given(REPOSITORY_PASSWORD, self.password_file, self.password_command)
         return self.password() if is_given else None
 
     def repository(self, progress: Progress, *, is_cached: bool = True) -> Repository:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from pgstow.cli.formats import safe
 from pgstow.cli.progress import PlainProgress, RichProgress
-from pgstow.core.errors import PgstowError
+from pgstow.core.errors import PgstowError, UsageError
 from pgstow.core.progress import Progress, SilentProgress
 
 __all__ = ["SCHEMA", "Outcome", "Output", "Status"]
@@ -98,11 +98,20 @@ class Output:
         else:
             yield _NotesOnly(self.note)
 
-    def asker(self) -> Callable[[], str] | None:
-        """Return a function that asks a person for the password; None when there is no one to ask."""
+    def asker(self, what: str, *, twice: bool = False) -> Callable[[], str] | None:
+        """Return a function that asks a person for a password; None when there is no one to ask.
+
+        One that is to be remembered is asked for ``twice``; UsageError when the answers differ.
+        """
         if not (sys.stdin.isatty() and self.stderr.isatty()):
             return None
-        return lambda: getpass.getpass("password of the repository: ", stream=self.stderr)
+        return lambda: self._ask(what, twice=twice)
+
+    def _ask(self, what: str, *, twice: bool) -> str:
+        password = getpass.getpass(f"{what}: ", stream=self.stderr)
+        if twice and getpass.getpass(f"{what}, once more: ", stream=self.stderr) != password:
+            raise UsageError("the two passwords differ")
+        return password
 
     def question(self, text: str) -> str | None:
         """Return a person's answer to ``text``; None when there is no one to ask."""

@@ -11,15 +11,17 @@ from pgstow.repository.claims import remove_old_claims
 from pgstow.repository.files import pack_name
 from pgstow.repository.holdings import Holdings, PruneRecord
 from pgstow.repository.ids import BlobId, BlobIds, BlobKind
-from pgstow.repository.index import PackContents
+from pgstow.repository.index import Location, PackContents
+from pgstow.repository.keys import KeyInfo
 from pgstow.repository.leases import Lease, LeasedDatabase
 from pgstow.repository.lock import RepositoryLock
 from pgstow.repository.lock_times import LockTimes
 from pgstow.repository.pack_check import PackCheck
 from pgstow.repository.packs import PackEntry, pack_size
 from pgstow.repository.reader import ahead
-from pgstow.repository.repository import Repository
+from pgstow.repository.repository import Repository, RepositoryKin
 from pgstow.repository.snapshot import Snapshot, SnapshotSummary
+from pgstow.repository.transfer import StoredBlob
 from pgstow.repository.tree import (
     DirNode,
     FileNode,
@@ -41,8 +43,10 @@ __all__ = [
     "DirNode",
     "FileNode",
     "Holdings",
+    "KeyInfo",
     "Lease",
     "LeasedDatabase",
+    "Location",
     "LockTimes",
     "Node",
     "Obstacle",
@@ -52,10 +56,12 @@ __all__ = [
     "PackEntry",
     "PruneRecord",
     "Repository",
+    "RepositoryKin",
     "RepositoryLock",
     "SavedBlob",
     "Snapshot",
     "SnapshotSummary",
+    "StoredBlob",
     "TreeError",
     "WriterStats",
     "ahead",

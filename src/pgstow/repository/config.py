@@ -28,9 +28,9 @@ class RepositoryConfig:
     chunker_polynomial: int
 
     @classmethod
-    def generate(cls) -> RepositoryConfig:
+    def generate(cls, chunker_polynomial: int) -> RepositoryConfig:
         """Return the configuration of a new repository."""
-        return cls(id=secrets.token_hex(32), chunker_polynomial=random_polynomial())
+        return cls(id=secrets.token_hex(32), chunker_polynomial=chunker_polynomial)
 
     def encode(self) -> bytes:
         """Return the JSON that is sealed, uncompressed, into ``config``."""

@@ -7,6 +7,7 @@ Source: restic doc/design.rst, "Keys, Encryption and MAC".
 
 from __future__ import annotations
 
+import hmac
 import os
 
 from cryptography.exceptions import InvalidSignature
@@ -43,6 +44,11 @@ class MasterKey:
     @property
     def mac_r(self) -> bytes:
         return self._r
+
+    def equals(self, other: MasterKey) -> bool:
+        """Return whether both are the same secret: what one seals, the other opens."""
+        mine, its = (key.encrypt + key.mac_k + key.mac_r for key in (self, other))
+        return hmac.compare_digest(mine, its)
 
     def seal(self, plain: Buffer) -> bytes:
         """Return ``plain`` encrypted under a fresh IV and authenticated."""

@@ -8,20 +8,30 @@ Source: restic doc/design.rst, "Keys, Encryption and MAC"; restic internal/repos
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pgstow.core.errors import ObjectNotFound, RepositoryDamaged
+from pgstow.core.errors import ObjectNotFound, RepositoryDamaged, RepositoryError, StoreError
 from pgstow.core.secrets import Secret
 from pgstow.repository import gojson
 from pgstow.repository.crypto import MasterKey
 from pgstow.repository.files import FileKind, list_ids, read_verified
 from pgstow.store.api import Store
 
-__all__ = ["KeyFile", "KeySearch", "search_keys", "wrap_key"]
+__all__ = [
+    "KeyFile",
+    "KeyInfo",
+    "KeySearch",
+    "list_keys",
+    "remove_key",
+    "search_keys",
+    "store_key",
+    "wrap_key",
+]
 
 # 32 MiB and a tenth of a second: what restic's calibration chooses on ordinary machines.
 _N, _R, _P = 32768, 8, 1
@@ -44,6 +54,77 @@ class KeySearch:
     opened: tuple[tuple[str, MasterKey], ...]
     refused: int  # key files of other passwords
     damaged: tuple[str, ...]  # messages about key files that cannot be read at all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyInfo:
+    """What a key file says about itself. One with ``damage`` opens nothing, and says nothing else."""
+
+    id: str
+    created: datetime | None = None
+    username: str = ""
+    hostname: str = ""
+    damage: str | None = None
+
+
+def list_keys(store: Store) -> list[KeyInfo]:
+    """Return every key file, the oldest first, damaged ones last."""
+    found = [_describe(store, file_id) for file_id, _ in list_ids(store, FileKind.KEY)]
+    latest = datetime.max.replace(tzinfo=UTC)
+    return sorted(
+        (info for info in found if info is not None), key=lambda info: (info.created or latest, info.id)
+    )
+
+
+def _describe(store: Store, file_id: str) -> KeyInfo | None:
+    try:
+        fields = json.loads(read_verified(store, FileKind.KEY, file_id))
+        return KeyInfo(
+            id=file_id,
+            created=gojson.parse_time(fields["created"]),
+            username=str(fields.get("username", "")),
+            hostname=str(fields.get("hostname", "")),
+        )
+    except ObjectNotFound:
+        return None  # removed since it was listed
+    except RepositoryDamaged as exc:
+        return KeyInfo(id=file_id, damage=exc.message)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return KeyInfo(id=file_id, damage=f"keys/{file_id} is not a key file")
+
+
+def store_key(store: Store, master: MasterKey, password: Secret, *, hostname: str, username: str) -> str:
+    """Store a key file for ``password`` and return its id, once it was read back and found to open ``master``.
+
+    One that does not is taken away again: restic refuses a repository with a damaged key file.
+    """
+    key_file = wrap_key(master, password, hostname=hostname, username=username)
+    name = FileKind.KEY.name_of(key_file.id)
+    try:
+        store.put(name, key_file.data)
+        opened = _open_key(key_file.id, read_verified(store, FileKind.KEY, key_file.id), password)
+        if opened is None or not opened.equals(master):
+            raise RepositoryDamaged(f"{name} does not open with the new password", file=name)
+    except BaseException:
+        with contextlib.suppress(StoreError):  # the first error says what is wrong with the store
+            store.delete(name)
+        raise
+    return key_file.id
+
+
+def remove_key(store: Store, key_id: str, *, kept_id: str) -> None:
+    """Remove a key file, having made sure that another one is still there, byte for byte as it was when it opened.
+
+    Hold an exclusive lock: two sessions could else each remove the key of the other.
+    """
+    try:
+        read_verified(store, FileKind.KEY, kept_id)
+    except (ObjectNotFound, RepositoryDamaged) as exc:
+        raise RepositoryError(
+            f"nothing was removed: the key file {kept_id[:8]}, which is to stay, is gone or damaged",
+            hint="open the repository again; pgstow keys list shows its keys",
+        ) from exc
+    store.delete(FileKind.KEY.name_of(key_id))
 
 
 def wrap_key(master: MasterKey, password: Secret, *, hostname: str, username: str) -> KeyFile:

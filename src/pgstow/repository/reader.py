@@ -21,7 +21,7 @@ from pgstow.repository.ids import BlobId, BlobKind
 from pgstow.repository.index import BlobIndex, Location
 from pgstow.store.api import Store
 
-__all__ = ["BlobReader", "ahead", "decode_blob", "fetch"]
+__all__ = ["BlobReader", "ahead", "decode_blob", "fetch", "open_body"]
 
 _SPAN_BYTES = 4 << 20  # plaintext of one span: what bounds the memory of a stream
 _SPAN_BLOBS = 4096  # or tiny blobs would weigh more than their bytes
@@ -53,6 +53,19 @@ def decode_blob(
     key: MasterKey, kind: BlobKind, blob_id: BlobId, place: Location, sealed: bytes | memoryview
 ) -> bytes:
     """Return the plaintext of a stored blob; RepositoryDamaged, naming blob and pack, unless every byte is right."""
+    return _open(key, kind, blob_id, place, sealed)[1]
+
+
+def open_body(
+    key: MasterKey, kind: BlobKind, blob_id: BlobId, place: Location, sealed: bytes | memoryview
+) -> bytes:
+    """Return what was sealed of a stored blob, still compressed; checked as by ``decode_blob()``."""
+    return _open(key, kind, blob_id, place, sealed)[0]
+
+
+def _open(
+    key: MasterKey, kind: BlobKind, blob_id: BlobId, place: Location, sealed: bytes | memoryview
+) -> tuple[bytes, bytes]:
     body = key.open(sealed)
     if body is None:
         raise _damaged(kind, blob_id, place, "its bytes are not what was sealed")
@@ -64,7 +77,7 @@ def decode_blob(
         raise _damaged(kind, blob_id, place, str(exc)) from exc
     if hashlib.sha256(plain).digest() != blob_id:
         raise _damaged(kind, blob_id, place, "its content does not match its id")
-    return plain
+    return body, plain
 
 
 def _damaged(kind: BlobKind, blob_id: BlobId, place: Location, why: str) -> RepositoryDamaged:

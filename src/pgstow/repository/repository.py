@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,27 +20,29 @@ from pgstow.core.errors import (
     WrongPassword,
 )
 from pgstow.core.secrets import Secret
-from pgstow.repository.config import RepositoryConfig
+from pgstow.repository.config import RepositoryConfig, random_polynomial
 from pgstow.repository.crypto import MasterKey
 from pgstow.repository.files import CONFIG, FileKind, SealedFiles, list_ids
 from pgstow.repository.holder import Holder
 from pgstow.repository.holdings import Holdings
 from pgstow.repository.ids import BlobId, BlobKind
-from pgstow.repository.index import BlobIndex, PackContents, parse_index
-from pgstow.repository.keys import search_keys, wrap_key
+from pgstow.repository.index import BlobIndex, Location, PackContents, parse_index
+from pgstow.repository.keys import KeyInfo, list_keys, remove_key, search_keys, store_key, wrap_key
 from pgstow.repository.leases import Lease, LeasedDatabase, lease_folder
 from pgstow.repository.lock import RepositoryLock
 from pgstow.repository.lock_times import LockTimes
 from pgstow.repository.pack_check import PackCheck, check_pack
+from pgstow.repository.packs import PackEntry
 from pgstow.repository.reader import BlobReader, ahead
-from pgstow.repository.snapshot import Snapshot, decode_snapshot, encode_snapshot
+from pgstow.repository.snapshot import Snapshot, copied_snapshot, decode_snapshot, encode_snapshot
+from pgstow.repository.transfer import StoredBlob, read_pack, stored_blobs
 from pgstow.repository.tree import Node, TreeError, decode_tree
 from pgstow.repository.unlocking import Obstacle, find_obstacles, remove_obstacle
 from pgstow.repository.writer import BlobWriter
 from pgstow.store.api import Store
 from pgstow.store.probing import probe_conditional_put
 
-__all__ = ["Repository"]
+__all__ = ["Repository", "RepositoryKin"]
 
 _Held = TypeVar("_Held", RepositoryLock, Lease)
 
@@ -57,6 +59,19 @@ class _Identity:
     config: RepositoryConfig
     key: MasterKey
     key_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryKin:
+    """What repositories share between which packs can be moved as they are: master key and way of cutting files."""
+
+    key: MasterKey
+    chunker_polynomial: int
+
+    @classmethod
+    def generate(cls) -> RepositoryKin:
+        """Return what no other repository has."""
+        return cls(key=MasterKey.generate(), chunker_polynomial=random_polynomial())
 
 
 class Repository:
@@ -87,9 +102,13 @@ class Repository:
         *,
         hostname: str,
         username: str,
+        kin: RepositoryKin | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Repository:
         """Make an empty repository; RepositoryExists if one is there or another init was faster.
+
+        With the ``kin`` of another one packs can be moved between them as they are, and whoever once had the master
+        key of one can read both.
 
         Where the store cannot create conditionally the configuration is read again after a while: of two that
         were written at once the last stands, and the other init gives way.
@@ -102,7 +121,8 @@ class Repository:
                 hint="another init is at work, or one was interrupted: then remove the folder keys and try again",
             )
         is_conditional = probe_conditional_put(store)
-        master, config = MasterKey.generate(), RepositoryConfig.generate()
+        kin = kin or RepositoryKin.generate()
+        master, config = kin.key, RepositoryConfig.generate(kin.chunker_polynomial)
         sealed = master.seal(config.encode())
         key_file = wrap_key(master, password, hostname=hostname, username=username)
         key_name = FileKind.KEY.name_of(key_file.id)
@@ -144,12 +164,42 @@ class Repository:
     def id(self) -> str:
         return self._config.id
 
-    def snapshots(self, *, damaged: list[RepositoryDamaged] | None = None) -> list[Snapshot]:
-        """Return every snapshot, oldest first, whoever made it; needs no index.
+    @property
+    def kin(self) -> RepositoryKin:
+        """What ``init()`` needs to make a repository that shares this one's master key."""
+        return RepositoryKin(key=self._key, chunker_polynomial=self._config.chunker_polynomial)
+
+    def shares_key_with(self, other: Repository) -> bool:
+        """Whether both have the same master key: what is sealed in one can be read in the other."""
+        return self._key.equals(other._key)
+
+    def key_files(self) -> list[KeyInfo]:
+        """Return the key files, the oldest first; ``key_id`` is the one that opened this session."""
+        return list_keys(self.store)
+
+    def add_key(self, password: Secret, *, hostname: str, username: str) -> str:
+        """Make ``password`` open the repository too; return the id of its key file, proven to open it."""
+        self.check_locks()
+        return store_key(self.store, self._key, password, hostname=hostname, username=username)
+
+    def remove_key(self, key_id: str, *, kept_id: str | None = None) -> None:
+        """Remove a key file while ``kept_id`` (the one in use) stays. Needs an exclusive lock."""
+        self.check_locks()
+        remove_key(self.store, key_id, kept_id=kept_id or self.key_id)
+
+    def keys_opened_by(self, password: Secret) -> tuple[str, ...]:
+        """Return the ids of the key files that ``password`` opens."""
+        return tuple(key_id for key_id, _ in search_keys(self.store, password).opened)
+
+    def snapshots(
+        self, *, damaged: list[RepositoryDamaged] | None = None, except_ids: Collection[str] = ()
+    ) -> list[Snapshot]:
+        """Return every snapshot but ``except_ids``, oldest first, whoever made it; needs no index.
 
         The first unreadable one raises, unless the caller gives a list to collect them in.
         """
-        ids = sorted(snapshot_id for snapshot_id, _ in list_ids(self.store, FileKind.SNAPSHOT))
+        listed = {snapshot_id for snapshot_id, _ in list_ids(self.store, FileKind.SNAPSHOT)}
+        ids = sorted(listed.difference(except_ids))
         found: list[Snapshot] = []
         for result in ahead(self._threads, self._read_snapshot, ids, _THREADS * 2):
             if isinstance(result, Snapshot):
@@ -181,6 +231,19 @@ class Repository:
     def remove_snapshot(self, snapshot_id: str) -> None:
         """Remove a snapshot; an absent one is fine. What only it refers to stays until a prune."""
         self._files.remove(FileKind.SNAPSHOT, snapshot_id)
+
+    def copy_of_snapshot(self, snapshot: Snapshot) -> bytes:
+        """Return a stored snapshot as ``save_copied_snapshot()`` of another repository takes it."""
+        snapshot_id = snapshot.id or ""
+        content = self._files.load_present(FileKind.SNAPSHOT, snapshot_id) if snapshot_id else None
+        if content is None:
+            raise RepositoryDamaged(f"snapshots/{snapshot_id} is no longer there")
+        return copied_snapshot(content, snapshot_id)
+
+    def save_copied_snapshot(self, content: bytes) -> str:
+        """Store a snapshot of another repository and return its id; as ``save_snapshot()``."""
+        self.check_locks()
+        return self._files.save(FileKind.SNAPSHOT, content)
 
     def load_index(self, *, damaged: list[RepositoryDamaged] | None = None) -> None:
         """Bring the index in memory up to date with the index files in the store.
@@ -243,6 +306,25 @@ class Repository:
         """Return the id of the pack that holds a blob, or None if it is in no index file."""
         place = self._index.find(kind, blob_id)
         return None if place is None else place.pack_id
+
+    def has_blob(self, kind: BlobKind, blob_id: BlobId) -> bool:
+        """Whether an index file lists a blob."""
+        return self._index.has(kind, blob_id)
+
+    def locate(self, kind: BlobKind, blob_id: BlobId) -> Location | None:
+        """Return where a blob lies, or None if it is in no index file."""
+        return self._index.find(kind, blob_id)
+
+    def read_pack(self, pack_id: bytes) -> tuple[PackContents, bytes]:
+        """Return what a pack lists and all of its bytes, which match its name; RepositoryDamaged otherwise."""
+        return read_pack(self.store, self._key, pack_id)
+
+    def stored_blobs(self, pack_id: bytes, entries: Sequence[PackEntry]) -> Iterator[StoredBlob]:
+        """Yield blobs of one pack as they are stored, each opened and checked.
+
+        Where a blob is damaged another copy of it is taken; RepositoryDamaged if there is none.
+        """
+        return stored_blobs(self.store, self._key, self._index, pack_id, entries)
 
     def blob_size(self, kind: BlobKind, blob_id: BlobId) -> int | None:
         """Return the plaintext length of a blob, or None if it is in no index file."""

@@ -13,7 +13,7 @@ from typing import Any
 from pgstow.repository import gojson
 from pgstow.repository.ids import ID_BYTES, BlobId
 
-__all__ = ["Snapshot", "SnapshotSummary", "decode_snapshot", "encode_snapshot"]
+__all__ = ["Snapshot", "SnapshotSummary", "copied_snapshot", "decode_snapshot", "encode_snapshot"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,21 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         fields["summary"] = {name: gojson.format_time(getattr(summary, name)) for name in _TIMES} | {
             name: getattr(summary, name) for name in _COUNTS
         }
+    return gojson.dumps(fields)
+
+
+def copied_snapshot(data: bytes, snapshot_id: str) -> bytes:
+    """Return the JSON of a snapshot as a copy of it in another repository holds it; ValueError if it is none.
+
+    Everything stays, also what only a newer restic knows; ``original`` names the snapshot that was the first of all
+    copies, and a parent has no meaning elsewhere. Source: restic cmd/restic/cmd_copy.go.
+    """
+    try:
+        fields = dict(json.loads(data))
+    except TypeError as exc:
+        raise ValueError("a snapshot is an object") from exc
+    fields.pop("parent", None)
+    fields["original"] = fields.get("original") or snapshot_id
     return gojson.dumps(fields)
 
 

@@ -225,15 +225,56 @@ class BlobWriter:
 
         The caller has opened it and knows that it is whole. ``plain_length`` is 0 for one that is not compressed.
         """
-        length = len(sealed)
+
+        def fill(room: memoryview) -> None:
+            room[:] = sealed
+
+        return self._save_stored(kind, blob_id, len(sealed), plain_length, fill)
+
+    def save_body(
+        self, kind: BlobKind, blob_id: BlobId, body: bytes | memoryview, plain_length: int
+    ) -> SavedBlob:
+        """Store a blob that was opened with another key, compressed as it was, unless the repository has it.
+
+        The caller knows that it is whole. ``plain_length`` is 0 for one that is not compressed.
+        """
+        length = len(body) + SEAL_BYTES
+        return self._save_stored(
+            kind, blob_id, length, plain_length, lambda room: self._key.seal_into(body, room)
+        )
+
+    def _save_stored(
+        self,
+        kind: BlobKind,
+        blob_id: BlobId,
+        length: int,
+        plain_length: int,
+        fill: Callable[[memoryview], None],
+    ) -> SavedBlob:
         size_bytes = plain_length or length - SEAL_BYTES
         if not self._claim(kind, blob_id, size_bytes):
             return SavedBlob(id=blob_id, size_bytes=size_bytes, is_new=False, stored_bytes=0)
         with self._failing():
             pack, room = self._reserve(kind, blob_id, length, plain_length)
-            room[:] = sealed
+            fill(room)
             self._sealed(pack, size_bytes, length)
         return SavedBlob(id=blob_id, size_bytes=size_bytes, is_new=True, stored_bytes=length)
+
+    def save_pack(self, contents: PackContents, data: bytes) -> None:
+        """Store a whole pack that a repository of the same key holds; durable on return, listed after ``flush()``.
+
+        The caller knows that it is whole. Blobs in it that the repository has already are stored twice.
+        """
+        with self._changed:
+            self._check()
+        with self._failing():
+            self._guard()
+            self._files.store.put(pack_name(contents.pack_id.hex()), data)
+            with self._changed:
+                self._counts.new_blobs += len(contents.entries)
+                self._counts.new_bytes += sum(entry.size_bytes for entry in contents.entries)
+                self._counts.stored_bytes += sum(entry.length for entry in contents.entries)
+            self._write_index(self._now_durable(contents))
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -340,13 +381,19 @@ class BlobWriter:
                 self._changed.notify_all()
 
     def _uploaded(self, pack: _OpenPack, contents: PackContents) -> list[tuple[bytes, bytes]]:
+        """Note a durable pack that was filled here; return what ``_now_durable()`` does."""
+        with self._changed:
+            due = self._now_durable(contents)
+            self._pending[pack.kind].difference_update(entry.id for entry in contents.entries)
+            if len(pack.buffer) == PACK_BYTES and len(self._spare_buffers) < _SPARE_BUFFERS:
+                self._spare_buffers.append(pack.buffer)
+            return due
+
+    def _now_durable(self, contents: PackContents) -> list[tuple[bytes, bytes]]:
         """Note a durable pack; return what the next index file must list, if it is time for one."""
         with self._changed:
             self._index.add_pack(*contents)
-            self._pending[pack.kind].difference_update(entry.id for entry in contents.entries)
             self._counts.packs += 1
-            if len(pack.buffer) == PACK_BYTES and len(self._spare_buffers) < _SPARE_BUFFERS:
-                self._spare_buffers.append(pack.buffer)
             self._unindexed.packs.append((contents.pack_id, _compact(contents.entries)))
             self._unindexed.entries += len(contents.entries)
             age_s = self._monotonic() - self._unindexed.since

@@ -1,0 +1,147 @@
+"""The use cases of ``pgstow repo copy`` and ``repo rekey``: backups into another repository."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pgstow.app.opening import open_repository
+from pgstow.assurance.verify import VerifyReport, verify
+from pgstow.catalog.backups import backups_among, resolve
+from pgstow.core.errors import NoRepository, RepositoryDamaged, RepositoryLocked, UsageError, WrongPassword
+from pgstow.core.progress import Progress
+from pgstow.core.secrets import Secret
+from pgstow.repository import Repository, RepositoryLock, Snapshot
+from pgstow.store.opening import open_retrying_store
+from pgstow.upkeep.copy import CopyReport, copy_snapshots, refuse_same
+from pgstow.upkeep.copy_present import PresentSnapshots
+
+__all__ = ["RekeyReport", "copy_repository", "open_or_make", "open_other", "rekey_repository"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RekeyReport:
+    """A repository of which there is a copy under a new master key."""
+
+    copy: CopyReport
+    missing: tuple[Snapshot, ...]  # snapshots of the source that the copy lacks
+    verified: VerifyReport
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the old repository is no longer needed."""
+        return self.copy.is_complete and not self.missing and self.verified.is_sound
+
+
+def open_other(
+    location: str,
+    password: Secret,
+    environ: Mapping[str, str],
+    *,
+    role: str,
+    password_flag: str,
+    hint: str,
+    on_retry: Callable[[str], None],
+) -> Repository:
+    """Return a second repository; what is wrong with it or its password is said with its ``role``.
+
+    ``hint`` says what to do if there is none.
+    """
+    try:
+        return open_repository(location, password, environ, on_retry=on_retry)
+    except WrongPassword as exc:
+        raise WrongPassword(
+            f"{role}: {exc.message}",
+            hint=f"its password is given by {password_flag}-file or {password_flag}-command",
+        ) from exc
+    except NoRepository as exc:
+        raise NoRepository(f"{role}: {exc.message}", hint=hint) from exc
+
+
+def copy_repository(
+    source: Repository, target: Repository, backups: Sequence[str], progress: Progress, *, dry_run: bool
+) -> CopyReport:
+    """Copy the backups that the texts name, or every snapshot when there are none, that ``target`` has not.
+
+    Snapshots of restic's own are among them. Both repositories are locked, shared.
+    """
+    refuse_same(source, target)
+    damaged: list[RepositoryDamaged] = []
+    with source.lock(), _lock_target(target) as target_lock:
+        # Before the index is read: what a listed snapshot needs is then in it, also beside running backups.
+        snapshots = source.snapshots(damaged=damaged)
+        if backups:
+            records = backups_among(snapshots)
+            chosen = {record.id: record.snapshot for record in (resolve(records, text) for text in backups)}
+            snapshots = list(chosen.values())
+            damaged = []  # nobody asked for those
+        return copy_snapshots(
+            source,
+            target,
+            snapshots,
+            target_lock=target_lock,
+            damaged=damaged,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+
+@contextlib.contextmanager
+def _lock_target(target: Repository) -> Iterator[RepositoryLock]:
+    """Hold a shared lock on the target; RepositoryLocked says that it is the target's."""
+    with contextlib.ExitStack() as held:
+        try:
+            lock = held.enter_context(target.lock())
+        except RepositoryLocked as exc:
+            raise RepositoryLocked(f"target: {exc.message}", hint=exc.hint, **exc.facts) from exc
+        yield lock
+
+
+def open_or_make(
+    location: str,
+    password: Secret,
+    environ: Mapping[str, str],
+    *,
+    source: Repository,
+    hostname: str,
+    username: str,
+    on_retry: Callable[[str], None],
+) -> Repository:
+    """Return the repository at ``location`` with a master key that is not the source's, made if there is none.
+
+    An earlier, interrupted run may have made it.
+    """
+    try:
+        target = open_repository(location, password, environ, on_retry=on_retry)
+    except NoRepository:
+        store = open_retrying_store(location, environ, on_retry=on_retry)
+        return Repository.init(store, password, hostname=hostname, username=username)
+    except WrongPassword as exc:
+        raise WrongPassword(
+            f"target: {exc.message}",
+            hint="to go on with an interrupted run give the new password it began with; else choose another place",
+        ) from exc
+    refuse_same(source, target)
+    if source.shares_key_with(target):
+        raise UsageError(
+            f"the repository at {target.store.location} has the same master key",
+            hint="give a place where there is no repository yet",
+        )
+    return target
+
+
+def rekey_repository(
+    source: Repository, target: Repository, progress: Progress, *, read_data: bool
+) -> RekeyReport:
+    """Copy everything into ``target`` and check that everything is there.
+
+    Raises what ``copy_repository()`` does. Running it again goes on where it ended.
+    """
+    report = copy_repository(source, target, (), progress, dry_run=False)
+    progress.phase("looking for what is missing")
+    present = PresentSnapshots(target)
+    missing = tuple(snapshot for snapshot in source.snapshots(damaged=[]) if not present.has(snapshot))
+    with target.lock():
+        verified = verify(target, read_data=read_data, progress=progress)
+    return RekeyReport(copy=report, missing=missing, verified=verified)

@@ -1,0 +1,139 @@
+"""``pgstow repo copy``"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from pgstow.app.copy import copy_repository, open_other
+from pgstow.app.opening import open_repository
+from pgstow.catalog.backups import backup_record
+from pgstow.cli.command import Invocation
+from pgstow.cli.formats import plural, safe, size_text
+from pgstow.cli.further import ToPasswordCommandOption, ToPasswordFileOption, other_password
+from pgstow.cli.output import Outcome
+from pgstow.cli.passwords import TO_PASSWORD
+from pgstow.cli.records import backup_of
+from pgstow.repository import Snapshot
+from pgstow.upkeep.copy import CopyReport
+
+__all__ = ["copy_document", "copy_view", "repo_copy_command", "snapshot_words"]
+
+
+def repo_copy_command(
+    invocation: Invocation,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="LOCATION", help="The repository to copy into, as for --repo."),
+    ],
+    backups: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="BACKUP...", help="As for show; everything when there is none."),
+    ] = None,
+    to_password_file: ToPasswordFileOption = None,
+    to_password_command: ToPasswordCommandOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be copied, and copy nothing.")
+    ] = False,
+) -> Outcome:
+    """Copy backups into another repository: those it does not have, and of them only what it lacks.
+
+    Nothing is compressed again. Into a repository made by `pgstow init --from` whole packs are moved as they are.
+    Snapshots that restic made are copied too. A copy that is interrupted keeps what it finished; the same command
+    goes on from there. Exits with 3 when the source has lost something that a backup needs; the others are copied.
+    """
+    with invocation.output.progress() as progress:
+        location = invocation.require_location()
+        password = invocation.password()
+        source = open_repository(location, password, invocation.environ, on_retry=progress.note)
+        target = open_other(
+            to,
+            other_password(invocation, TO_PASSWORD, to_password_file, to_password_command, default=password),
+            invocation.environ,
+            role="target",
+            hint=f"pgstow init --repo {shlex.quote(to)} --from {shlex.quote(location)} makes one that packs can be moved into as they are; "
+            "without --from it has a master key of its own",
+            password_flag=TO_PASSWORD.flag,
+            on_retry=progress.note,
+        )
+        report = copy_repository(source, target, backups or [], progress, dry_run=dry_run)
+    return Outcome(
+        status="done" if report.is_complete else "partial",
+        document={"to": target.store.location, **copy_document(report)},
+        view=list(copy_view(report)),
+    )
+
+
+def copy_document(report: CopyReport) -> dict[str, Any]:
+    """Return a copy's report as documents hold it."""
+    return {
+        "dry_run": report.is_dry_run,
+        "shares_key": report.shares_key,
+        "copied": [
+            {
+                **snapshot_names(each.snapshot),
+                "new_snapshot": each.new_id,
+                "blobs": each.blobs,
+                "lacking_bytes": each.stored_bytes,
+            }
+            for each in report.copied
+        ],
+        "present": [snapshot_names(snapshot) for snapshot in report.present],
+        "failures": [
+            {
+                **(
+                    snapshot_names(each.snapshot)
+                    if each.snapshot
+                    else {"id": None, "name": None, "snapshot": None}
+                ),
+                "message": each.message,
+                "file": each.file,
+            }
+            for each in report.failures
+        ],
+        "moved_packs": report.moved_packs,
+        "sent_bytes": report.sent_bytes,
+    }
+
+
+def snapshot_names(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what a document calls a snapshot; ``id`` and ``name`` are null for one of restic's making."""
+    record = backup_record(snapshot)
+    return {
+        "id": record.id if record else None,
+        "name": record.name if record else None,
+        "snapshot": snapshot.id,
+    }
+
+
+def snapshot_words(snapshot: Snapshot | None) -> str:
+    """Return what a person calls a snapshot."""
+    if snapshot is None:
+        return "a snapshot"
+    record = backup_record(snapshot)
+    return f"backup {backup_of(record)}" if record else f"snapshot {(snapshot.id or '')[:8]}"
+
+
+def copy_view(report: CopyReport) -> Iterator[RenderableType]:
+    """Yield what a person is told of a copy."""
+    verb = "would copy" if report.is_dry_run else "copied"
+    for each in report.copied:
+        yield Text(f"{verb} {snapshot_words(each.snapshot)}: it lacked {size_text(each.stored_bytes)}")
+    for failure in report.failures:
+        yield Text.assemble(
+            ("not copied: ", "bold red"), f"{snapshot_words(failure.snapshot)}: {safe(failure.message)}"
+        )
+    parts = [f"{verb} {plural(len(report.copied), 'snapshot')}"]
+    if report.present:
+        parts.append(f"{len(report.present):,} were there already")
+    if report.failures:
+        parts.append(f"{len(report.failures):,} could not be copied")
+    if not report.is_dry_run:
+        moved = f" ({plural(report.moved_packs, 'pack')} moved as they are)" if report.moved_packs else ""
+        parts.append(f"{size_text(report.sent_bytes)} sent{moved}")
+    yield Text("; ".join(parts), style="bold" if report.is_complete else "bold red")
