@@ -66,7 +66,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Forget what the caller's environment says about databases, stores and repositories."""
     for folder in FOLDERS:
         config.addinivalue_line("markers", f"{folder}: tests/{folder}")
-    for name in [name for name in os.environ if name.startswith(FOREIGN_SETTINGS)]:
+    for name in [
+        name
+        for name in os.environ
+        if name.startswith(FOREIGN_SETTINGS) and not name.startswith("PGSTOW_TEST_")
+    ]:
         del os.environ[name]
 
 

@@ -11,14 +11,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgstow.capture.options import CapturedBackup
 from pgstow.capture.reuse import KnownRange, KnownTable
-from pgstow.catalog.manifest import Manifest, TableRecord
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
-from pgstow.repository import Repository
-from support.backups import capture_into, files_of, memory_repository, pg_dump_directory, tools_for
-from support.restoring import execute
+from support.backups import capture_into
+from support.shop import Shop, ranges, table
 
 Databases = Callable[..., ConnInfo]
 
@@ -33,43 +30,6 @@ INSERT INTO ledger SELECT i, 'note ' || md5(i::text), CASE i % 2 WHEN 0 THEN 'go
     'word', '2026-01-01Z'::timestamptz + i * interval '1 second' FROM generate_series(1, 45000) i;
 CREATE TABLE quiet AS SELECT i AS id, repeat('q', 80) AS filler FROM generate_series(1, 30000) i;
 """
-
-
-class Shop:
-    """A database and a repository; each backup is compared with pg_dump."""
-
-    def __init__(self, source: ConnInfo, folder: Path) -> None:
-        self.source = source
-        self.repository: Repository = memory_repository()
-        self._folder = folder
-        self._backups = 0
-
-    def run(self, statements: str) -> None:
-        execute(self.source, statements)
-
-    def backup(self, **options: object) -> Manifest:
-        """Back up; whatever was reused, the archive must be what pg_dump makes."""
-        taken: CapturedBackup = capture_into(self.repository, self.source, **options)
-        self._backups += 1
-        files = files_of(self.repository, taken)
-        expected = pg_dump_directory(
-            tools_for(self.source), self.source, self._folder / f"dump{self._backups}"
-        )
-        for name, data in expected.items():
-            if name != "toc.dat":
-                assert b"".join(files.stream(f"archive/{name}")) == data, name
-        return files.manifest
-
-
-def table(manifest: Manifest, name: str = "ledger") -> TableRecord:
-    (record,) = [record for record in manifest.tables if record.name == name]
-    return record
-
-
-def ranges(manifest: Manifest, name: str = "ledger") -> tuple[int, int]:
-    """Return (ranges reused, ranges in all)."""
-    record = table(manifest, name)
-    return record.reused_ranges, -(-record.pages // max(record.pages_per_range, 1))
 
 
 @pytest.fixture

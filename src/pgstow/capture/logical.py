@@ -11,14 +11,22 @@ from dataclasses import dataclass, field
 from psycopg import errors as pgerrors
 
 from pgstow.capture.cancellation import Cancellation
+from pgstow.capture.conditions import Source
 from pgstow.capture.contents import Contents, read_contents
 from pgstow.capture.globals import CapturedGlobals, capture_globals
+from pgstow.capture.large_objects import KnownLargeObjects
 from pgstow.capture.leader import Checkpoint, Leader, no_checkpoint, taking_lead
 from pgstow.capture.options import CaptureOptions
-from pgstow.capture.reuse import Reuse, Source, plan_reuse
+from pgstow.capture.reuse import Reuse, plan_reuse
 from pgstow.capture.tables import CapturedPart, CapturedTable, TablePart, TableTask, assemble, split
 from pgstow.capture.watchdog import watching_lock_queues
-from pgstow.capture.workers import CapturedLargeObject, LargeObjectBatch, ReadJobs, read_everything
+from pgstow.capture.workers import (
+    CapturedLargeObject,
+    LargeObjectBatch,
+    ReadJobs,
+    ReadResults,
+    read_everything,
+)
 from pgstow.catalog.backups import BackupFiles
 from pgstow.catalog.manifest import ReuseRecord, Warning_
 from pgstow.core.errors import CaptureError, GaveWay, SourceMoved
@@ -79,6 +87,7 @@ class SavedContents:
     contents: Contents
     tables: Sequence[CapturedTable]
     large_objects: dict[int, CapturedLargeObject]
+    known_objects: KnownLargeObjects | None
     globals: CapturedGlobals
     extensions: Sequence[tuple[str, str, str]]
     system_identifier: str | None
@@ -160,7 +169,7 @@ def _read(
             full_read_every=options.full_read_every,
             distrusted=job.distrusted,
         )
-        tables, large_objects = _read_rows(job, leader, contents, writer, reuse, cancellation)
+        tables, read = _read_rows(job, leader, contents, writer, reuse, cancellation)
         if reuse.alarms and not reuse.is_full_read:
             raise _BaseDiffers(reuse.alarms)
         job.checkpoint("tables read")
@@ -170,7 +179,8 @@ def _read(
             leader=leader,
             contents=contents,
             tables=tables,
-            large_objects=large_objects,
+            large_objects={captured.oid: captured for captured in read.large_objects},
+            known_objects=read.known_objects,
             globals=captured_globals,
             extensions=found,
             system_identifier=system,
@@ -197,7 +207,7 @@ def _read_rows(
     writer: BlobWriter,
     reuse: Reuse,
     cancellation: Cancellation,
-) -> tuple[list[CapturedTable], dict[int, CapturedLargeObject]]:
+) -> tuple[list[CapturedTable], ReadResults]:
     tasks = _table_tasks(leader, contents, reuse)
     parts = [part for task in tasks for part in _parts(job.options, task)]
     with job.phase("reading tables"):
@@ -205,7 +215,7 @@ def _read_rows(
             rows=sum(task.facts.row_estimate for task in tasks),
             size_bytes=sum(task.cost_bytes for task in tasks),
         )
-        done, large_objects = read_everything(
+        read = read_everything(
             leader,
             job.source,
             ReadJobs(parts=parts, large_objects=_batches(contents)),
@@ -216,10 +226,10 @@ def _read_rows(
             stop=cancellation,
         )
         by_entry: defaultdict[int, list[CapturedPart]] = defaultdict(list)
-        for part in done:
+        for part in read.parts:
             by_entry[part.part.task.entry.dump_id].append(part)
         tables = [assemble(by_entry[task.entry.dump_id], writer, leader.taken, reuse) for task in tasks]
-    return tables, {captured.oid: captured for captured in large_objects}
+    return tables, read
 
 
 def _table_tasks(leader: Leader, contents: Contents, reuse: Reuse) -> list[TableTask]:

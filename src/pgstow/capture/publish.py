@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pgstow
+from pgstow.capture.large_objects import INDEX_NAME
 from pgstow.capture.logical import Capture, SavedContents
 from pgstow.capture.members import save_file
 from pgstow.capture.options import CapturedBackup
@@ -73,7 +74,7 @@ def publish(
         files = [save_file(writer, "manifest.json", manifest.to_json(), modified)]
         if saved.globals.sql is not None:
             files.append(save_file(writer, "globals.sql", saved.globals.sql, modified))
-        indexes = [table.ranges_node for table in saved.tables if table.ranges_node is not None]
+        indexes = _range_indexes(saved, writer)
         folders = [DirNode(name="archive", subtree=writer.save_tree(members), modified=modified)]
         if indexes:
             folders.append(DirNode(name="ranges", subtree=writer.save_tree(indexes), modified=modified))
@@ -88,6 +89,15 @@ def publish(
         summary = _summary(identity, writer, [*members, *files, *indexes])
         snapshot = _snapshot(manifest, identity, path, root, summary)
         return CapturedBackup(manifest=manifest, snapshot_id=_appear(repository, snapshot))
+
+
+def _range_indexes(saved: SavedContents, writer: BlobWriter) -> list[FileNode]:
+    """Return what the next backup compares with: the files of the ranges folder."""
+    nodes = [table.ranges_node for table in saved.tables if table.ranges_node is not None]
+    known = saved.known_objects
+    if known is not None and known.index is not None:
+        nodes.append(save_file(writer, INDEX_NAME, known.index.encode(), saved.leader.taken))
+    return nodes
 
 
 def _refuse_lost_blobs(repository: Repository, files: Iterable[FileNode]) -> None:
@@ -220,10 +230,7 @@ def _manifest(
         tools={"pgstow": pgstow.__version__, "pg_dump": job.tools.text},
         settings=dict(CAPTURE_SETTINGS),
         tables=tuple(_table(saved, table) for table in saved.tables),
-        large_objects=LargeObjectsRecord(
-            count=len(saved.large_objects),
-            size_bytes=sum(lo.size_bytes for lo in saved.large_objects.values()),
-        ),
+        large_objects=_large_objects(saved),
         globals=saved.globals.record,
         extensions=tuple(ExtensionRecord(name=n, version=v, schema_=s) for n, v, s in saved.extensions),
         owners=tuple(
@@ -244,6 +251,20 @@ def _manifest(
             known_bytes=stats.known_bytes,
         ),
         timings_s=dict(job.timings_s),
+    )
+
+
+def _large_objects(saved: SavedContents) -> LargeObjectsRecord:
+    objects, known = saved.large_objects.values(), saved.known_objects
+    has_index = known is not None and known.index is not None
+    return LargeObjectsRecord(
+        count=len(objects),
+        size_bytes=sum(one.size_bytes for one in objects),
+        ranges=f"ranges/{INDEX_NAME}" if has_index else None,
+        filenode=known.filenode if known else None,
+        reused=sum(one.is_reused for one in objects),
+        reused_bytes=sum(one.size_bytes for one in objects if one.is_reused),
+        reuse_refused=known.refused if known else None,
     )
 
 

@@ -11,33 +11,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 
+from pgstow.capture.conditions import Source, refuse_server, refuse_table
 from pgstow.capture.leader import Leader
 from pgstow.capture.ranges import PageRange, decode_ranges
 from pgstow.catalog.backups import BackupFiles, BackupRecord
 from pgstow.catalog.manifest import Manifest, ReuseRecord, TableRecord
 from pgstow.core.errors import RepositoryDamaged
 from pgstow.postgres.archive import TABLE_DATA_TRAILER
-from pgstow.postgres.catalogs import TableFacts
+from pgstow.postgres.catalogs import Shapes, TableFacts
 from pgstow.postgres.fingerprints import Fingerprint, Fingerprints, XidWindow
-from pgstow.postgres.session import CAPTURE_SETTINGS
 from pgstow.repository import BlobIds, BlobKind, FileNode, Repository
 
-__all__ = ["KnownRange", "KnownTable", "Reuse", "Source", "choose_base", "plan_reuse", "same_ranges"]
+__all__ = ["KnownRange", "KnownTable", "Reuse", "choose_base", "plan_reuse", "same_ranges"]
 
 _XID_WRAP = 1 << 32
-_XID_HALF = 1 << 31
 _BASES_LOOKED_AT = 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Everything about server and session that must be as it was at the base."""
-
-    system_identifier: str | None
-    extensions: Sequence[tuple[str, str, str]]
-    leader: Leader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +81,13 @@ class Reuse:
     is_full_read: bool
     window: XidWindow | None = None
     tables: Mapping[int, TableRecord] = field(default_factory=dict)  # of the base, by OID
+    shapes: Shapes | None = None  # now
     refusals: dict[int, str] = field(default_factory=dict)  # by OID
     alarms: list[str] = field(default_factory=list)
     checked_ranges: int = 0
     distrusted: tuple[str, ...] = ()
     _guard: threading.Lock = field(default_factory=threading.Lock)
+    _latest: tuple[int, KnownTable] | None = None  # parts of one table come one after the other
 
     @property
     def base_id(self) -> str | None:
@@ -108,17 +101,18 @@ class Reuse:
         if record.pages_per_range != pages_per_range or record.ranges is None:
             self.refusals[facts.oid] = "its page ranges have another length than at the base"
             return None
+        with self._guard:
+            latest = self._latest
+        if latest is not None and latest[0] == facts.oid:
+            return latest[1]
         try:
-            node = self.base.member(record.member)
-            if node is None:
-                raise RepositoryDamaged(f"{record.member} is missing")
-            known = KnownTable(
-                repository=self.base.repository, node=node, index=self.base.read(record.ranges)
-            )
+            known = _known_table(self.base, record.member, record.ranges)
             known.check(pages_per_range)
         except RepositoryDamaged as exc:
             self.refusals[facts.oid] = f"the base is damaged: {exc.message}"
             return None
+        with self._guard:
+            self._latest = facts.oid, known
         return known
 
     def pages_per_range(self, facts: TableFacts) -> int | None:
@@ -131,11 +125,9 @@ class Reuse:
         if self.base is None:
             return self.refused
         record = self.tables.get(facts.oid)
-        if record is None:
+        if record is None or self.shapes is None:
             return "it is not in the base"
-        if record.filenode is None or record.filenode != facts.filenode:
-            return "it was rewritten"
-        return self.refusals.get(facts.oid)
+        return refuse_table(record, facts, self.shapes) or self.refusals.get(facts.oid)
 
     def checked(self, ranges: int) -> None:
         """Count ranges that were read and found to be what would have been taken over."""
@@ -174,9 +166,11 @@ def choose_base(
 ) -> tuple[BackupFiles | None, tuple[str, ...]]:
     """Return the newest backup of this very database that may be a base, and the ids that must not be one.
 
-    The manifest decides, not the name, under which one merely looks first: a renamed database keeps its base.
+    The manifest decides, not the name, under which one merely looks first: a renamed database keeps its base. Nothing
+    from before an alarm can be one: what differed may have been taken over from backup to backup.
     """
     distrusted: set[str] = set()
+    alarmed: datetime | None = None  # when an alarm was raised last
     if system_identifier is None:
         return None, ()
     mine = [record for record in records if record.system_identifier == system_identifier]
@@ -190,8 +184,12 @@ def choose_base(
         if manifest.server.database_oid != database_oid:
             continue
         distrusted |= set(manifest.reuse.distrusted)
+        if alarmed is not None and record.time < alarmed:
+            distrusted.add(record.id)
         if manifest.reuse.is_base and record.id not in distrusted:
             return files, tuple(sorted(distrusted))
+        if manifest.reuse.alarms:
+            alarmed = max(alarmed, record.time) if alarmed else record.time
     return None, tuple(sorted(distrusted))
 
 
@@ -211,7 +209,7 @@ def plan_reuse(
             is_full_read=True,
             distrusted=distrusted,
         )
-    refused = _refuse_server(base.manifest, source)
+    refused = refuse_server(base.manifest, source)
     if refused is not None:
         return Reuse(base=None, refused=refused, is_full_read=True, distrusted=distrusted)
     is_due = base.manifest.reuse.depth + 1 >= full_read_every
@@ -222,35 +220,9 @@ def plan_reuse(
         is_full_read=full_read or is_due,
         window=_window(base.manifest, source.leader),
         tables=tables,
-        refusals=dict(_refuse_tables(tables, source.leader)),
+        shapes=source.leader.shapes,
         distrusted=distrusted,
     )
-
-
-def _refuse_server(base: Manifest, source: Source) -> str | None:
-    """Return why nothing of the base can be taken over; None if it may be."""
-    then, now, horizon = base.server, source.leader.facts, source.leader.horizon
-    if source.system_identifier is None:
-        return "this role may not see which server this is"
-    if then.system_identifier != source.system_identifier or then.database_oid != now.database_oid:
-        return "the base is of another database"
-    if now.is_standby or then.is_standby:
-        return "a standby was read"
-    if now.timeline is None or then.timeline != now.timeline:
-        return "the server is on another timeline"
-    if now.postmaster_start is None or then.postmaster_start != now.postmaster_start:
-        return "the server was restarted"  # perhaps from a copy of its files, in which transaction ids come again
-    if then.version_num != now.version_num or then.encoding != now.encoding:
-        return "the server is another release"
-    if base.settings != dict(CAPTURE_SETTINGS):
-        return "the rows of the base were written under other settings"
-    if {(e.name, e.version, e.schema_) for e in base.extensions} != set(source.extensions):
-        return "extensions were changed"
-    if then.oldest_xid is None or then.next_xid is None:
-        return "the base does not say where it stood"
-    if not then.next_xid <= horizon.next < then.oldest_xid + _XID_HALF:
-        return "too many transactions since the base"
-    return None
 
 
 def _window(base: Manifest, leader: Leader) -> XidWindow | None:
@@ -260,12 +232,11 @@ def _window(base: Manifest, leader: Leader) -> XidWindow | None:
     return XidWindow(base.server.oldest_xid % _XID_WRAP, leader.horizon.next - base.server.oldest_xid)
 
 
-def _refuse_tables(tables: Mapping[int, TableRecord], leader: Leader) -> Iterator[tuple[int, str]]:
-    for oid, record in tables.items():
-        if oid in leader.shapes.unproven:
-            yield oid, f"type {leader.shapes.unproven[oid]} may print the same value in different ways"
-        elif record.shape is None or record.shape != leader.shapes.by_table.get(oid):
-            yield oid, "columns or types changed"
+def _known_table(base: BackupFiles, member: str, ranges: str) -> KnownTable:
+    node = base.member(member)
+    if node is None:
+        raise RepositoryDamaged(f"{member} is missing")
+    return KnownTable(repository=base.repository, node=node, index=base.read(ranges))
 
 
 def same_ranges(known: KnownTable, prints: Fingerprints, first: int) -> bytes:

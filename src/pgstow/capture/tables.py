@@ -296,7 +296,8 @@ class SessionReader:
         ranges, rows, reused = bytearray(), 0, Reused()
         there = known.ranges(part.first_range, len(prints))
         to_check: KnownRange | None = None
-        checked = secrets.choice([place for place, is_same in enumerate(same) if is_same])
+        places_alike = [place for place, is_same in enumerate(same) if is_same]
+        checked = secrets.choice([place for place in places_alike if prints[place].rows] or places_alike)
         for is_same, places in groupby(range(len(prints)), key=same.__getitem__):
             run = list(places)
             if is_same:
@@ -359,6 +360,11 @@ class SessionReader:
     def member(self) -> MemberWriter:
         """Return a new member that is sealed by this session's pool."""
         return MemberWriter(self.writer, self._pool)
+
+    def take_over(self, content: BlobIds, size_bytes: int) -> None:
+        """Count what the repository has and the server need not send."""
+        self.writer.count_known(len(content), size_bytes)
+        self._progress.advance(rows=0, size_bytes=size_bytes)
 
     def keep(self, member: MemberWriter, data: bytes, rows: int) -> None:
         """Add data to a member, tell the progress, and stay below the rate limit."""

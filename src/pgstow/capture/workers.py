@@ -14,6 +14,7 @@ from psycopg import errors as pgerrors
 from psycopg import sql
 
 from pgstow.capture.cancellation import Cancellation
+from pgstow.capture.large_objects import KnownLargeObjects, compare_large_objects
 from pgstow.capture.leader import Leader
 from pgstow.capture.options import CaptureOptions
 from pgstow.capture.rate import RateLimit
@@ -29,7 +30,7 @@ from pgstow.postgres.large_objects import read_large_objects
 from pgstow.postgres.session import CAPTURE_SETTINGS, Connection, connect, postgres_error, translated
 from pgstow.repository import BlobIds, BlobWriter
 
-__all__ = ["CapturedLargeObject", "LargeObjectBatch", "ReadJobs", "read_everything"]
+__all__ = ["CapturedLargeObject", "LargeObjectBatch", "ReadJobs", "ReadResults", "read_everything"]
 
 _TICK_S = 0.5
 _LARGE_OBJECT_COST = 1 << 20  # bytes, for want of its size
@@ -45,6 +46,7 @@ class CapturedLargeObject:
     oid: int
     content: BlobIds
     size_bytes: int
+    is_reused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +64,23 @@ class _Fingerprinting:
     part: TablePart
 
 
-_Work = LargeObjectBatch | _Fingerprinting | TablePart
+@dataclass(frozen=True, slots=True)
+class _ComparingLargeObjects:
+    """Asking the server which large objects are what they were; reading the others comes after."""
+
+
+_Work = LargeObjectBatch | _ComparingLargeObjects | _Fingerprinting | TablePart
 
 _FINGERPRINT_COST = 0.15  # of reading the same rows, as measured
 
 
-class _Results:
+class ReadResults:
+    """What was read so far; all jobs add to it."""
+
     def __init__(self) -> None:
         self.parts: list[CapturedPart] = []
         self.large_objects: list[CapturedLargeObject] = []
+        self.known_objects: KnownLargeObjects | None = None
         self.prints: dict[TablePart, Fingerprints] = {}
         self.deferred: list[TablePart] = []
 
@@ -85,14 +95,14 @@ def read_everything(
     reuse: Reuse,
     progress: Progress,
     stop: Cancellation,
-) -> tuple[list[CapturedPart], list[CapturedLargeObject]]:
+) -> ReadResults:
     """Read all parts and large objects with ``options.jobs`` sessions, so that they end at about the same time.
 
     A table on which an exclusive lock is queued is left to the leader, who holds its lock: a worker would
     have to wait behind that lock, which waits for us. The first error ends all sessions and is raised.
     """
     schedule = Schedule(list(_plan(jobs)))
-    results = _Results()
+    results = ReadResults()
     limit = RateLimit(options.limit_rate, wait=stop.wait)
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2), "seal") as pool:
 
@@ -112,7 +122,7 @@ def read_everything(
             with _joined(conninfo, leader, stop, lock_timeout_s=options.lock_wait_s) as connection:
                 own = reader(connection)
                 while (job := schedule.take(stop)) is not None:
-                    _do(own, job.work, results)
+                    _do(own, job.work, results, reuse)
                     schedule.done(job)
 
         count = min(options.jobs, len(schedule))
@@ -125,15 +135,21 @@ def read_everything(
                 f"an exclusive lock is queued on {part.task}: the session that holds our lock reads it"
             )
             _read(reader(leader.connection), part, results, lock=False)
-    return results.parts, results.large_objects
+    return results
 
 
 def _plan(jobs: ReadJobs) -> Iterator[Job[_Work]]:
     keys = itertools.count()
+    after: frozenset[int] = frozenset()
+    if jobs.large_objects:
+        objects = sum(len(batch.oids) for batch in jobs.large_objects)
+        cost = objects * _LARGE_OBJECT_COST * _FINGERPRINT_COST
+        after = frozenset({key := next(keys)})
+        yield Job(key=key, work=_ComparingLargeObjects(), cost=cost)
     for batch in jobs.large_objects:
-        yield Job(key=next(keys), work=batch, cost=len(batch.oids) * _LARGE_OBJECT_COST)
+        yield Job(key=next(keys), work=batch, cost=len(batch.oids) * _LARGE_OBJECT_COST, after=after)
     for part in jobs.parts:
-        after: frozenset[int] = frozenset()
+        after = frozenset()
         if part.task.has_ranges:
             key = next(keys)
             yield Job(key=key, work=_Fingerprinting(part), cost=part.cost_bytes * _FINGERPRINT_COST)
@@ -141,9 +157,14 @@ def _plan(jobs: ReadJobs) -> Iterator[Job[_Work]]:
         yield Job(key=next(keys), work=part, cost=part.cost_bytes, after=after)
 
 
-def _do(reader: SessionReader, work: _Work, results: _Results) -> None:
+def _do(reader: SessionReader, work: _Work, results: ReadResults, reuse: Reuse) -> None:
+    if isinstance(work, _ComparingLargeObjects):
+        with translated("comparing large objects"):
+            results.known_objects = compare_large_objects(reader.connection, reuse)
+        return
     if isinstance(work, LargeObjectBatch):
-        results.large_objects.extend(_read_batch(reader, work))
+        assert results.known_objects is not None, "batches come after the comparison"
+        results.large_objects.extend(_read_batch(reader, work, results.known_objects, reuse))
         return
     part = work.part if isinstance(work, _Fingerprinting) else work
     if part in results.deferred:
@@ -158,7 +179,7 @@ def _do(reader: SessionReader, work: _Work, results: _Results) -> None:
         results.deferred.append(part)
 
 
-def _read(reader: SessionReader, part: TablePart, results: _Results, *, lock: bool) -> None:
+def _read(reader: SessionReader, part: TablePart, results: ReadResults, *, lock: bool) -> None:
     """Read a part. Raises _Queued for what the leader may read instead, SourceMoved if not even it can."""
     with _server_errors(part, is_last_try=not lock):
         prints = results.prints.pop(part, None)
@@ -186,15 +207,39 @@ def _server_errors(part: TablePart, *, is_last_try: bool = False) -> Iterator[No
         raise postgres_error(f"reading {part.task}", exc) from exc
 
 
-def _read_batch(reader: SessionReader, batch: LargeObjectBatch) -> Iterator[CapturedLargeObject]:
+def _read_batch(
+    reader: SessionReader, batch: LargeObjectBatch, known: KnownLargeObjects, reuse: Reuse
+) -> Iterator[CapturedLargeObject]:
+    """Take over what is known, and read the rest; what is read although it is known must be the same."""
+    to_read = []
+    for oid in batch.oids:
+        there = known.content(oid)
+        if there is None or oid == known.checked or reuse.is_full_read:
+            to_read.append(oid)
+        else:
+            content, size_bytes = there
+            reader.take_over(content, size_bytes)
+            yield CapturedLargeObject(oid=oid, content=content, size_bytes=size_bytes, is_reused=True)
     try:
-        for oid, pieces in read_large_objects(reader.connection, batch.oids):
+        for oid, pieces in read_large_objects(reader.connection, to_read):
             member = reader.member()
             for piece in pieces:
                 reader.keep(member, piece, 0)
-            yield CapturedLargeObject(oid=oid, content=member.complete(), size_bytes=member.size_bytes)
+            read = CapturedLargeObject(oid=oid, content=member.complete(), size_bytes=member.size_bytes)
+            _judge(read, known, reuse)
+            yield read
     except psycopg.Error as exc:
         raise postgres_error("reading large objects", exc) from exc
+
+
+def _judge(read: CapturedLargeObject, known: KnownLargeObjects, reuse: Reuse) -> None:
+    there = known.content(read.oid)
+    if there is None:
+        return
+    if read.content == there[0]:
+        reuse.checked(1)
+    else:
+        reuse.alarm(f"large object {read.oid} differs although no version of its rows does")
 
 
 @contextlib.contextmanager

@@ -112,6 +112,13 @@ class TableRecord(_Record):
 class LargeObjectsRecord(_Record):
     count: int = 0
     size_bytes: int = 0
+    ranges: str | None = (
+        None  # member with the fingerprint of each; None where pg_largeobject could not be read
+    )
+    filenode: int | None = None  # of pg_largeobject
+    reused: int = 0  # were not read: their rows are those of the base
+    reused_bytes: int = 0
+    reuse_refused: str | None = None  # why none was reused; None where some were, or could have been
 
 
 class GlobalsRecord(_Record):

@@ -18,7 +18,7 @@ from pgstow.cli.command import Invocation
 from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import count_text, duration_text, parse_size, plural, safe, size_text
 from pgstow.cli.output import Outcome, Output, Status
-from pgstow.cli.records import facts_table, reuse_text, reused_bytes
+from pgstow.cli.records import facts_table, large_objects_text, reuse_text, reused_bytes
 
 __all__ = ["backup_command"]
 
@@ -254,6 +254,8 @@ def _document(result: CapturedBackup) -> dict[str, Any]:
             "alarms": list(manifest.reuse.alarms),
         },
         "large_objects": manifest.large_objects.count,
+        "large_objects_reused": manifest.large_objects.reused,
+        "large_objects_refused": manifest.large_objects.reuse_refused,
         "globals": {
             "captured": manifest.globals.is_captured,
             "role_passwords": manifest.globals.has_passwords,
@@ -290,6 +292,8 @@ def _facts(manifest: Manifest) -> Table:
         f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}",
     )
     table.add_row("  reused", reuse_text(manifest))
+    if manifest.large_objects.count:
+        table.add_row("  large objects", large_objects_text(manifest))
     there = max(0.0, 1 - totals.new_bytes / totals.size_bytes) if totals.size_bytes else 1.0
     table.add_row(
         "  stored",

@@ -9,9 +9,17 @@ from rich.text import Text
 
 from pgstow.catalog.backups import BackupRecord
 from pgstow.catalog.manifest import Manifest
-from pgstow.cli.formats import plural, safe, size_text
+from pgstow.cli.formats import count_text, plural, safe, size_text
 
-__all__ = ["backup_of", "facts_table", "plain_table", "record_document", "reuse_text", "reused_bytes"]
+__all__ = [
+    "backup_of",
+    "facts_table",
+    "large_objects_text",
+    "plain_table",
+    "record_document",
+    "reuse_text",
+    "reused_bytes",
+]
 
 
 def record_document(record: BackupRecord) -> dict[str, Any]:
@@ -53,8 +61,19 @@ def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def reused_bytes(manifest: Manifest) -> int:
-    """Return how many bytes of rows were taken over from the base instead of being read."""
-    return sum(record.reused_bytes for record in manifest.tables)
+    """Return how many bytes of rows and large objects were taken over from the base instead of being read."""
+    return sum(record.reused_bytes for record in manifest.tables) + manifest.large_objects.reused_bytes
+
+
+def large_objects_text(manifest: Manifest) -> str:
+    """Return how many large objects there are, and how many of them were not read, or why they all were."""
+    objects = manifest.large_objects
+    told = f"{count_text(objects.count)}, {size_text(objects.size_bytes)}"
+    if objects.reused:
+        return f"{told}; {count_text(objects.reused)} unchanged, {size_text(objects.reused_bytes)}"
+    if objects.reuse_refused and not manifest.reuse.refused:
+        return f"{told}; all read: {safe(objects.reuse_refused)}"
+    return told
 
 
 def reuse_text(manifest: Manifest) -> str:

@@ -16,7 +16,7 @@ from pgstow.catalog.manifest import Manifest, TableRecord
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
 from pgstow.cli.output import Outcome
-from pgstow.cli.records import facts_table, plain_table, record_document, reuse_text
+from pgstow.cli.records import facts_table, large_objects_text, plain_table, record_document, reuse_text
 
 __all__ = ["BackupArgument", "show_command"]
 
@@ -86,8 +86,7 @@ def _facts(manifest: Manifest) -> Table:
     for alarm in manifest.reuse.alarms:
         table.add_row("", Text(f"ALARM: {safe(alarm)}", style="bold red"))
     if manifest.large_objects.count:
-        objects = manifest.large_objects
-        table.add_row("large objects", f"{count_text(objects.count)}, {size_text(objects.size_bytes)}")
+        table.add_row("large objects", large_objects_text(manifest))
     extensions = ", ".join(f"{extension.name} {extension.version}" for extension in manifest.extensions)
     table.add_row("extensions", safe(extensions) or "none")
     table.add_row("globals", _globals(manifest))

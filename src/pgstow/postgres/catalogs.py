@@ -463,14 +463,14 @@ _PROVEN_IN_EXTENSIONS = frozenset(
 _FIRST_USER_OID = 16384  # FirstNormalObjectId
 
 
-def _is_proven(oid: int, kind: str, category: str, name: str, extension: str | None) -> bool:
+def _is_proven(oid: int, kind: str, name: str, extension: str | None, *, is_array: bool) -> bool:
     """Is a type's output known to depend on nothing but the value? Types made of others answer for themselves only."""
     if kind in "edcrm":  # enum, domain, composite, range, multirange: labels and parts are in the shape
         return True
     if kind != "b":
         return False
-    if category == "A" and name.startswith("_"):
-        return True  # an array; its elements are looked at by themselves
+    if is_array:  # its elements are looked at by themselves
+        return True
     if oid < _FIRST_USER_OID:
         return name in _PROVEN_BUILT_IN
     return (extension, name) in _PROVEN_IN_EXTENSIONS
@@ -496,7 +496,7 @@ def _types(connection: Connection, oids: Iterable[int]) -> dict[int, _Type]:
                          t.typinput::oid, t.typoutput::oid, e.labels, a.attributes, r.rngsubtype),
                concat_ws(E'\\x01', t.oid, e.versions, a.versions),
                array_remove(ARRAY[t.typelem, t.typbasetype, r.rngsubtype] || a.types, 0::oid),
-               t.typtype::text, t.typcategory::text, t.typname::text, x.extname::text
+               t.typtype::text, t.typoutput = 'pg_catalog.array_out'::regproc, t.typname::text, x.extname::text
         FROM used JOIN pg_catalog.pg_type t USING (oid)
         LEFT JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid {multirange}
         LEFT JOIN LATERAL (
@@ -525,12 +525,12 @@ def _types(connection: Connection, oids: Iterable[int]) -> dict[int, _Type]:
             _is_proven(
                 oid,
                 text(kind),
-                text(category),
                 text(name),
                 text(extension) if extension is not None else None,
+                is_array=is_array,
             ),
         )
-        for oid, definition, versions, parts, kind, category, name, extension in rows
+        for oid, definition, versions, parts, kind, is_array, name, extension in rows
     }
 
 

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pgstow.postgres.catalogs import TableFacts
 from pgstow.postgres.session import Connection
 
-__all__ = ["Fingerprint", "Fingerprints", "PageBounds", "XidWindow", "range_fingerprints"]
+__all__ = [
+    "Fingerprint",
+    "Fingerprints",
+    "PageBounds",
+    "XidWindow",
+    "large_object_fingerprints",
+    "range_fingerprints",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +80,10 @@ class XidWindow:
 # A row version is identified by (ctid, xmin). Its raw xmin as a number: age() is relative to the next xid, and so
 # is age('3'), whose difference is xmin (minus 3) whatever the epoch; going through xmin::text would cost half
 # of the query. OFFSET 0 keeps the hash from being computed twice.
+_RAW_IS_LESS = 3  # than xmin
 _VERSIONS = (
     b"SELECT pg_catalog.hashtidextended(ctid, raw) AS hash, raw%(bucket)s"
-    b" FROM (SELECT ctid, ((SELECT pg_catalog.age('3'::xid)::int8) - pg_catalog.age(xmin)) & 4294967295 AS raw"
+    b" FROM (SELECT %(keys)s, ((SELECT pg_catalog.age('3'::xid)::int8) - pg_catalog.age(xmin)) & 4294967295 AS raw"
     b" FROM ONLY %(table)s%(where)s) AS rows OFFSET 0"
 )
 _DIGESTS = b"count(*), sum(hash)::text, bit_xor(hash), %(young)s"
@@ -89,6 +97,7 @@ _PAGES_OF_RANGE = (
     b" WHERE ctid >= pg_catalog.format('(%%s,0)', page)::tid AND ctid < pg_catalog.format('(%%s,0)',"
     b" CASE WHEN page + %d < %d THEN page + %d ELSE %d END)::tid"
 )
+_BY_OBJECT = b"SELECT loid, %(digests)s FROM (%(versions)s) AS versions GROUP BY loid ORDER BY loid"
 _BEYOND_ALL_PAGES = 4294967295
 
 
@@ -113,16 +122,11 @@ def range_fingerprints(
     first, last = (bounds.first, bounds.first + bounds.pages) if bounds else (0, max(pages, 1))
     starts = range(first, last, per_range)
     fingerprints = Fingerprints(len(starts))
-    young = (
-        b"coalesce(bool_or(((raw - %d) & 4294967295) < %d), false)" % (window.first, window.length)
-        if window
-        else b"false"
-    )
-    digests = _DIGESTS % {b"young": young}
+    digests = _digests(window)
     if one_by_one:
         end = _BEYOND_ALL_PAGES if bounds is None or bounds.is_last else last
         where = _PAGES_OF_RANGE % (per_range, last, per_range, end)
-        versions = _VERSIONS % {b"bucket": b"", b"table": table.qualified, b"where": where}
+        versions = _VERSIONS % {b"keys": b"ctid", b"bucket": b"", b"table": table.qualified, b"where": where}
         query = _ONE_BY_ONE % {
             b"first": first, b"last": last - 1, b"per_range": per_range, b"digests": digests, b"versions": versions,
         }  # fmt: skip
@@ -130,7 +134,12 @@ def range_fingerprints(
         array = b"{" + b",".join(b'"(%d,0)"' % page for page in starts) + b"}"
         bucket = b", pg_catalog.width_bucket(ctid, '" + array + b"'::tid[]) AS bucket"
         where = b" WHERE " + bounds.condition() if bounds else b""
-        versions = _VERSIONS % {b"bucket": bucket, b"table": table.qualified, b"where": where}
+        versions = _VERSIONS % {
+            b"keys": b"ctid",
+            b"bucket": bucket,
+            b"table": table.qualified,
+            b"where": where,
+        }
         query = _ALL_AT_ONCE % {b"digests": digests, b"versions": versions}
     for number, rows, total, xor, is_young in connection.execute(query):
         if rows:
@@ -138,6 +147,34 @@ def range_fingerprints(
             if is_young:
                 fingerprints.young.add(number - 1)
     return fingerprints
+
+
+def large_object_fingerprints(
+    connection: Connection, *, window: XidWindow | None = None
+) -> Iterator[tuple[int, Fingerprint, bool]]:
+    """Yield (OID, fingerprint of its rows, is it young) of each large object that is not empty, by rising OID.
+
+    One scan of pg_largeobject, which the role must be allowed to read; the session is busy until the last is taken.
+    """
+    versions = _VERSIONS % {
+        b"keys": b"ctid, loid",
+        b"bucket": b", loid",
+        b"table": b"pg_catalog.pg_largeobject",
+        b"where": b"",
+    }
+    query = _BY_OBJECT % {b"digests": _digests(window), b"versions": versions}
+    for oid, rows, total, xor, is_young in connection.cursor().stream(query):
+        yield oid, Fingerprint(rows, _signed(int(total)), xor), is_young
+
+
+def _digests(window: XidWindow | None) -> bytes:
+    young = (
+        b"coalesce(bool_or(((raw - %d) & 4294967295) < %d), false)"
+        % (window.first - _RAW_IS_LESS, window.length)
+        if window
+        else b"false"
+    )
+    return _DIGESTS % {b"young": young}
 
 
 def _signed(value: int) -> int:

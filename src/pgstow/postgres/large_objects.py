@@ -6,10 +6,31 @@ from collections.abc import Iterator, Sequence
 
 from pgstow.postgres.session import Connection
 
-__all__ = ["PIECE_BYTES", "read_large_objects"]
+__all__ = ["PIECE_BYTES", "large_objects_readable", "lock_large_objects", "read_large_objects"]
 
 PIECE_BYTES = 1 << 20
 _BATCH = 16  # at most this many first pieces are in memory at once
+
+
+def large_objects_readable(connection: Connection) -> bool:
+    """Return whether this role may look at the rows of which large objects are made."""
+    row = connection.execute(
+        "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')"
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def lock_large_objects(connection: Connection) -> int:
+    """Keep pg_largeobject from being rewritten until the transaction ends, and return its filenode.
+
+    Does not wait: psycopg's LockNotAvailable says that somebody rewrites it or is about to.
+    """
+    connection.execute("LOCK TABLE pg_catalog.pg_largeobject IN ACCESS SHARE MODE NOWAIT")
+    row = connection.execute(
+        "SELECT pg_catalog.pg_relation_filenode('pg_catalog.pg_largeobject')::bigint"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def read_large_objects(connection: Connection, oids: Sequence[int]) -> Iterator[tuple[int, Iterator[bytes]]]:
