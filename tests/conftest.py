@@ -28,6 +28,9 @@ from support.s3 import S3Bucket
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / ".tools"  # scripts/install-test-tools fills it
 FOLDERS = ("unit", "contract", "integration", "acceptance", "bench")
+OUR_SETTINGS = frozenset(
+    {"PGSTOW_ALL_FAULTS", "PGSTOW_FAULTS_REPORT", "PGSTOW_TEST_EXAMPLES"}
+)  # what tests themselves read
 FOREIGN_SETTINGS = ("PG", "AWS_", "AZURE_", "GOOGLE_", "RESTIC_", "PGSTOW_")
 
 # Every release we promise to work with. scripts/install-test-tools may find that one cannot be had on this
@@ -66,12 +69,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Forget what the caller's environment says about databases, stores and repositories."""
     for folder in FOLDERS:
         config.addinivalue_line("markers", f"{folder}: tests/{folder}")
-    for name in [
-        name
-        for name in os.environ
-        if name.startswith(FOREIGN_SETTINGS) and not name.startswith("PGSTOW_TEST_")
-    ]:
-        del os.environ[name]
+    for name in [name for name in os.environ if name.startswith(FOREIGN_SETTINGS)]:
+        if name not in OUR_SETTINGS:
+            del os.environ[name]
 
 
 def pytest_report_header() -> list[str]:

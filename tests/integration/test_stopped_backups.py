@@ -101,6 +101,10 @@ def test_who_was_stopped_for_too_long_publishes_nothing(
         if is_taken_over:
             others.add(take(open_repository(LocalStore(folder)), source, client_tools))
         code, said = go_on(process)
+    if prefix == "pgstow/leases/" and is_taken_over and code == 0:
+        # It had read nothing yet, found the other's lease released, and took lock and lease after it woke up.
+        assert published(folder) == others | {said["id"]}
+        return
     assert code == 11, said
     reasons = ("could not be re", "taken over", "taken for dead", "removed by someone else")
     assert any(words in said["error"] for words in reasons), said

@@ -19,7 +19,8 @@ from pgstow.core.errors import (
     WrongPassword,
 )
 from pgstow.core.secrets import Secret
-from pgstow.repository import Repository, Snapshot, SnapshotSummary
+from pgstow.repository import Repository, RepositoryKin, Snapshot, SnapshotSummary
+from pgstow.repository.config import RepositoryConfig
 from pgstow.repository.crypto import MasterKey
 from pgstow.repository.keys import wrap_key
 from pgstow.repository.snapshot import decode_snapshot, encode_snapshot
@@ -129,19 +130,65 @@ def test_where_if_absent_is_ignored_an_undisturbed_init_succeeds() -> None:
     assert open_repository(store, "x").id == made.id
 
 
-def test_an_interrupted_init_is_explained() -> None:
+@pytest.fixture
+def interrupted() -> MemoryStore:
+    """What an init leaves that could not write its config."""
+
     def fail_at_config(method: str, name: str) -> None:
         if (method, name) == ("put", "config"):
             raise StoreUnavailable("connection lost")
 
-    store = WatchedStore(before=fail_at_config)
+    inner = MemoryStore()
     with pytest.raises(StoreUnavailable):
-        init_repository(store)
+        init_repository(WatchedStore(inner=inner, before=fail_at_config), "mine")
     with pytest.raises(NoRepository):
-        open_repository(store)
+        open_repository(inner, "mine")
+    return inner
+
+
+def test_an_interrupted_init_is_finished_by_the_next_one(interrupted: MemoryStore) -> None:
+    (left,) = interrupted.list("keys/")
+    made = init_repository(interrupted, "mine")
+    (key,) = interrupted.list("keys/")
+    assert key.name == f"keys/{made.key_id}" != left.name
+    assert open_repository(interrupted, "mine").id == made.id
+
+
+def test_an_interrupted_init_with_another_password_is_explained(interrupted: MemoryStore) -> None:
     with pytest.raises(RepositoryExists, match="key files but no config") as caught:
-        init_repository(store)
+        init_repository(interrupted, "another")
     assert "remove the folder keys" in (caught.value.hint or "")
+    assert len(list(interrupted.list("keys/"))) == 1
+
+
+def test_an_init_that_seemed_interrupted_and_goes_on_has_lost() -> None:
+    inner = MemoryStore()
+    ours: list[Repository] = []
+
+    def init_meanwhile(method: str, name: str) -> None:
+        if (method, name) == ("put", "config"):
+            ours.append(init_repository(inner, "same"))
+
+    with pytest.raises(RepositoryExists, match="first"):
+        init_repository(WatchedStore(inner=inner, before=init_meanwhile), "same")
+    assert open_repository(inner, "same").id == ours[0].id
+    assert len(list(inner.list("keys/"))) == 1
+
+
+def test_an_init_that_seemed_interrupted_and_finishes_has_won() -> None:
+    inner = MemoryStore()
+    kin = RepositoryKin.generate()
+    master, config = kin.key, RepositoryConfig.generate(kin.chunker_polynomial)
+    theirs = add_key(inner, master, "same")
+
+    def finish(method: str, name: str) -> None:
+        if (method, name) == ("put", "config"):
+            inner.put("config", master.seal(config.encode()))
+
+    with pytest.raises(RepositoryExists, match="first"):
+        init_repository(WatchedStore(inner=inner, before=finish), "same")
+    assert open_repository(inner, "same").id == config.id
+    assert [info.name for info in inner.list("keys/")] == [f"keys/{theirs}"]
 
 
 def add_key(store: MemoryStore, master: MasterKey, password: str) -> str:

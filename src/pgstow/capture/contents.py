@@ -7,15 +7,16 @@ and end the program: the catalog is its business, the rows are ours.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pgstow.catalog.manifest import Selection
-from pgstow.core.errors import ArchiveError, SourceMoved
-from pgstow.core.process import running
+from pgstow.core.errors import ArchiveError, PgstowError, ProcessFailed, SourceMoved
+from pgstow.core.process import Process
 from pgstow.postgres.archive import Toc, read_custom_toc
 from pgstow.postgres.conninfo import ConnInfo
-from pgstow.postgres.session import APPLICATION_NAME
+from pgstow.postgres.programs import connected, refuses_settings
 from pgstow.postgres.tools import ClientTools
 
 __all__ = ["Contents", "read_contents"]
@@ -32,12 +33,18 @@ class Contents:
 
 
 def read_contents(
-    tools: ClientTools, conninfo: ConnInfo, *, snapshot: str, selection: Selection, lock_timeout_s: float
+    tools: ClientTools,
+    conninfo: ConnInfo,
+    *,
+    snapshot: str,
+    selection: Selection,
+    lock_timeout_s: float,
+    settings: Mapping[str, str],
 ) -> Contents:
     """Return what pg_dump would put into a directory-format archive under the exported snapshot.
 
-    Raises SourceMoved when something came in pg_dump's way that may be gone next time, ProcessFailed with its
-    message otherwise.
+    Its session runs with ``settings``, unless a pooler refuses them. Raises SourceMoved when something came in
+    pg_dump's way that may be gone next time, ProcessFailed with its message otherwise.
     """
     command: list[str | Path] = [
         tools.pg_dump,
@@ -51,20 +58,36 @@ def read_contents(
         *(f"--exclude-table={pattern}" for pattern in selection.exclude_tables),
         *(f"--exclude-table-data={pattern}" for pattern in selection.exclude_table_data),
     ]
-    extra = {"PGTZ": "UTC", "PGAPPNAME": f"{APPLICATION_NAME} pg_dump", "LC_ALL": "C"}
-    with conninfo.tool_env(**extra) as env, running(command, env=env) as process:
+    try:
+        return _run(command, conninfo, settings)
+    except ProcessFailed as exc:
+        if not refuses_settings(exc):
+            raise
+        return _run(command, conninfo, {})
+
+
+def _run(command: Sequence[str | Path], conninfo: ConnInfo, settings: Mapping[str, str]) -> Contents:
+    with connected(command, conninfo, settings=settings, env={"PGTZ": "UTC"}) as process:
         try:
             toc = read_custom_toc(process.stdout)
         except ArchiveError as exc:
-            try:
-                status = process.wait(_END_TIMEOUT_S)  # as a rule its stdout ended early
-            except subprocess.TimeoutExpired:  # it goes on writing what we cannot read
-                raise exc from None
-            if status == 0:
+            failure = _why_it_ended(process)
+            if failure is None:
                 raise
-            failure = process.failure(status)
-            if any(sign in process.stderr_tail() for sign in _MOVED):
-                raise SourceMoved(f"pg_dump could not read the catalog: {failure}") from exc
             raise failure from exc
         warnings = tuple(line for line in process.stderr_tail().splitlines() if "warning:" in line)
     return Contents(toc.as_directory(), warnings)
+
+
+def _why_it_ended(process: Process) -> PgstowError | None:
+    """Return why the archive ended early; None if pg_dump is content with it, or goes on writing it."""
+    try:
+        status = process.wait(_END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return None
+    if status == 0:
+        return None
+    failure = process.failure(status)
+    if any(sign in process.stderr_tail() for sign in _MOVED):
+        return SourceMoved(f"pg_dump could not read the catalog: {failure}")
+    return failure

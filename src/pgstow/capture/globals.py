@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pgstow.catalog.manifest import GlobalsRecord
 from pgstow.core.errors import ProcessFailed
-from pgstow.core.process import run
 from pgstow.postgres import catalogs
 from pgstow.postgres.conninfo import ConnInfo
-from pgstow.postgres.session import APPLICATION_NAME, Connection
+from pgstow.postgres.programs import connected, no_timeouts, refuses_settings
+from pgstow.postgres.session import Connection
 from pgstow.postgres.tools import ClientTools
 
 __all__ = ["CapturedGlobals", "capture_globals"]
+
+# What libpq says, in the C locale, of a connection that was cut or could not be made.
+_LOST = ("server closed the connection", "terminating connection", "connection to server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +36,17 @@ def capture_globals(
     is recorded, not raised: the data of the database does not depend on it.
     """
     roles = tuple(catalogs.text(name) for name in catalogs.role_names(connection))
+    pg_dumpall = _Dumpall(tools, conninfo, database, no_timeouts(connection.info.server_version))
     refused: list[str] = []
     text: bytes | None = None
     if with_passwords:
         try:
-            text = _pg_dumpall(tools, conninfo, database, "--globals-only")
+            text = pg_dumpall("--globals-only")
             return CapturedGlobals(text, GlobalsRecord(is_captured=True, has_passwords=True, roles=roles))
         except ProcessFailed as exc:
             refused.append(f"role passwords: {_reason(exc)}")
     try:
-        text = _pg_dumpall(tools, conninfo, database, "--globals-only", "--no-role-passwords")
+        text = pg_dumpall("--globals-only", "--no-role-passwords")
     except ProcessFailed as exc:
         refused.append(f"roles, memberships, settings and tablespaces: {_reason(exc)}")
     missing = refused if with_passwords else ["role passwords: not asked for (--role-passwords)", *refused]
@@ -48,10 +54,37 @@ def capture_globals(
     return CapturedGlobals(text, record, tuple(refused))
 
 
-def _pg_dumpall(tools: ClientTools, conninfo: ConnInfo, database: str, *options: str) -> bytes:
-    extra = {"PGTZ": "UTC", "PGAPPNAME": f"{APPLICATION_NAME} pg_dumpall", "LC_ALL": "C"}
-    with conninfo.tool_env(**extra) as env:
-        return run([tools.pg_dumpall, "--no-password", f"--database={database}", *options], env=env)
+@dataclass(frozen=True, slots=True)
+class _Dumpall:
+    """pg_dumpall, as it is to be run against one server."""
+
+    tools: ClientTools
+    conninfo: ConnInfo
+    database: str
+    settings: Mapping[str, str]
+
+    def __call__(self, *options: str) -> bytes:
+        """Return what it prints, asking a second time when a pooler refused its settings or the connection was lost."""
+        try:
+            return self._run(options, self.settings)
+        except ProcessFailed as exc:
+            if refuses_settings(exc):
+                return self._run(options, {})
+            if not any(sign in str(exc.facts.get("stderr_tail", "")) for sign in _LOST):
+                raise
+            return self._run(options, self.settings)
+
+    def _run(self, options: tuple[str, ...], settings: Mapping[str, str]) -> bytes:
+        command: list[str | Path] = [
+            self.tools.pg_dumpall,
+            "--no-password",
+            f"--database={self.database}",
+            *options,
+        ]
+        with connected(command, self.conninfo, settings=settings, env={"PGTZ": "UTC"}) as process:
+            output = process.stdout.read()
+            process.check()
+            return output
 
 
 def _reason(exc: ProcessFailed) -> str:

@@ -34,6 +34,7 @@ from pgstow.core.progress import Progress
 from pgstow.postgres import catalogs
 from pgstow.postgres.archive import large_object_ids
 from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.programs import no_timeouts
 from pgstow.postgres.session import CAPTURE_SETTINGS, connect, translated
 from pgstow.postgres.tools import ClientTools
 from pgstow.repository import BlobWriter
@@ -197,6 +198,7 @@ def _read_contents(job: Capture, leader: Leader) -> Contents:
             snapshot=leader.snapshot,
             selection=job.options.selection,
             lock_timeout_s=job.options.lock_wait_s,
+            settings=no_timeouts(leader.facts.version_num),
         )
 
 

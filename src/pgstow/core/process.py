@@ -19,9 +19,9 @@ from typing import IO
 
 from pgstow.core.errors import ProcessFailed, ToolMissing
 
-__all__ = ["Process", "run", "running"]
+__all__ = ["TAIL_LINES", "Process", "run", "running"]
 
-_TAIL_LINES = 60
+TAIL_LINES = 60
 _STOP_GRACE_S = 5.0
 
 
@@ -38,7 +38,7 @@ class Process:
         cwd: Path | None = None,
         user: int | None = None,
         group: int | None = None,
-        tail_lines: int = _TAIL_LINES,
+        tail_lines: int = TAIL_LINES,
     ) -> None:
         self.name = Path(command[0]).name
         try:
@@ -111,6 +111,10 @@ class Process:
             f"{self.name} {how}" + (f": {tail}" if tail else ""), exit_status=status, stderr_tail=tail
         )
 
+    def kill(self) -> None:
+        """End the process group at once. For another thread than the one that reads from it and calls ``stop()``."""
+        self._signal(signal.SIGKILL)
+
     def stop(self) -> None:
         """End the process group: SIGTERM, a grace period, SIGKILL. Does nothing once it has ended."""
         if self._popen.poll() is None:
@@ -141,7 +145,7 @@ def running(
     cwd: Path | None = None,
     user: int | None = None,
     group: int | None = None,
-    tail_lines: int = _TAIL_LINES,
+    tail_lines: int = TAIL_LINES,
 ) -> Iterator[Process]:
     """Start a program for the length of a block; it is ended when the block is left, however.
 

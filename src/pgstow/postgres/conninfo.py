@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -60,9 +61,24 @@ class ConnInfo:
         """Return the same server and role, another database."""
         return ConnInfo(params=MappingProxyType({**self.params, "dbname": name}), secrets=self.secrets)
 
+    def with_place(self, **params: str) -> ConnInfo:
+        """Return the same database and role at one particular server; ``params`` win over what the user said."""
+        rest = {key: value for key, value in self.params.items() if key not in ("host", "hostaddr", "port")}
+        return ConnInfo(params=MappingProxyType({**rest, **params}), secrets=self.secrets)
+
     def with_defaults(self, **params: str) -> ConnInfo:
         """Return the same place; ``params`` apply where the user said nothing."""
         return ConnInfo(params=MappingProxyType({**params, **self.params}), secrets=self.secrets)
+
+    def with_settings(self, settings: Mapping[str, str]) -> ConnInfo:
+        """Return the same place with ``settings`` given at connection time, after those that apply anyway.
+
+        They win over the defaults of role and database. Some poolers refuse them.
+        """
+        given = self.params.get("options") or _default_options()
+        ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items())
+        options = f"{given} {ours}".strip()
+        return ConnInfo(params=MappingProxyType({**self.params, "options": options}), secrets=self.secrets)
 
     def connect_string(self) -> str:
         """Return the conninfo string with its secrets: for libpq's ears only."""
@@ -104,3 +120,16 @@ class ConnInfo:
             path = Path(folder) / "service.conf"
             path.write_text("[pgstow]\n" + "".join(f"{key}={value}\n" for key, value in rest.items()))
             yield {**env, "PGSERVICEFILE": str(path), "PGSERVICE": "pgstow"}
+
+
+def _escaped(value: str) -> str:
+    """Return a value as the server splits options: spaces and backslashes take a backslash."""
+    return re.sub(r"([\\\s])", r"\\\1", value)
+
+
+def _default_options() -> str:
+    """Return the options libpq would use by itself (PGOPTIONS), which ours would otherwise replace."""
+    for option in pq.Conninfo.get_defaults():
+        if option.keyword == b"options":
+            return (option.val or b"").decode()
+    return ""

@@ -127,10 +127,14 @@ class CopyIn:
         raise psycopg.OperationalError("the server ended the rows before they were complete")
 
     def _next_result(self) -> pq.abc.PGresult | None:
+        heard_s = self._clock()
         while self._pgconn.is_busy():
             self._check_stop()
             if self._wait(select.POLLIN, _POLL_MS):
                 self._pgconn.consume_input()
+            elif self._clock() - heard_s > self._stall_timeout_s:  # checking foreign keys may take as long
+                self._connection.refuse_silence(self._stall_timeout_s)
+                heard_s = self._clock()
         result = self._pgconn.get_result()
         if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
             while self._pgconn.get_result() is not None:

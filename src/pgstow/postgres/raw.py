@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import psycopg
-from psycopg import pq
+from psycopg import generators, pq
 
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.session import Connection, connect, translated
@@ -36,7 +36,8 @@ class RawSession:
     def rows(self, statement: bytes, *values: bytes | None, doing: str) -> list[Row]:
         """Return the rows of one statement, every value in text form. Raises PostgresError."""
         with translated(doing):
-            result = self._checked(self.connection.pgconn.exec_params(statement, list(values)))
+            self.connection.pgconn.send_query_params(statement, list(values))
+            result = self._result()
         return [
             tuple(result.get_value(row, column) for column in range(result.nfields))
             for row in range(result.ntuples)
@@ -54,12 +55,16 @@ class RawSession:
 
     def run(self, statements: bytes) -> None:
         """Run one or more statements; raises psycopg.Error as it is."""
-        self._checked(self.connection.pgconn.exec_(statements))
+        self.connection.pgconn.send_query(statements)
+        self._result()
 
-    def _checked(self, result: pq.abc.PGresult) -> pq.abc.PGresult:
-        if result.status not in _FINE:
-            raise psycopg.errors.error_from_result(result, encoding=self.codec)
-        return result
+    def _result(self) -> pq.abc.PGresult:
+        """Return the last result of what was sent; raises for the first that is an error."""
+        results: list[pq.abc.PGresult] = self.connection.wait(generators.execute(self.connection.pgconn))
+        for result in results:
+            if result.status not in _FINE:
+                raise psycopg.errors.error_from_result(result, encoding=self.codec)
+        return results[-1]
 
     @property
     def codec(self) -> str:

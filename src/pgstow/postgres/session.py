@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import psycopg
 from psycopg import errors as pgerrors
 
 from pgstow.core.errors import ConnectionFailed, PostgresError
 from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.silence import WatchedConnection
 
-__all__ = ["APPLICATION_NAME", "CAPTURE_SETTINGS", "Connection", "connect", "translated"]
+__all__ = [
+    "APPLICATION_NAME",
+    "CAPTURE_SETTINGS",
+    "NO_TIMEOUTS",
+    "Connection",
+    "connect",
+    "postgres_error",
+    "translated",
+]
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+Connection = WatchedConnection
 
 APPLICATION_NAME = "pgstow"
 
+# A default of the role or database must not cut short what a person asked for; our own watchdogs bound every wait.
+NO_TIMEOUTS: Mapping[str, str] = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+}
+
 # What a session that reads data runs with. A default of the role or database must not change a byte of
-# the backup, and no timeout of theirs may cut it short.
+# the backup.
 CAPTURE_SETTINGS: Mapping[str, str] = {
     "client_encoding": "SQL_ASCII",  # no conversion: the bytes are the database's own encoding
     "search_path": "",
@@ -31,11 +48,7 @@ CAPTURE_SETTINGS: Mapping[str, str] = {
     "xmlbinary": "base64",
     "lc_monetary": "C",
     "row_security": "off",
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",
-    "transaction_timeout": "0",
+    **NO_TIMEOUTS,
     "synchronize_seqscans": "off",
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
@@ -61,7 +74,7 @@ def connect(
     Raises ConnectionFailed. The caller closes it.
     """
     try:
-        connection: Connection = psycopg.connect(
+        connection = WatchedConnection.connect(
             conninfo.with_defaults(**_CONNECTION_DEFAULTS).connect_string(),
             autocommit=autocommit,
             prepare_threshold=None,
@@ -69,24 +82,27 @@ def connect(
     except psycopg.Error as exc:
         raise _connection_failed(conninfo, exc) from exc
     try:
-        if settings:
-            _apply(connection, settings)
+        pid = _apply(connection, settings) if settings else connection.pgconn.backend_pid
+        connection.watch(conninfo, pid)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _apply(connection: Connection, settings: Mapping[str, str]) -> None:
+def _apply(connection: Connection, settings: Mapping[str, str]) -> int:
+    """Put settings in force and return the server's process, of which a pooler tells its clients another number."""
     names, values = list(settings), list(settings.values())
     with translated("applying session settings"):
         if "statement_timeout" in settings:  # a role's default must not end the statement that replaces it
             connection.execute("SET statement_timeout = 0")
-        connection.execute(
-            "SELECT set_config(s.name, given.value, false) FROM unnest(%s::text[], %s::text[]) AS given(name, value)"
+        row = connection.execute(
+            "SELECT pg_catalog.pg_backend_pid(), count(set_config(s.name, given.value, false))"
+            " FROM unnest(%s::text[], %s::text[]) AS given(name, value)"
             " JOIN pg_catalog.pg_settings s ON lower(s.name) = given.name",
             (names, values),
-        )
+        ).fetchone()
+    return int(row[0]) if row is not None else 0
 
 
 def _connection_failed(conninfo: ConnInfo, exc: psycopg.Error) -> ConnectionFailed:

@@ -17,6 +17,7 @@ from pgstow.core.errors import (
     RepositoryDamaged,
     RepositoryExists,
     RepositoryLocked,
+    StoreError,
     WrongPassword,
 )
 from pgstow.core.secrets import Secret
@@ -69,9 +70,9 @@ class RepositoryKin:
     chunker_polynomial: int
 
     @classmethod
-    def generate(cls) -> RepositoryKin:
-        """Return what no other repository has."""
-        return cls(key=MasterKey.generate(), chunker_polynomial=random_polynomial())
+    def generate(cls, key: MasterKey | None = None) -> RepositoryKin:
+        """Return what no other repository has; ``key`` is that of an init which did not come to its end."""
+        return cls(key=key or MasterKey.generate(), chunker_polynomial=random_polynomial())
 
 
 class Repository:
@@ -110,18 +111,20 @@ class Repository:
         With the ``kin`` of another one packs can be moved between them as they are, and whoever once had the master
         key of one can read both.
 
-        Where the store cannot create conditionally the configuration is read again after a while: of two that
-        were written at once the last stands, and the other init gives way.
+        What an init that was interrupted left is finished, if the password is the same. Where the store cannot
+        create conditionally the configuration is read again after a while: of two that were written at once the
+        last stands, and the other init gives way.
         """
         if _read_config(store) is not None:
             raise RepositoryExists(f"there is a repository at {store.location} already")
-        if any(True for _ in list_ids(store, FileKind.KEY)):
-            raise RepositoryExists(
-                f"{store.location} holds key files but no config",
-                hint="another init is at work, or one was interrupted: then remove the folder keys and try again",
-            )
+        unfinished = _unfinished_keys(store, password)
         is_conditional = probe_conditional_put(store)
-        kin = kin or RepositoryKin.generate()
+        kin = kin or RepositoryKin.generate(unfinished[0][1] if unfinished else None)
+        if unfinished and unfinished[0][1].encrypt != kin.key.encrypt:
+            raise RepositoryExists(
+                f"{store.location} holds key files of an interrupted init that was not to share this master key",
+                hint="remove the folder keys and try again",
+            )
         master, config = kin.key, RepositoryConfig.generate(kin.chunker_polynomial)
         sealed = master.seal(config.encode())
         key_file = wrap_key(master, password, hostname=hostname, username=username)
@@ -136,6 +139,9 @@ class Repository:
         except ObjectExists as exc:
             store.delete(key_name)
             raise RepositoryExists(f"another init made the repository at {store.location} first") from exc
+        with contextlib.suppress(StoreError):  # the repository is there; they open it with the same password
+            for key_id, _ in unfinished:
+                store.delete(FileKind.KEY.name_of(key_id))
         return cls(store, _Identity(config=config, key=master, key_id=key_file.id))
 
     @classmethod
@@ -462,6 +468,20 @@ class Repository:
         """Raise RepositoryLocked if a lock or lease taken here is no longer ours to rely on."""
         for lock in list(self._locks):
             lock.check()
+
+
+def _unfinished_keys(store: Store, password: Secret) -> Sequence[tuple[str, MasterKey]]:
+    """Return the keys of an init that has not written its config; RepositoryExists if the password opens none of them."""
+    if not any(True for _ in list_ids(store, FileKind.KEY)):
+        return ()
+    search = search_keys(store, password)
+    if not search.opened and (search.refused or search.damaged):
+        raise RepositoryExists(
+            f"{store.location} holds key files but no config",
+            hint="another init is at work, or one with another password was interrupted:"
+            " then give that password, or remove the folder keys and try again",
+        )
+    return search.opened
 
 
 def _read_config(store: Store) -> bytes | None:

@@ -38,6 +38,10 @@ _PG_RESTORE_SETTINGS = (
     "default_transaction_isolation",
     "lc_monetary",
     "synchronous_commit",
+    "statement_timeout",  # it switches them off itself, but after it has asked the first questions
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
 )
 
 

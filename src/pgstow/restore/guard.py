@@ -16,7 +16,7 @@ from pgstow.postgres import target as target_sql
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.pooler import refuse_transaction_pooler
 from pgstow.postgres.raw import RawSession, open_raw
-from pgstow.postgres.session import Connection
+from pgstow.postgres.session import NO_TIMEOUTS, Connection
 from pgstow.postgres.tools import ClientTools
 from pgstow.restore.data_only import check_tables_are_ready
 from pgstow.restore.naming import described
@@ -28,7 +28,7 @@ from pgstow.restore.tables import select_some
 
 __all__ = ["GUARD_SETTINGS", "Admission", "admit", "maintenance_session"]
 
-GUARD_SETTINGS = {"search_path": "", "statement_timeout": "0", "default_transaction_read_only": "off"}
+GUARD_SETTINGS = {"search_path": "", "default_transaction_read_only": "off", **NO_TIMEOUTS}
 _MAINTENANCE_DATABASES = ("postgres", "template1")
 # The newest archive version that the pg_restore of each major release reads.
 _READS = {14: (1, 14), 15: (1, 14), 16: (1, 15)}

@@ -20,7 +20,7 @@ from pgstow.postgres.archive import TABLE_DATA_TRAILER
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.copy_in import CopyIn, FalseAlarm
 from pgstow.postgres.raw import RawSession, open_raw
-from pgstow.postgres.session import postgres_error
+from pgstow.postgres.session import NO_TIMEOUTS, postgres_error
 from pgstow.restore.builds import Analysis, Build, Validation, Work, build, plan_jobs, validate
 from pgstow.restore.load_tasks import LoadTask
 from pgstow.restore.naming import text
@@ -44,11 +44,7 @@ _SETTINGS = {
     "row_security": "off",
     "check_function_bodies": "off",
     "client_min_messages": "error",  # nothing may be said in the middle of the rows (see CopyIn)
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",
-    "transaction_timeout": "0",
+    **NO_TIMEOUTS,
     "default_transaction_read_only": "off",
     "default_transaction_isolation": "read committed",
     "synchronous_commit": "off",  # one flush at the very end makes everything durable

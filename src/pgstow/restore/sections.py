@@ -7,18 +7,15 @@ pg_restore replays everything but rows: it knows the catalog. Each run gets a fo
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from psycopg import pq
-
 from pgstow.core.errors import ConnectionFailed, RestoreError
-from pgstow.core.process import running
 from pgstow.postgres.archive import Section, Toc, TocEntry, list_file, write_directory_toc
 from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.programs import connected
 from pgstow.postgres.session import connect
 from pgstow.postgres.tools import ClientTools
 from pgstow.restore.messages import read_failure, without_statements
@@ -87,8 +84,7 @@ class Sections:
     def _are_options_accepted(self) -> bool:
         """Whether settings can be given at connection time; some poolers refuse that."""
         try:
-            options = {**self.target.params, "options": self._options(self.settings)}
-            connect(ConnInfo(params=options, secrets=self.target.secrets)).close()
+            connect(self.target.with_settings(self.settings)).close()
         except ConnectionFailed:
             connect(self.target).close()  # raises when the options were not the reason
             return False
@@ -125,42 +121,20 @@ class Sections:
         return folder
 
     def _run(self, arguments: Sequence[str], toc: Toc, extra: dict[str, str]) -> None:
-        settings = self._options({**self.settings, **extra} if self.settings else {})
-        environment = {"LC_ALL": "C", **({"PGOPTIONS": settings} if settings else {})}
-        with (
-            self.target.tool_env(**environment) as env,
-            running(
-                # an empty name makes it connect; the environment says where
-                [self.tools.pg_restore, "--exit-on-error", "--dbname=", *arguments],
-                env=env,
-                stdout=None,
-                tail_lines=_TAIL_LINES,
-            ) as process,
-        ):
+        with connected(
+            # an empty name makes it connect; the environment says where
+            [self.tools.pg_restore, "--exit-on-error", "--dbname=", *arguments],
+            self.target,
+            settings={**self.settings, **extra} if self.settings else {},
+            stdout=None,
+            tail_lines=_TAIL_LINES,
+        ) as process:
             status = process.wait()
             said = process.stderr_tail()
-        if status != 0:
-            raise _failed(status, said, toc)
+            if status != 0:
+                raise _failed(status, said, toc)
         if said:
             self.messages += [line for line in without_statements(said) if line]
-
-    def _options(self, settings: dict[str, str]) -> str:
-        given = self.target.params.get("options") or _default_options()
-        ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items())
-        return f"{given} {ours}".strip()
-
-
-def _escaped(value: str) -> str:
-    """Return a value as the server splits options: spaces and backslashes take a backslash."""
-    return re.sub(r"([\\\s])", r"\\\1", value)
-
-
-def _default_options() -> str:
-    """Return the options libpq would use by itself (PGOPTIONS), which ours would otherwise replace."""
-    for option in pq.Conninfo.get_defaults():
-        if option.keyword == b"options":
-            return (option.val or b"").decode()
-    return ""
 
 
 def _failed(status: int, said: str, toc: Toc) -> RestoreError:

@@ -1,0 +1,230 @@
+"""Every operation on a repository, with its store going wrong at every step in every way.
+
+By default a part of the combinations is tried, at equal distances through all of them; PGSTOW_ALL_FAULTS=1 tries all.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pgstow.core.secrets import Secret
+from pgstow.postgres.server import Cluster
+from pgstow.postgres.tools import ClientTools
+from pgstow.repository import Repository
+from pgstow.store.local import LocalStore
+from support.fault_operations import OPERATIONS, Operation, Outcome, World, in_a_hurry
+from support.fault_world import Templates, chosen, make_templates, tell
+from support.faults import FAULTS, Fault, FaultyStore, Kind, Point, patient
+from support.oracle import Oracle, State
+from support.restic import PASSWORD, Restic
+
+SLACK_BYTES = 30_000  # of folders and a manifest, which differ from run to run
+KILLED = ("init", "first backup", "backup with reuse")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hurry() -> Iterator[None]:
+    with in_a_hurry():
+        yield
+
+
+@pytest.fixture(scope="module")
+def templates(
+    hurry: None,
+    make_module_cluster: Callable[..., Cluster],
+    client_tools: list[ClientTools],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Templates:
+    cluster = make_module_cluster(15, settings={"wal_writer_delay": "10ms", "autovacuum": "off"})
+    return make_templates(cluster, client_tools, tmp_path_factory.mktemp("templates"))
+
+
+@pytest.fixture(scope="module")
+def judged() -> set[State]:
+    """The states that restic has seen, whichever operation led there."""
+    return set()
+
+
+def acknowledge(oracle: Oracle, store: LocalStore, outcome: Outcome) -> None:
+    for backup_id in outcome.backups:
+        oracle.acknowledge(Repository.open(store, Secret(PASSWORD)), backup_id)
+
+
+def has_repository(store: LocalStore) -> bool:
+    """Whether an init came to its end."""
+    return (Path(store.location) / "config").exists()
+
+
+def judge_next(operation: Operation, world: World, store: LocalStore, oracle: Oracle) -> Outcome:
+    """The operation succeeds when it is repeated, and then everything is in order."""
+    again = operation.run_again(world, patient(store))
+    assert again.errors == []
+    if operation.is_judged:
+        acknowledge(oracle, store, again)
+        oracle.check(store)
+    if not operation.cleans_up:
+        store.remove_stale_temporaries()
+    assert list(Path(store.location).glob("tmp/*")) == []
+    return again
+
+
+# -- errors
+
+
+def points_of(operation: Operation, templates: Templates, folder: Path) -> list[Point]:
+    """Return every call of the store that the operation makes when all is well."""
+    watched = FaultyStore(templates.fresh(operation.template, folder))
+    outcome = operation.run(templates.world, patient(watched))
+    assert outcome.errors == []
+    return sorted(set(watched.points))
+
+
+def try_fault(
+    operation: Operation, fault: Fault, point: Point, templates: Templates, oracle: Oracle, folder: Path
+) -> bool:
+    """Do the operation with a fault, judge what is left, and do it again; return whether the point was reached."""
+    store = templates.fresh(operation.template, folder)
+    faulty = FaultyStore(store, fault, point)
+    outcome = operation.run(templates.world, patient(faulty))
+    if fault.must_be_survived:
+        assert outcome.errors == []
+    if operation.is_judged and has_repository(store):
+        acknowledge(oracle, store, outcome)
+        oracle.check(store)
+    judge_next(operation, templates.world, store, oracle)
+    return faulty.was_hit
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name.replace(" ", "-"))
+def test_faults_at_every_call_of_the_store(
+    operation: Operation,
+    templates: Templates,
+    restic_binaries: list[Restic],
+    judged: set[State],
+    tmp_path: Path,
+) -> None:
+    points = points_of(operation, templates, tmp_path / "repository")
+    pairs = [(fault, point) for fault in FAULTS for point in points if point.method in fault.kind.methods]
+    failures: list[Exception] = []
+    tried = hit = restic_runs = 0
+    for fault, point in chosen(pairs, operation.tries):
+        oracle = templates.oracle(operation, restic_binaries, judged, tmp_path)
+        try:
+            hit += try_fault(operation, fault, point, templates, oracle, tmp_path / "repository")
+        except Exception as exc:  # noqa: BLE001  the others are tried all the same
+            exc.add_note(f"{operation.name}: {fault} at {point}")
+            failures.append(exc)
+        tried += 1
+        restic_runs += oracle.restic_runs
+    tell(
+        operation=operation.name,
+        points=len(points),
+        pairs=len(pairs),
+        tried=tried,
+        hit=hit,
+        restic=restic_runs,
+    )
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} of {tried} faults", failures)
+    assert hit >= tried * 0.9, "too many points were not reached again for this to mean anything"
+
+
+# -- kill -9
+
+
+def work_until_killed(name: str, world: World, folder: str, fault: Fault, point: Point) -> None:
+    """Run in a child process, which the fault ends."""
+    (operation,) = [each for each in OPERATIONS if each.name == name]
+    with in_a_hurry():
+        operation.run(world, patient(FaultyStore(LocalStore(Path(folder)), fault, point)))
+
+
+def kill(operation: Operation, fault: Fault, point: Point, templates: Templates, folder: Path) -> bool:
+    """Run the operation in a child; return whether it was killed before it had ended."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pgstow.app.backup"])
+    arguments = (operation.name, templates.world, str(folder), fault, point)
+    child = context.Process(target=work_until_killed, args=arguments)
+    child.start()
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL)
+    was_killed = child.exitcode != 0
+    child.close()
+    return was_killed
+
+
+def stored_bytes(store: LocalStore) -> int:
+    return sum(info.size_bytes for info in store.list("data/"))
+
+
+def indexed_bytes(store: LocalStore) -> int:
+    """Return how many bytes of blobs the index files list."""
+    repository = Repository.open(store, Secret(PASSWORD))
+    repository.load_index()
+    return sum(entry.length for pack in repository.indexed_packs() for entry in pack.entries)
+
+
+def judge_killed(
+    operation: Operation, templates: Templates, oracle: Oracle, store: LocalStore, full_bytes: int
+) -> bool:
+    """What a killed process left is sound, and the next run needs no help and stores nothing a second time.
+
+    Return whether there was something that it could find again.
+    """
+    if has_repository(store):
+        oracle.check(store)
+    if operation.name == "init":
+        judge_next(operation, templates.world, store, oracle)
+        return True
+    before, known = stored_bytes(store), indexed_bytes(store)
+    begun_with = stored_bytes(LocalStore(templates.folders[operation.template]))
+    judge_next(operation, templates.world, store, oracle)
+    assert list(Path(store.location).glob("locks/*")) == [], "the lock of a dead process was not removed"
+    added = stored_bytes(store) - before
+    found_again = max(0, known - begun_with)
+    assert added <= full_bytes - found_again + SLACK_BYTES
+    return found_again > SLACK_BYTES
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_killed_at_every_write(
+    name: str,
+    templates: Templates,
+    restic_binaries: list[Restic],
+    judged: set[State],
+    tmp_path: Path,
+) -> None:
+    (operation,) = [each for each in OPERATIONS if each.name == name]
+    folder = tmp_path / "repository"
+    points = points_of(operation, templates, folder)
+    full_bytes = stored_bytes(LocalStore(folder)) - stored_bytes(
+        LocalStore(templates.folders[operation.template])
+    )
+    pairs = [
+        (Fault(kind), point)
+        for point in points
+        for kind in (Kind.KILL_BEFORE, Kind.KILL_DURING, Kind.KILL_AFTER)
+        if point.method in kind.methods
+    ]
+    failures: list[Exception] = []
+    tried = killed = found_again = 0
+    for fault, point in chosen(pairs, 10):
+        oracle = templates.oracle(operation, restic_binaries, judged, tmp_path)
+        store = templates.fresh(operation.template, folder)
+        tried += 1
+        try:
+            killed += kill(operation, fault, point, templates, folder)
+            found_again += judge_killed(operation, templates, oracle, store, full_bytes)
+        except Exception as exc:  # noqa: BLE001  the others are tried all the same
+            exc.add_note(f"{operation.name}: {fault} at {point}")
+            failures.append(exc)
+    tell(operation=f"{name}, killed", points=len(points), pairs=len(pairs), tried=tried, hit=killed)
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} of {tried} kills", failures)
+    assert killed >= tried * 0.9
+    assert found_again, "no run was killed after its first index file"

@@ -1,0 +1,197 @@
+"""A small database, and repositories in the states from which operations begin."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from pgstow.app.backup import BackupRequest, backup, backup_all
+from pgstow.capture.options import CapturedBackup
+from pgstow.catalog.backups import BackupFiles, list_backups
+from pgstow.core.progress import SilentProgress
+from pgstow.core.secrets import Secret
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.server import Cluster
+from pgstow.postgres.tools import ClientTools
+from pgstow.repository import BlobKind, Repository
+from pgstow.store.local import LocalStore
+from support.fault_operations import BACKUP_NAME, Operation, World
+from support.faults import Fault, Point
+from support.oracle import Oracle, State, contents_of
+from support.repositories import init_repository
+from support.restic import PASSWORD, Restic
+
+__all__ = ["TRY_ALL", "Templates", "chosen", "make_database", "make_templates", "tell"]
+
+# "1": every fault at every point, restic as by default; "restic": and restic looks at each of the states
+TRY_ALL = bool(os.environ.get("PGSTOW_ALL_FAULTS"))
+_IS_THOROUGH = os.environ.get("PGSTOW_ALL_FAULTS") == "restic"
+_STRIDE = 7  # the number of points is rarely a multiple of it
+
+# ledger has two page ranges, of which the second changes; a large object and an index come along.
+_MADE = """
+CREATE TABLE ledger AS SELECT i AS id, md5(i::text) || md5((-i)::text) AS entry, repeat('x', 80) AS note
+    FROM generate_series(1, 8000) AS i;
+CREATE TABLE account (id serial PRIMARY KEY, owner text NOT NULL);
+INSERT INTO account (owner) SELECT 'owner ' || i FROM generate_series(1, 200) AS i;
+CREATE TABLE nothing_yet (at timestamptz);
+SELECT lo_from_bytea(4711, convert_to(repeat('large', 5000), 'UTF8'));
+VACUUM ledger
+"""
+_CHANGED = """
+INSERT INTO ledger SELECT i, md5(i::text), repeat('y', 80) FROM generate_series(8001, 8400) AS i;
+UPDATE account SET owner = 'somebody else' WHERE id % 10 = 0
+"""
+
+
+def make_database(cluster: Cluster, name: str) -> ConnInfo:
+    """Return a database with a little of everything, before its change."""
+    with psycopg.connect(cluster.conninfo(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    made = ConnInfo.parse(cluster.conninfo(name))
+    _execute(made, _MADE)
+    return made
+
+
+def _execute(conninfo: ConnInfo, statements: str) -> None:
+    with psycopg.connect(conninfo.connect_string(), autocommit=True) as connection:
+        for statement in statements.split(";"):
+            connection.execute(statement)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Templates:
+    """Folders to begin from, and what is in them: by template, then by backup id."""
+
+    world: World
+    folders: Mapping[str, Path]
+    acknowledged: Mapping[str, Mapping[str, Mapping[str, str]]]
+    rows: Mapping[str, Mapping[str, str]]  # by backup name
+
+    def fresh(self, template: str, folder: Path) -> LocalStore:
+        """Return a copy of a template at ``folder``, where nothing may be left from before."""
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.folders[template].exists():
+            shutil.copytree(self.folders[template], folder)
+        return LocalStore(folder)
+
+    def oracle(
+        self, operation: Operation, restics: list[Restic], judged: set[State], scratch: Path
+    ) -> Oracle:
+        """Return who judges what an operation leaves."""
+        return Oracle(
+            restics=restics,
+            scratch=scratch,
+            acknowledged=dict(self.acknowledged[operation.template]),
+            rows=self.rows,
+            is_thorough=_IS_THOROUGH,
+            judged=judged,
+        )
+
+
+def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> Templates:
+    """Make the database and the templates; the database is then one change ahead of "one backup"."""
+    source = make_database(cluster, "tiny")
+    request = BackupRequest(source=source, name=BACKUP_NAME)
+    folders = {
+        name: folder / name.replace(" ", "-")
+        for name in ("nothing", "empty", "one backup", "two backups", "damaged")
+    }
+    init_repository(LocalStore(folders["empty"]))
+    first = _next(folders["empty"], folders["one backup"])
+    backup(request, first, tools, SilentProgress())
+    _execute(source, _CHANGED)
+    second = _next(folders["one backup"], folders["two backups"])
+    taken = backup(request, second, tools, SilentProgress())
+    assert [t.reused_ranges for t in taken.manifest.tables if t.name == "ledger"] == [1]
+    _damage(_next(folders["two backups"], folders["damaged"]), taken.manifest.tables[0].member)
+    rows = _reference_rows(cluster, _next(folders["empty"], folder / "all"), tools)
+    world = World(
+        source=source.connect_string(),
+        maintenance=cluster.conninfo(),
+        target=cluster.conninfo("brought_back"),
+        tools=tools,
+        scratch=folder / "scratch",
+        newest=taken.manifest.backup_id,
+        rows=dict(rows[source.dbname or ""]),
+    )
+    world.scratch.mkdir()
+    acknowledged = {
+        name: _contents(path) if (path / "config").exists() and name != "damaged" else {}
+        for name, path in folders.items()
+    }
+    return Templates(
+        world=world,
+        folders=folders,
+        acknowledged=acknowledged,
+        rows={**rows, BACKUP_NAME: rows[source.dbname or ""]},
+    )
+
+
+def _next(template: Path, folder: Path) -> Repository:
+    shutil.copytree(template, folder)
+    return Repository.open(LocalStore(folder), Secret(PASSWORD))
+
+
+def _contents(folder: Path) -> dict[str, Mapping[str, str]]:
+    repository = Repository.open(LocalStore(folder), Secret(PASSWORD))
+    repository.load_index()
+    return {record.id: contents_of(repository, record) for record in list_backups(repository)}
+
+
+def _reference_rows(
+    cluster: Cluster, repository: Repository, tools: list[ClientTools]
+) -> dict[str, Mapping[str, str]]:
+    """Return, by name, the table members that a backup of each database has now."""
+    request = BackupRequest(source=ConnInfo.parse(cluster.conninfo()))
+    rows: dict[str, Mapping[str, str]] = {}
+    for taken in backup_all(request, repository, tools, SilentProgress()):
+        assert isinstance(taken, CapturedBackup)
+        (record,) = [each for each in list_backups(repository) if each.id == taken.manifest.backup_id]
+        members = {table.member for table in taken.manifest.tables}
+        found = contents_of(repository, record)
+        rows[record.name] = {name: found[name] for name in members}
+    return rows
+
+
+def _damage(repository: Repository, member: str) -> None:
+    """Flip one bit in the pack that holds the beginning of a member of the oldest backup: a stale list shows that."""
+    repository.load_index()
+    node = BackupFiles(repository, list_backups(repository)[0]).member(member)
+    assert node is not None
+    pack = repository.pack_of(BlobKind.DATA, next(iter(node.content)))
+    assert pack is not None
+    path = Path(repository.store.location) / "data" / pack.hex()[:2] / pack.hex()
+    written = path.stat()
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+
+
+def chosen(pairs: Sequence[tuple[Fault, Point]], tries: int) -> list[tuple[Fault, Point]]:
+    """Return all, or at most ``tries`` of them: every fault in turn, each beginning at another point."""
+    if TRY_ALL:
+        return list(pairs)
+    by_fault: dict[Fault, list[Point]] = {}
+    for fault, point in pairs:
+        by_fault.setdefault(fault, []).append(point)
+    picked: dict[tuple[Fault, Point], None] = {}
+    for number in range(tries):
+        turn, place = divmod(number, len(by_fault))
+        fault, points = list(by_fault.items())[place]
+        picked[fault, points[(place * _STRIDE + turn) % len(points)]] = None
+    return list(picked)
+
+
+def tell(**line: object) -> None:
+    """Append how much was tried to the file that PGSTOW_FAULTS_REPORT names."""
+    if path := os.environ.get("PGSTOW_FAULTS_REPORT"):
+        with Path(path).open("a") as file:
+            file.write(json.dumps(line) + "\n")
