@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,7 +79,7 @@ def capture_into(
         options=CaptureOptions(**{"name": "test", "kind": "daily", "max_blocking_s": 0, **options}),
         progress=progress or SilentProgress(),
         checkpoint=checkpoint,
-        pause=lambda _: None,
+        pause=lambda seconds: time.sleep(min(seconds, 0.25)),  # the server may need one to flush its log
     )
     identity = Identity(backup_id=str(uuid4()), started=datetime.now(UTC), username="tests")
     of_nobody_else = LeasedDatabase(identity=identity.backup_id, name="test")
