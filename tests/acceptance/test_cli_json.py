@@ -19,12 +19,13 @@ from unittest.mock import patch
 import psycopg
 import pytest
 
+from pgstow.catalog.backups import BackupFiles, list_backups
 from pgstow.cli.application import EXIT_CODES
 from pgstow.core.errors import PgstowError
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
-from pgstow.repository import LeasedDatabase, Repository
+from pgstow.repository import BlobKind, LeasedDatabase, Repository, pack_name
 from pgstow.repository.holder import Holder
 from pgstow.store.local import LocalStore
 from support.command import Pgstow
@@ -41,7 +42,7 @@ _IDS = {
 _TIMES = {"time", "snapshot_taken", "started", "finished", "postmaster_start", "created"}
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
-    "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "blobs", "timeline", "next_xid", "oldest_xid", "deduplication",
+    "record", "saved", "pack", "packs", "trees", "files", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "blobs", "timeline", "next_xid", "oldest_xid", "deduplication",
 }  # fmt: skip
 
 
@@ -67,6 +68,9 @@ def normalized(value: Any, key: str = "", folder: str = "") -> Any:
         return [normalized(each, "", folder) for each in value]
     if isinstance(value, str):
         value = re.sub(r"/tmp/pgstow-\w+", "<socket>", value.replace(folder, "<folder>"))
+        value = re.sub(r"\b[0-9]+\.dat\b", "<member>", re.sub(r"\bdata/[0-9a-f]{2}/", "data/xx/", value))
+        value = re.sub(r"\b[0-9]{8}T[0-9.]+Z", "<time>", value)
+        value = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<id>", value)
         return re.sub(r"\b[0-9a-f]{8,64}\b|\b\d{4}-\d\d-\d\d[T ][\d:.]+", "<id or time>", value)
     return value
 
@@ -120,6 +124,8 @@ def test_every_command(
         ("export", ("export", "latest", "--format", "directory", "--output", tmp_path / "archive"), 0),
         ("repo-prune", ("repo", "prune"), 0),
         ("repo-stats", ("repo", "stats"), 0),
+        ("repo-check", ("repo", "check", "--read-data-subset", "1/1"), 0),
+        ("repo-repair-nothing", ("repo", "repair"), 0),
     ]
     for name, arguments, code in story:
         ended = pgstow(*arguments, "--json")
@@ -202,7 +208,67 @@ def test_damage_is_reported_with_what_it_reaches(
     assert "error" not in document
     assert document["sound"] is False
     assert document["problems"]
-    assert set(document["problems"][0]) == {"message", "file", "backups", "paths"}
+    assert set(document["problems"][0]) == {"message", "file", "backups", "contents", "paths"}
+
+
+def damage_rows(folder: Path, table: str) -> None:
+    """Flip a bit in the rows of a table in the one backup there is."""
+    repository = Repository.open(LocalStore(folder), Secret(PASSWORD))
+    repository.load_index()
+    (record,) = list_backups(repository)
+    files = BackupFiles(repository, record)
+    (member,) = [each.member for each in files.manifest.tables if each.name == table]
+    node = files.member(member)
+    assert node is not None
+    (place, *_) = repository.places_of(BlobKind.DATA, node.content[0])
+    path = folder / pack_name(place.pack_id.hex())
+    data = bytearray(path.read_bytes())
+    data[place.offset + 20] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+def test_damage_and_its_repair(
+    pgstow: Pgstow,
+    repository: Repository,
+    shop: ConnInfo,
+    pg15: Cluster,
+    database: DatabaseFactory,
+    tmp_path: Path,
+) -> None:
+    """One story: damage in a table and in a snapshot file, seen by every command that may meet it."""
+    folder = tmp_path / "repository"
+    assert pgstow("backup", shop.connect_string()).code == 0
+    damage_rows(folder, "clients")
+    bad = folder / "snapshots" / ("ab" * 32)
+    bad.write_bytes(b"nonsense")
+    target = database(pg15, "shop_damaged").connect_string()
+    backup_id = pgstow("list", "--json").json()["backups"][0]["id"]
+    story: list[tuple[str, tuple[str, ...], int]] = [
+        ("list-unreadable", ("list",), 3),
+        ("error-latest-unknown", ("show", "latest"), 1),
+        ("verify-damaged", ("verify", "--read-data"), 1),
+        ("repo-check-damaged", ("repo", "check", "--read-data"), 1),
+        ("repo-repair-plan", ("repo", "repair", "--dry-run"), 0),
+        ("error-not-confirmed", ("repo", "repair"), 2),
+        ("repo-repair", ("repo", "repair", "--confirm", str(folder)), 0),
+        ("show-damaged", ("show", "latest"), 0),
+        ("error-lost", ("restore", "latest", "--to", target), 1),
+        ("repo-check-repaired", ("repo", "check", "--read-data"), 0),
+    ]
+    for name, arguments, code in story:
+        ended = pgstow(*arguments, "--json")
+        assert ended.code == code, ended.stdout + ended.stderr
+        expect(name, ended.json(), tmp_path)
+    listed = pgstow("list").stdout
+    assert "damaged" in listed
+    assert pgstow("show", backup_id).stdout.rstrip().endswith("public.clients")
+    odd = ("restore", "latest", "--to", target, "--schema-only")
+    assert pgstow(*odd).code == 0
+    assert pgstow("backup", shop.connect_string()).code == 0
+    assert pgstow("verify", "latest", "--read-data").code == 0
+    again = pgstow("repo", "repair")
+    assert (again.code, again.stdout.partition(":")[0]) == (0, "nothing to do")
 
 
 def test_all_databases_of_which_one_fails(

@@ -142,6 +142,9 @@ class FolderFiles:
             return None
         return FileNode(name=path.name, size_bytes=path.stat().st_size, content=(), modified=_NOW)
 
+    def missing(self, name: str) -> str | None:
+        return None if self.member(name) else f"no {name}"
+
     def stream(self, name: str) -> Iterator[bytes]:
         path = self._path(name)
         if not path.exists():

@@ -15,8 +15,15 @@ from pgstow.capture.options import CapturedBackup, CaptureOptions
 from pgstow.capture.publish import Identity, publish
 from pgstow.capture.reuse import choose_base
 from pgstow.catalog.backups import DAILY, BackupRecord, check_backup_name, list_backups
-from pgstow.catalog.manifest import Selection
-from pgstow.core.errors import CaptureError, Interrupted, PgstowError, PostgresError, UsageError
+from pgstow.catalog.manifest import Selection, Warning_
+from pgstow.core.errors import (
+    CaptureError,
+    Interrupted,
+    PgstowError,
+    PostgresError,
+    RepositoryDamaged,
+    UsageError,
+)
 from pgstow.core.progress import Progress
 from pgstow.postgres import catalogs
 from pgstow.postgres.conninfo import ConnInfo
@@ -83,7 +90,7 @@ class _Source:
     name: str
     system_identifier: str | None
     database_oid: int
-    records: Sequence[BackupRecord]
+    known: _Known
 
     @property
     def leased(self) -> LeasedDatabase:
@@ -102,7 +109,7 @@ def backup(
     progress.phase("looking at the source")
     refuse_transaction_pooler(request.source)
     with _looking(request.source) as connection:
-        source = _inspect(connection, request, list_backups(repository), tools)
+        source = _inspect(connection, request, _known_backups(repository), tools)
     return _take(request, source, repository, progress, set_id=None)
 
 
@@ -130,13 +137,35 @@ def backup_all(
         progress.note(f"database {database}")
         try:
             with _looking(one.source) as connection:
-                source = _inspect(connection, one, list_backups(repository), tools)
+                source = _inspect(connection, one, _known_backups(repository), tools)
             results.append(_take(one, source, repository, progress, set_id=set_id))
         except Interrupted:  # the whole set ends
             raise
         except PgstowError as exc:
             results.append(FailedBackup(database=database, error=exc))
     return results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """The backups there are, and what is said of snapshots that cannot be read: they must not stop a new one."""
+
+    records: Sequence[BackupRecord]
+    warnings: tuple[Warning_, ...]
+
+
+def _known_backups(repository: Repository) -> _Known:
+    damaged: list[RepositoryDamaged] = []
+    records = list_backups(repository, damaged=damaged)
+    return _Known(records=records, warnings=_damage_warnings(damaged))
+
+
+def _damage_warnings(damaged: Sequence[RepositoryDamaged]) -> tuple[Warning_, ...]:
+    """Return what the manifest says of damage that was met: what it hides is stored again, the backup is whole."""
+    return tuple(
+        Warning_(code="repository", message=f"{exc.message}; this backup does without (pgstow repo repair)")
+        for exc in damaged
+    )
 
 
 @contextlib.contextmanager
@@ -148,7 +177,7 @@ def _looking(conninfo: ConnInfo) -> Iterator[Connection]:
 def _inspect(
     connection: Connection,
     request: BackupRequest,
-    records: Sequence[BackupRecord],
+    known: _Known,
     tools: Sequence[ClientTools],
 ) -> _Source:
     version = connection.info.server_version
@@ -163,14 +192,14 @@ def _inspect(
         system = catalogs.system_identifier(connection)
     name = check_backup_name(request.name or database)
     if not request.new_source:
-        _refuse_other_server(name, system, records)
+        _refuse_other_server(name, system, known.records)
     return _Source(
         conninfo=request.source.with_database(database),
         tools=pick(tools, version, needs_tls=connection.pgconn.ssl_in_use),
         name=name,
         system_identifier=system,
         database_oid=facts.database_oid,
-        records=records,
+        known=known,
     )
 
 
@@ -214,10 +243,12 @@ def _take(
             repository, source.leased, run_id=identity.backup_id, wait_s=request.wait_s, progress=progress
         ) as hold:
             repository.store.remove_stale_temporaries()  # of runs that were killed
-            repository.load_index()
+            damaged: list[RepositoryDamaged] = []
+            repository.load_index(damaged=damaged)
+            job.warnings += [*source.known.warnings, *_damage_warnings(damaged)]
             job.base, job.distrusted = choose_base(
                 repository,
-                list_backups(repository) if hold.has_waited else source.records,
+                list_backups(repository, damaged=[]) if hold.has_waited else source.known.records,
                 name=source.name,
                 system_identifier=source.system_identifier,
                 database_oid=source.database_oid,
@@ -225,8 +256,8 @@ def _take(
 
             def settle() -> None:
                 hold.check()
-                repository.load_index()  # somebody may have pruned until now
-                job.warnings = hold.clock_warnings()
+                repository.load_index(damaged=[])  # somebody may have pruned until now
+                job.warnings += hold.clock_warnings()
 
             job.before_rows = settle
             with repository.writer() as writer:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import IO
 
-from pgstow.catalog.backups import BackupFiles, list_backups, resolve
+from pgstow.catalog.backups import BackupFiles, find_backup, load_readable_index
 from pgstow.core.errors import ArchiveError
 from pgstow.core.progress import Progress
 from pgstow.postgres.archive import ArchiveHeader
@@ -30,8 +30,8 @@ def export(
     request.check()
     progress.phase("looking up the backup")
     with repository.lock():  # nobody may prune what is being read
-        record = resolve(list_backups(repository), backup)
-        repository.load_index()
+        record = find_backup(repository, backup, progress.note)
+        load_readable_index(repository, progress.note)
         files = BackupFiles(repository, record)
         chosen = pick(tools, _pg_dump_major(files.toc.header) * 10000)
         return export_backup(files, request, pg_restore=chosen.pg_restore, stdout=stdout, progress=progress)

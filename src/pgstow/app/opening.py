@@ -11,7 +11,7 @@ from pgstow.repository import Repository
 from pgstow.store.local import LocalStore
 from pgstow.store.opening import open_retrying_store, open_store
 
-__all__ = ["open_for_check", "open_repository"]
+__all__ = ["local_folder", "open_for_check", "open_repository"]
 
 
 def open_repository(
@@ -21,14 +21,16 @@ def open_repository(
     *,
     on_retry: Callable[[str], None],
     is_cached: bool = False,
+    without_config: bool = False,
 ) -> Repository:
     """Return the repository at ``location``; ``on_retry`` hears of passing failures of its store.
 
     With ``is_cached`` small files of a far store are read from this machine where a copy is there: not for what
-    examines the store itself. Raises UsageError, NoRepository, WrongPassword, StoreError.
+    examines the store itself. ``without_config``: also one that lost its configuration.
+    Raises UsageError, NoRepository, WrongPassword, StoreError.
     """
     store = open_retrying_store(location, environ, on_retry=on_retry, is_cached=is_cached)
-    return Repository.open(store, password)
+    return Repository.open(store, password, without_config=without_config)
 
 
 def open_for_check(
@@ -37,11 +39,12 @@ def open_for_check(
     """Return the place of a repository that may not exist or open, for the doctor to look at."""
     return RepositoryToCheck(
         store=open_retrying_store(location, environ, on_retry=on_retry),
-        folder=_folder(location, environ),
+        folder=local_folder(location, environ),
         password=password,
     )
 
 
-def _folder(location: str, environ: Mapping[str, str]) -> Path | None:
+def local_folder(location: str, environ: Mapping[str, str]) -> Path | None:
+    """Return the folder of a repository on this machine; None for one that is elsewhere."""
     store = open_store(location, environ)
     return Path(store.location) if isinstance(store, LocalStore) else None

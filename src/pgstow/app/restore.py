@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pgstow.catalog.backups import BackupFiles, list_backups, resolve
+from pgstow.catalog.backups import BackupFiles, find_backup, load_readable_index
 from pgstow.core.progress import Progress
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.tools import ClientTools
@@ -31,12 +31,12 @@ def restore(
     options.check()
     progress.phase("looking up the backup")
     with repository.lock(early=True) as lock:  # nobody may prune what is being read
-        record = resolve(list_backups(repository), backup)
-        repository.load_index()
+        record = find_backup(repository, backup, progress.note)
+        load_readable_index(repository, progress.note)
 
         def settle() -> None:
             lock.check()
-            repository.load_index()  # somebody may have pruned until now
+            repository.load_index(damaged=[])  # somebody may have pruned until now
 
         files = BackupFiles(repository, record)
         return engine.restore(files, target, options, tools=tools, progress=progress, before_touching=settle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pgstow.assurance.verify import VerifyReport, verify
-from pgstow.catalog.backups import list_backups, resolve
+from pgstow.catalog.backups import find_backup
 from pgstow.core.progress import Progress
 from pgstow.repository import Repository
 
@@ -19,6 +19,5 @@ def verify_backups(
     with repository.lock():  # nobody may prune what is being read
         if not backups:
             return verify(repository, read_data=read_data, progress=progress)
-        records = list_backups(repository)
-        snapshots = [resolve(records, text).snapshot for text in backups]
+        snapshots = [find_backup(repository, text, progress.note).snapshot for text in backups]
         return verify(repository, snapshots, read_data=read_data, progress=progress)

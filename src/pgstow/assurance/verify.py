@@ -13,6 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from pgstow.assurance.sample import PackSample
+from pgstow.catalog.affected import affected_contents
+from pgstow.catalog.backups import DAMAGED, BackupFiles, backup_record
 from pgstow.core.errors import RepositoryDamaged
 from pgstow.core.progress import Progress, SilentProgress
 from pgstow.repository import (
@@ -28,6 +31,7 @@ from pgstow.repository import (
     TreeError,
     ahead,
     decode_tree,
+    find_damaged_keys,
     is_canonical,
     pack_name,
     pack_size,
@@ -46,13 +50,15 @@ class VerifyProblem:
     """One thing that is wrong, and what it reaches.
 
     ``backups`` are run ids (snapshot ids for snapshots that are not pgstow's); ``paths`` are files and
-    folders in them, at most 100.
+    folders in them, at most 100; ``contents`` says whose they are: ``schema.table``, ``large object OID``. None are
+    reached where the repository holds another, intact copy.
     """
 
     message: str
     file: str | None
     backups: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,7 @@ class VerifyReport:
     unindexed_packs: int  # left by interrupted runs: no harm, prune removes them
     read_bytes: int
     problems: tuple[VerifyProblem, ...]
+    incomplete: tuple[str, ...] = ()  # backups from which a repair left out what was lost
 
     @property
     def is_sound(self) -> bool:
@@ -78,18 +85,19 @@ def verify(
     snapshots: Sequence[Snapshot] | None = None,
     *,
     read_data: bool = False,
+    sample: PackSample | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Check ``snapshots`` (all: None) and what they need; list every problem, never stop at the first.
 
-    Checked are: every index file; that packs exist with the size the index implies; that each tree has
+    Checked are: every index file, and for all snapshots every key file; that packs exist with the size the index implies; that each tree has
     restic's exact encoding, sizes equal to its blobs, and nothing missing. With ``read_data`` also every byte
-    of the packs that the snapshots use (of all packs, for all snapshots).
+    of the packs that the snapshots use (of all packs, for all snapshots), or of a ``sample`` of these.
     """
     check = _Verification(repository, progress or SilentProgress())
     check.read_metadata(snapshots)
     check.check_trees()
-    check.check_packs(None if snapshots is None else check.used_packs, read_data=read_data)
+    check.check_packs(None if snapshots is None else check.used_packs, read_data=read_data, sample=sample)
     return check.report(has_read_data=read_data)
 
 
@@ -98,8 +106,10 @@ class _Finding:
     message: str
     file: str | None = None
     blobs: frozenset[_Blob] = frozenset()
+    pack_id: bytes | None = None  # whose copies of the blobs are damaged; None: whatever copy is read
     backups: list[str] = field(default_factory=list)
     paths: dict[str, None] = field(default_factory=dict)
+    contents: dict[str, None] = field(default_factory=dict)
 
 
 class _Verification:
@@ -125,6 +135,11 @@ class _Verification:
         )
         self._repository.load_index(damaged=damaged)
         self._note_damaged(damaged)
+        if self._repository.config_problem is not None:
+            self._findings.append(_Finding(self._repository.config_problem, "config"))
+        if snapshots is None:
+            for key_id, message in find_damaged_keys(self._repository.store).items():
+                self._findings.append(_Finding(message, f"keys/{key_id}"))
 
     def _note_damaged(self, damaged: Iterable[RepositoryDamaged]) -> None:
         known = {finding.message for finding in self._findings}
@@ -194,17 +209,22 @@ class _Verification:
     def _found(self, message: str, kind: BlobKind, blob_id: BlobId) -> None:
         self._findings.append(_Finding(message, blobs=frozenset({(kind, blob_id)})))
 
-    def check_packs(self, chosen: set[bytes] | None, *, read_data: bool) -> None:
+    def check_packs(self, chosen: set[bytes] | None, *, read_data: bool, sample: PackSample | None) -> None:
         """Compare packs in the store with the index; ``chosen`` limits it (None: all packs)."""
         self._progress.phase("reading packs" if read_data else "checking packs")
         sizes = self._repository.pack_sizes()
         if read_data:
-            wanted = sizes if chosen is None else {pack: sizes[pack] for pack in chosen if pack in sizes}
-            self._progress.expect(size_bytes=sum(wanted.values()))
+            wanted = sizes.keys() if chosen is None else chosen & sizes.keys()
+            taken = (pack for pack in wanted if sample is None or pack in sample)
+            self._progress.expect(size_bytes=sum(sizes[pack] for pack in taken))
         indexed: set[bytes] = set()
         damaged: list[RepositoryDamaged] = []
         contents = self._distinct_packs(chosen, indexed, damaged)
-        readable = (pack for pack in contents if self._has_right_size(pack, sizes) and read_data)
+        readable = (
+            pack
+            for pack in contents
+            if self._has_right_size(pack, sizes) and read_data and (sample is None or pack.pack_id in sample)
+        )
         threads = min(_MAX_THREADS, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads, thread_name_prefix="verify") as executor:
             for result in ahead(executor, self._repository.check_pack, readable, threads + 1):
@@ -228,10 +248,10 @@ class _Verification:
             return True
         blobs = frozenset((entry.kind, entry.id) for entry in pack.entries)
         if actual is None:
-            self._findings.append(_Finding(f"pack {name} is missing", pack_name(pack.pack_id.hex()), blobs))
+            self._findings.append(_Finding(f"pack {name} is missing", pack_name(name), blobs, pack.pack_id))
             return False
         message = f"pack {name} has {actual} bytes, the index implies {implied}"
-        self._findings.append(_Finding(message, pack_name(pack.pack_id.hex()), blobs))
+        self._findings.append(_Finding(message, pack_name(name), blobs, pack.pack_id))
         return True
 
     def _note_pack(self, result: PackCheck) -> None:
@@ -240,15 +260,13 @@ class _Verification:
         file = pack_name(result.pack_id.hex())
         self._findings += [_Finding(message, file) for message in result.problems]
         self._findings += [
-            _Finding(message, file, frozenset({(entry.kind, entry.id)})) for entry, message in result.damaged
+            _Finding(message, file, frozenset({(entry.kind, entry.id)}), result.pack_id)
+            for entry, message in result.damaged
         ]
 
     def report(self, *, has_read_data: bool) -> VerifyReport:
         """Return what was found, each problem with the backups and files it reaches."""
-        reached: dict[_Blob, list[_Finding]] = {}
-        for finding in self._findings:
-            for blob in finding.blobs:
-                reached.setdefault(blob, []).append(finding)
+        reached = self._reaching()
         if reached:
             self._progress.phase("finding what is affected")
             for snapshot in self._snapshots:
@@ -267,17 +285,55 @@ class _Verification:
                     file=finding.file,
                     backups=tuple(finding.backups),
                     paths=tuple(finding.paths),
+                    contents=tuple(finding.contents),
                 )
                 for finding in self._findings
             ),
+            incomplete=tuple(_backup_name(each) for each in self._snapshots if DAMAGED in each.tags),
         )
 
+    def _reaching(self) -> dict[_Blob, list[_Finding]]:
+        """Return the findings about each blob, unless a copy of it is left that nothing was found about."""
+        bad: dict[_Blob, set[bytes]] = {}
+        for finding in self._findings:
+            if finding.pack_id is not None:
+                for blob in finding.blobs:
+                    bad.setdefault(blob, set()).add(finding.pack_id)
+        reached: dict[_Blob, list[_Finding]] = {}
+        for finding in self._findings:
+            for blob in finding.blobs:
+                places = self._repository.places_of(*blob) if finding.pack_id is not None else []
+                if all(place.pack_id in bad[blob] for place in places):
+                    reached.setdefault(blob, []).append(finding)
+        return reached
+
     def _attribute(self, snapshot: Snapshot, reached: dict[_Blob, list[_Finding]]) -> None:
+        """Note in the findings what they reach in one snapshot."""
         backup = _backup_name(snapshot)
+        touched: dict[int, set[str]] = {}
+        for finding, path in self._touched(snapshot, reached):
+            touched.setdefault(id(finding), set()).add(path)
+            if backup not in finding.backups:
+                finding.backups.append(backup)
+            if len(finding.paths) < _MAX_PATHS:
+                finding.paths[path] = None
+        record = backup_record(snapshot)
+        if not touched or record is None:
+            return
+        files = BackupFiles(self._repository, record)
+        for finding in self._findings:
+            if id(finding) in touched:
+                finding.contents.update(dict.fromkeys(affected_contents(files, touched[id(finding)])))
+
+    def _touched(
+        self, snapshot: Snapshot, reached: dict[_Blob, list[_Finding]]
+    ) -> Iterator[tuple[_Finding, str]]:
+        """Yield findings and the paths of a snapshot that they reach."""
         todo = [("", snapshot.tree)]
         while todo:
             path, tree_id = todo.pop()
-            _mark(reached.get((BlobKind.TREE, tree_id), ()), backup, path or "/")
+            for finding in reached.get((BlobKind.TREE, tree_id), ()):
+                yield finding, path or "/"
             try:
                 nodes = self._repository.read_tree(tree_id)
             except RepositoryDamaged:
@@ -288,15 +344,8 @@ class _Verification:
                     todo.append((where, node.subtree))
                 elif isinstance(node, FileNode):
                     for blob_id in node.content:
-                        _mark(reached.get((BlobKind.DATA, blob_id), ()), backup, where)
-
-
-def _mark(findings: Iterable[_Finding], backup: str, path: str) -> None:
-    for finding in findings:
-        if backup not in finding.backups:
-            finding.backups.append(backup)
-        if len(finding.paths) < _MAX_PATHS:
-            finding.paths[path] = None
+                        for finding in reached.get((BlobKind.DATA, blob_id), ()):
+                            yield finding, where
 
 
 def _backup_name(snapshot: Snapshot) -> str:

@@ -65,9 +65,9 @@ class Capture:
     distrusted: tuple[str, ...] = ()  # ids of backups that are no base any more
     checkpoint: Checkpoint = no_checkpoint
     pause: Callable[[float], None] = time.sleep
-    warnings: tuple[Warning_, ...] = ()  # of the application, for the manifest
     before_rows: Callable[[], object] = lambda: None  # raises if what is about to be read could not be kept
     timings_s: dict[str, float] = field(default_factory=dict)
+    warnings: list[Warning_] = field(default_factory=list)  # of the application, for the manifest
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:

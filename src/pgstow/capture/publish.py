@@ -83,7 +83,7 @@ def publish(
         root = writer.save_tree([backup])
         writer.flush()
         lock.confirm()
-        repository.load_index()
+        repository.load_index(damaged=[])  # what cannot be read was unknown from the beginning
         _refuse_lost_blobs(repository, [*members, *files, *indexes])
         lease.claim()  # if ours is still the highest
         summary = _summary(identity, writer, [*members, *files, *indexes])
@@ -122,7 +122,8 @@ def _appear(repository: Repository, snapshot: Snapshot) -> str:
         snapshot_id = repository.save_snapshot(snapshot)
     except Interrupted:
         # The tags hold the run.
-        present = [known.id for known in repository.snapshots() if known.id and known.tags == snapshot.tags]
+        known = repository.snapshots(damaged=[])
+        present = [each.id for each in known if each.id and each.tags == snapshot.tags]
         if not present:
             raise
         snapshot_id = present[0]
@@ -240,7 +241,7 @@ def _manifest(
         ),
         reuse=saved.reuse,
         attempts=saved.attempts,
-        warnings=(*_warnings(saved), *job.warnings),
+        warnings=(*job.warnings, *_warnings(saved)),
         totals=Totals(
             tables=len(saved.tables),
             rows=sum(table.rows for table in saved.tables),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -11,21 +11,25 @@ from functools import cached_property
 from pgstow.catalog.manifest import Manifest, parse_manifest
 from pgstow.core.errors import BackupNotFound, RepositoryDamaged, UsageError
 from pgstow.postgres.archive import Toc, read_directory_toc
-from pgstow.repository import BlobKind, DirNode, FileNode, Repository, Snapshot
+from pgstow.repository import BlobId, BlobKind, DirNode, FileNode, Repository, Snapshot
 
 __all__ = [
     "DAILY",
+    "DAMAGED",
     "BackupFiles",
     "BackupRecord",
     "backup_record",
     "backups_among",
     "check_backup_name",
+    "find_backup",
     "list_backups",
+    "load_readable_index",
     "resolve",
     "snapshot_path",
 ]
 
 DAILY = "daily"  # the plain kind: its path is /NAME alone
+DAMAGED = "damaged"  # the tag of a backup from which a repair left out what was lost
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 _ID = re.compile(r"[0-9a-f-]{4,36}")
@@ -58,6 +62,7 @@ class BackupRecord:
     kind: str
     label: str | None
     is_partial: bool
+    is_damaged: bool = False  # a repair left out what was lost
     set_id: str | None
     system_identifier: str | None
     time: datetime
@@ -73,26 +78,63 @@ class BackupRecord:
         return f"{self.short_id} of {self.name} from {self.time:%Y-%m-%d %H:%M:%S}Z"
 
 
-def list_backups(repository: Repository) -> list[BackupRecord]:
-    """Return every backup, oldest first; see ``backups_among()``."""
-    return backups_among(repository.snapshots())
+def list_backups(
+    repository: Repository, *, damaged: list[RepositoryDamaged] | None = None
+) -> list[BackupRecord]:
+    """Return every backup, oldest first; see ``backups_among()``.
+
+    The first unreadable snapshot raises, unless the caller gives a list.
+    """
+    return backups_among(repository.snapshots(damaged=damaged))
 
 
 def backups_among(snapshots: Iterable[Snapshot]) -> list[BackupRecord]:
     """Return the backups among snapshots, oldest first. Snapshots that restic made are not backups and left out.
 
-    A backup copied or rewritten by restic keeps its run; the newest snapshot of a run stands for it.
+    A backup copied or rewritten by restic keeps its run; the newest snapshot of a run stands for it, and one that was
+    made from another stands for that.
     """
     records: dict[str, BackupRecord] = {}
     for snapshot in snapshots:
         record = backup_record(snapshot)
-        if record is not None:
-            records.setdefault(record.id, record)
+        if record is None:
+            continue
+        known = records.setdefault(record.id, record)
+        if snapshot.original is not None and snapshot.original == known.snapshot.id:
+            records[record.id] = record
     return sorted(records.values(), key=lambda record: (record.time, record.id))
 
 
+def find_backup(repository: Repository, text: str, note: Callable[[str], object]) -> BackupRecord:
+    """Return the backup that ``text`` names, as ``resolve()`` does, though some snapshots may be unreadable.
+
+    ``note`` hears of those. Whatever asks for the newest backup is refused then: a lost one may be newer than those
+    that are left, and an older one must not take its place unnoticed.
+    """
+    damaged: list[RepositoryDamaged] = []
+    records = list_backups(repository, damaged=damaged)
+    for exc in damaged:
+        note(f"{exc.message}: which backup that was is unknown")
+    if damaged and _asks_for_newest(text):
+        raise RepositoryDamaged(
+            f"which backup is {text} cannot be told: {damaged[0].message}",
+            hint="pgstow list shows the backups that are left: name one by its id, or run pgstow repo repair",
+            **damaged[0].facts,
+        )
+    return resolve(records, text)
+
+
+def load_readable_index(repository: Repository, note: Callable[[str], object]) -> list[RepositoryDamaged]:
+    """Load the index as far as it can be read; return what cannot, of which ``note`` hears."""
+    damaged: list[RepositoryDamaged] = []
+    repository.load_index(damaged=damaged)
+    for exc in damaged:
+        note(f"{exc.message}: what only this file lists is out of reach until pgstow repo repair has run")
+    return damaged
+
+
 def backup_record(snapshot: Snapshot) -> BackupRecord | None:
-    """Return what a snapshot says of the backup it is, or None if pgstow did not make it."""
+    """Return the backup that a snapshot is; None if pgstow did not make it."""
     if "pgstow" not in snapshot.tags:
         return None
     tags = dict(tag.split("=", 1) for tag in snapshot.tags if "=" in tag)
@@ -105,6 +147,7 @@ def backup_record(snapshot: Snapshot) -> BackupRecord | None:
         kind=tags.get("kind", DAILY),
         label=tags.get("label"),
         is_partial="partial" in snapshot.tags,
+        is_damaged=DAMAGED in snapshot.tags,
         set_id=tags.get("set"),
         system_identifier=tags.get("system"),
         time=snapshot.time.astimezone(UTC),
@@ -112,6 +155,10 @@ def backup_record(snapshot: Snapshot) -> BackupRecord | None:
         stored_bytes=summary.data_added_packed if summary else None,
         snapshot=snapshot,
     )
+
+
+def _asks_for_newest(text: str) -> bool:
+    return text == "latest" or "@" in text
 
 
 def resolve(records: Iterable[BackupRecord], text: str) -> BackupRecord:
@@ -172,6 +219,7 @@ class BackupFiles:
     def __init__(self, repository: Repository, record: BackupRecord) -> None:
         self.repository = repository
         self.record = record
+        self._lost_folders: dict[str, str] = {}  # with a slash at the end: why
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -192,11 +240,52 @@ class BackupFiles:
         todo = [("", roots[0].subtree)]
         while todo:
             path, tree = todo.pop()
-            folders[path] = {node.name: node for node in self._nodes(tree)}
+            try:
+                folders[path] = {node.name: node for node in self._nodes(tree)}
+            except RepositoryDamaged as exc:
+                if not path:  # nothing is left then
+                    raise
+                self._lost_folders[path] = exc.message
+                continue
             todo += [
                 (f"{path}{n.name}/", n.subtree) for n in folders[path].values() if isinstance(n, DirNode)
             ]
         return folders
+
+    def missing(self, name: str) -> str | None:
+        """Return why a file cannot be read, as far as the index tells; None if nothing speaks against it.
+
+        Reads no data: a flipped bit is only found by reading.
+        """
+        node = self.member(name)
+        if node is None:
+            folder = name.rpartition("/")[0] + "/"
+            nothing = (
+                f"a repair left {name} out, which was damaged"
+                if self.record.is_damaged
+                else f"the backup has no {name}"
+            )
+            return self._lost_folders.get(folder, nothing)
+        size_bytes = 0
+        for blob in node.content:
+            size = self.repository.blob_size(BlobKind.DATA, blob)
+            if size is None:
+                return f"data blob {blob.hex()} is in no index file"
+            if not self._has_pack(blob):
+                return f"the pack of data blob {blob.hex()} is missing or too short"
+            size_bytes += size
+        return None if size_bytes == node.size_bytes else f"{name} has {size_bytes} bytes by its blobs"
+
+    def _has_pack(self, blob: BlobId) -> bool:
+        """Whether a pack that holds the blob is there and long enough."""
+        return any(
+            self._pack_sizes.get(place.pack_id, 0) >= place.offset + place.length
+            for place in self.repository.places_of(BlobKind.DATA, blob)
+        )
+
+    @cached_property
+    def _pack_sizes(self) -> dict[bytes, int]:
+        return self.repository.pack_sizes()
 
     def _nodes(self, tree: bytes) -> list[FileNode | DirNode]:
         return [node for node in self.repository.read_tree(tree) if isinstance(node, (FileNode, DirNode))]
@@ -227,7 +316,11 @@ class BackupFiles:
     def _require(self, name: str) -> FileNode:
         node = self.member(name)
         if node is None:
+            why = self._lost_folders.get(name.rpartition("/")[0] + "/")
             raise RepositoryDamaged(
-                f"backup {self.record} has no {name}", hint="pgstow verify tells what else is missing"
+                f"{name} of backup {self.record} is lost: {why}"
+                if why
+                else f"backup {self.record} has no {name}",
+                hint="pgstow verify tells what else is missing",
             )
         return node

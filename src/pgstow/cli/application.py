@@ -46,6 +46,8 @@ COMMANDS = (
     "keys passwd",
     "repo copy",
     "repo rekey",
+    "repo check",
+    "repo repair",
 )
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
@@ -67,6 +69,7 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "keys passwd": "both passwords may open the repository now; pgstow keys list shows its keys",
         "repo copy": "what was copied so far is kept, and the same command goes on from there",
         "repo rekey": "what was copied so far is kept, and the same command goes on from there; the old repository is needed",
+        "repo repair": "nothing that can be read was lost; run it again to finish",
     }
 )
 

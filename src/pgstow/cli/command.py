@@ -145,12 +145,25 @@ class Invocation:
         is_given = self.is_password_given(REPOSITORY_PASSWORD, self.password_file, self.password_command)
         return self.password() if is_given else None
 
-    def repository(self, progress: Progress, *, is_cached: bool = True) -> Repository:
-        """Return the repository, open; ``is_cached`` is as in ``open_repository()``."""
-        location = self.require_location()
-        return open_repository(
-            location, self.password(), self.environ, on_retry=progress.note, is_cached=is_cached
+    def repository(
+        self, progress: Progress, *, is_cached: bool = True, without_config: bool = False
+    ) -> Repository:
+        """Return the repository, open.
+
+        ``is_cached`` is as in ``open_repository()``; ``without_config``, for those who only read, also one that lost
+        its configuration.
+        """
+        repository = open_repository(
+            self.require_location(),
+            self.password(),
+            self.environ,
+            on_retry=progress.note,
+            is_cached=is_cached,
+            without_config=without_config,
         )
+        if repository.config_problem is not None:
+            progress.note(f"{repository.config_problem}: read without it; pgstow repo repair makes a new one")
+        return repository
 
     def tools(self) -> list[ClientTools]:
         """Return PostgreSQL's client programs on this machine."""

@@ -7,24 +7,17 @@ from typing import Annotated
 
 import typer
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from pgstow.app.doctor import diagnose
-from pgstow.app.findings import DoctorReport, Finding, Level
+from pgstow.app.findings import DoctorReport, Level
 from pgstow.app.opening import open_for_check
 from pgstow.cli.command import Invocation
-from pgstow.cli.formats import plural, safe
+from pgstow.cli.findings_view import finding_document, findings_table
+from pgstow.cli.formats import plural
 from pgstow.cli.output import Outcome
 
 __all__ = ["doctor_command"]
-
-_MARKS = {
-    Level.OK: Text("ok", style="green"),
-    Level.WARNING: Text("warning", style="yellow"),
-    Level.PROBLEM: Text("problem", style="bold red"),
-    Level.UNKNOWN: Text("unknown", style="magenta"),
-}
 
 
 def doctor_command(
@@ -55,41 +48,14 @@ def doctor_command(
             "source": report.source,
             "would_work": report.would_work,
             "counts": {level.value: report.count(level) for level in Level},
-            "findings": [_document(finding, invocation) for finding in report.findings],
+            "findings": [finding_document(finding, invocation.output) for finding in report.findings],
         },
         view=list(_view(report, invocation)),
     )
 
 
-def _document(finding: Finding, invocation: Invocation) -> dict[str, object]:
-    scrub = invocation.output.scrub
-    return {
-        "code": finding.code,
-        "level": finding.level.value,
-        "text": scrub(finding.text),
-        "remedy": scrub(finding.remedy) if finding.remedy else None,
-        "names": list(finding.names),
-    }
-
-
 def _view(report: DoctorReport, invocation: Invocation) -> Iterator[RenderableType]:
-    scrub = invocation.output.scrub
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for level in (
-        Level.OK,
-        Level.UNKNOWN,
-        Level.WARNING,
-        Level.PROBLEM,
-    ):  # what matters most stands last, next to the verdict
-        for finding in report.findings:
-            if finding.level is level:
-                text = Text(safe(scrub(finding.text)))
-                if finding.remedy and level is not Level.OK:
-                    text.append(f"\n{safe(scrub(finding.remedy))}", style="dim")
-                table.add_row(_MARKS[level], text)
-    yield table
+    yield findings_table(report.findings, invocation.output)
     yield Text()
     tail = [
         plural(report.count(Level.WARNING), "warning"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from pgstow.cli.command import Invocation
 from pgstow.cli.formats import safe, size_text, time_text
 from pgstow.cli.output import Outcome
 from pgstow.cli.records import plain_table, record_document
+from pgstow.core.errors import RepositoryDamaged
 
 __all__ = ["list_command"]
 
@@ -26,16 +28,37 @@ def list_command(
         str | None, typer.Option("--kind", metavar="KIND", help="Only backups of this kind.")
     ] = None,
 ) -> Outcome:
-    """List the backups in a repository, oldest first."""
+    """List the backups in a repository, oldest first.
+
+    Exits with 3 when a snapshot cannot be read: then a backup is missing from the list.
+    """
+    damaged: list[RepositoryDamaged] = []
     with invocation.output.progress() as progress:
         records = [
             record
-            for record in list_backups(invocation.repository(progress))
+            for record in list_backups(invocation.repository(progress, without_config=True), damaged=damaged)
             if name in (None, record.name) and kind in (None, record.kind)
         ]
     return Outcome(
-        document={"backups": [record_document(record) for record in records]}, view=[_view(records)]
+        status="partial" if damaged else "done",
+        document={
+            "backups": [record_document(record) for record in records],
+            "unreadable": [{"message": exc.message, "file": exc.facts.get("file")} for exc in damaged],
+        },
+        view=[_view(records), *_unreadable(damaged)],
     )
+
+
+def _unreadable(damaged: list[RepositoryDamaged]) -> Iterator[RenderableType]:
+    for exc in damaged:
+        yield Text.assemble(("unreadable: ", "bold red"), safe(exc.message))
+    if damaged:
+        yield Text("which backups these were is unknown; pgstow repo repair removes them", style="dim")
+
+
+def _remarks(record: BackupRecord) -> Text:
+    partial = "partial" if record.is_partial else ""
+    return Text(partial) if not record.is_damaged else Text(f"damaged {partial}".strip(), style="bold red")
 
 
 def _view(records: list[BackupRecord]) -> RenderableType:
@@ -52,7 +75,7 @@ def _view(records: list[BackupRecord]) -> RenderableType:
             time_text(record.time),
             size_text(record.size_bytes),
             size_text(record.stored_bytes),
-            "partial" if record.is_partial else "",
+            _remarks(record),
             safe(record.label or ""),
         )
     return table

@@ -30,6 +30,7 @@ def record_document(record: BackupRecord) -> dict[str, Any]:
         "kind": record.kind,
         "label": record.label,
         "partial": record.is_partial,
+        "damaged": record.is_damaged,
         "set_id": record.set_id,
         "system_identifier": record.system_identifier,
         "time": record.time.isoformat(),

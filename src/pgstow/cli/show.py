@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -11,7 +11,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pgstow.catalog.backups import BackupFiles, list_backups, resolve
+from pgstow.catalog.affected import lost_contents
+from pgstow.catalog.backups import BackupFiles, find_backup, load_readable_index
 from pgstow.catalog.manifest import Manifest, TableRecord
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
@@ -38,14 +39,30 @@ def show_command(
 ) -> Outcome:
     """Show what a backup holds: server, tables with their rows, globals, warnings, timings."""
     with invocation.output.progress() as progress:
-        repository = invocation.repository(progress)
-        record = resolve(list_backups(repository), backup)
-        repository.load_index()
-        manifest = BackupFiles(repository, record).manifest
+        repository = invocation.repository(progress, without_config=True)
+        record = find_backup(repository, backup, progress.note)
+        load_readable_index(repository, progress.note)
+        files = BackupFiles(repository, record)
+        manifest, lost = files.manifest, lost_contents(files)
     return Outcome(
-        document={"backup": record_document(record), "manifest": json.loads(manifest.to_json())},
-        view=list(_view(manifest, all_tables=all_tables)),
+        document={
+            "backup": record_document(record),
+            "manifest": json.loads(manifest.to_json()),
+            "lost": list(lost),
+        },
+        view=[*_view(manifest, all_tables=all_tables), *_lost(lost, is_repaired=record.is_damaged)],
     )
+
+
+def _lost(lost: Sequence[str], *, is_repaired: bool) -> Iterator[RenderableType]:
+    if lost:
+        yield Text()
+        yield Text.assemble(("damaged: ", "bold red"), "what follows is lost; restore the rest with --table")
+        for each in lost:
+            yield Text(f"  {safe(each)}")
+    elif is_repaired:
+        yield Text()
+        yield Text("lost its page-range indexes to damage; everything else is there", style="yellow")
 
 
 def _view(manifest: Manifest, *, all_tables: bool) -> Iterator[RenderableType]:

@@ -15,9 +15,10 @@ from pgstow.cli.command import Invocation
 from pgstow.cli.formats import plural, safe, size_text
 from pgstow.cli.output import Outcome
 
-__all__ = ["verify_command"]
+__all__ = ["problem_documents", "problem_lines", "verify_command"]
 
 _PATHS_SHOWN = 5
+_CONTENTS_SHOWN = 20
 
 
 def verify_command(
@@ -36,7 +37,7 @@ def verify_command(
     Exits with 1 when something is wrong, and says which backups it reaches.
     """
     with invocation.output.progress() as progress:
-        repository = invocation.repository(progress, is_cached=False)
+        repository = invocation.repository(progress, is_cached=False, without_config=True)
         report = verify_backups(backups or [], repository, progress, read_data=read_data)
     return Outcome(
         status="done" if report.is_sound else "failed", document=_document(report), view=list(_view(report))
@@ -53,27 +54,48 @@ def _document(report: VerifyReport) -> dict[str, Any]:
         "packs": report.packs,
         "unindexed_packs": report.unindexed_packs,
         "read_bytes": report.read_bytes,
-        "problems": [
-            {
-                "message": problem.message,
-                "file": problem.file,
-                "backups": list(problem.backups),
-                "paths": list(problem.paths),
-            }
-            for problem in report.problems
-        ],
+        "problems": problem_documents(report),
+        "incomplete": list(report.incomplete),
     }
 
 
-def _view(report: VerifyReport) -> Iterator[RenderableType]:
+def problem_documents(report: VerifyReport) -> list[dict[str, Any]]:
+    """Return the problems as every JSON document has them."""
+    return [
+        {
+            "message": problem.message,
+            "file": problem.file,
+            "backups": list(problem.backups),
+            "contents": list(problem.contents),
+            "paths": list(problem.paths),
+        }
+        for problem in report.problems
+    ]
+
+
+def problem_lines(report: VerifyReport) -> Iterator[RenderableType]:
+    """Yield what is wrong, each with what it reaches."""
     for problem in report.problems:
         yield Text.assemble(("problem: ", "bold red"), safe(problem.message))
         if problem.backups:
             yield Text(f"  reaches {', '.join(safe(backup) for backup in problem.backups)}", style="dim")
+        if problem.contents:
+            touched = [safe(each) for each in problem.contents[:_CONTENTS_SHOWN]]
+            rest = len(problem.contents) - len(touched)
+            more = f" and {rest} more" if rest else ""
+            yield Text.assemble(("  touches ", "dim"), (", ".join(touched) + more, "bold"))
         for path in problem.paths[:_PATHS_SHOWN]:
             yield Text(f"  {safe(path)}", style="dim")
         if len(problem.paths) > _PATHS_SHOWN:
             yield Text(f"  and {len(problem.paths) - _PATHS_SHOWN} more", style="dim")
+
+
+def _view(report: VerifyReport) -> Iterator[RenderableType]:
+    yield from problem_lines(report)
+    for backup in report.incomplete:
+        yield Text.assemble(
+            ("incomplete: ", "yellow"), f"backup {safe(backup)} lost something before it was repaired"
+        )
     checked = ", ".join(
         [
             plural(report.snapshots, "snapshot"),

@@ -87,6 +87,9 @@ class PgstowError(Exception):
         self.hint = hint
         self.facts = facts
 
+    def __str__(self) -> str:
+        return self.message  # which whoever passes an error on may have made clearer
+
 
 class UsageError(PgstowError):
     code = "usage"

@@ -8,11 +8,11 @@ the one run that backs up a database; its *claim* lets that run publish once.
 """
 
 from pgstow.repository.claims import remove_old_claims
-from pgstow.repository.files import pack_name
+from pgstow.repository.files import FileKind, list_ids, pack_name
 from pgstow.repository.holdings import Holdings, PruneRecord
 from pgstow.repository.ids import BlobId, BlobIds, BlobKind
-from pgstow.repository.index import Location, PackContents
-from pgstow.repository.keys import KeyInfo
+from pgstow.repository.index import BlobIndex, Location, PackContents
+from pgstow.repository.keys import KeyInfo, find_damaged_keys
 from pgstow.repository.leases import Lease, LeasedDatabase
 from pgstow.repository.lock import RepositoryLock
 from pgstow.repository.lock_times import LockTimes
@@ -31,6 +31,7 @@ from pgstow.repository.tree import (
     decode_tree,
     encode_tree,
     is_canonical,
+    without_nodes,
 )
 from pgstow.repository.unlocking import Obstacle
 from pgstow.repository.writer import BlobWriter, SavedBlob, WriterStats
@@ -38,9 +39,11 @@ from pgstow.repository.writer import BlobWriter, SavedBlob, WriterStats
 __all__ = [
     "BlobId",
     "BlobIds",
+    "BlobIndex",
     "BlobKind",
     "BlobWriter",
     "DirNode",
+    "FileKind",
     "FileNode",
     "Holdings",
     "KeyInfo",
@@ -67,8 +70,11 @@ __all__ = [
     "ahead",
     "decode_tree",
     "encode_tree",
+    "find_damaged_keys",
     "is_canonical",
+    "list_ids",
     "pack_name",
     "pack_size",
     "remove_old_claims",
+    "without_nodes",
 ]

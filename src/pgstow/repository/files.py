@@ -90,6 +90,14 @@ class SealedFiles:
         except ObjectNotFound:
             return None
 
+    def save_as(self, name: str, content: bytes) -> None:
+        """Store ``content``, compressed and sealed, under a name of our own below ``pgstow/``."""
+        self.store.put(name, self.seal(content))
+
+    def load_as(self, name: str) -> bytes:
+        """Return what ``save_as()`` stored. Raises RepositoryDamaged, ObjectNotFound."""
+        return self.unseal(name, self.store.get(name))
+
     def seal(self, content: bytes) -> bytes:
         """Return ``content`` as an object of ours: no two results are equal."""
         return self._key.seal(_COMPRESSED + compress(content))

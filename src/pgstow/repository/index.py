@@ -21,7 +21,9 @@ from pgstow.repository.crypto import SEAL_BYTES
 from pgstow.repository.ids import ID_BYTES, BlobId, BlobKind
 from pgstow.repository.packs import PackEntry
 
-__all__ = ["BlobIndex", "Location", "PackContents", "encode_index", "parse_index"]
+__all__ = ["BlobIndex", "Location", "PackContents", "encode_index", "grouped", "parse_index"]
+
+_FILE_ENTRIES = 30_000  # one more full pack stays below restic's 50,000 and 8 MiB
 
 
 class Location(NamedTuple):
@@ -52,6 +54,20 @@ def encode_index(packs: Iterable[PackContents]) -> bytes:
         for pack in packs
     ]
     return gojson.dumps({"packs": listed}) + b"\n"
+
+
+def grouped(packs: Iterable[PackContents]) -> Iterator[list[PackContents]]:
+    """Yield packs in groups, each of which makes one index file of a good size."""
+    group: list[PackContents] = []
+    entries = 0
+    for pack in packs:
+        group.append(pack)
+        entries += len(pack.entries)
+        if entries >= _FILE_ENTRIES:
+            yield group
+            group, entries = [], 0
+    if group:
+        yield group
 
 
 def _encode_entry(entry: PackEntry) -> dict[str, str | int]:

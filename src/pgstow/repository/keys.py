@@ -26,6 +26,7 @@ __all__ = [
     "KeyFile",
     "KeyInfo",
     "KeySearch",
+    "find_damaged_keys",
     "list_keys",
     "remove_key",
     "search_keys",
@@ -167,6 +168,23 @@ def search_keys(store: Store, password: Secret) -> KeySearch:
         else:
             opened.append((file_id, master))
     return KeySearch(opened=tuple(opened), refused=refused, damaged=tuple(damaged))
+
+
+def find_damaged_keys(store: Store) -> dict[str, str]:
+    """Return the key files that no password can open any more: id and what is wrong."""
+    damaged: dict[str, str] = {}
+    for file_id in sorted(file_id for file_id, _ in list_ids(store, FileKind.KEY)):
+        try:
+            data = read_verified(store, FileKind.KEY, file_id)
+            if not {"kdf", "N", "r", "p", "salt", "data"} <= json.loads(data).keys():
+                raise ValueError("fields are missing")
+        except ObjectNotFound:
+            continue  # removed since it was listed
+        except RepositoryDamaged as exc:
+            damaged[file_id] = exc.message
+        except (ValueError, AttributeError):
+            damaged[file_id] = f"keys/{file_id} is not a key file"
+    return damaged
 
 
 def _open_key(file_id: str, data: bytes, password: Secret) -> MasterKey | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pgstow.core.errors import ObjectNotFound, RepositoryDamaged
@@ -13,7 +14,7 @@ from pgstow.repository.packs import PackEntry, split_pack
 from pgstow.repository.reader import decode_blob
 from pgstow.store.api import Store
 
-__all__ = ["PackCheck", "check_pack"]
+__all__ = ["PackCheck", "check_pack", "intact_blobs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,10 @@ class PackCheck:
     size_bytes: int
     problems: tuple[str, ...]
     damaged: tuple[tuple[PackEntry, str], ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return not (self.problems or self.damaged)
 
 
 def check_pack(store: Store, key: MasterKey, contents: PackContents) -> PackCheck:
@@ -53,7 +58,7 @@ def check_pack(store: Store, key: MasterKey, contents: PackContents) -> PackChec
     )
 
 
-def _blob_problem(key: MasterKey, pack_id: bytes, entry: PackEntry, data: bytes) -> str | None:
+def _blob_problem(key: MasterKey, pack_id: bytes, entry: PackEntry, data: bytes | memoryview) -> str | None:
     place = Location(pack_id, entry.offset, entry.length, entry.plain_length)
     try:
         decode_blob(
@@ -62,3 +67,16 @@ def _blob_problem(key: MasterKey, pack_id: bytes, entry: PackEntry, data: bytes)
     except RepositoryDamaged as exc:
         return exc.message
     return None
+
+
+def intact_blobs(
+    store: Store, key: MasterKey, pack_id: bytes, entries: Iterable[PackEntry]
+) -> Iterator[tuple[PackEntry, memoryview]]:
+    """Yield those blobs of a pack, sealed as they are, that open to what their ids say; the pack may be damaged."""
+    try:
+        data = memoryview(store.get(pack_name(pack_id.hex())))
+    except ObjectNotFound:
+        return
+    for entry in entries:
+        if _blob_problem(key, pack_id, entry, data) is None:
+            yield entry, data[entry.offset : entry.offset + entry.length]

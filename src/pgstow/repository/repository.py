@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 from pgstow.core.errors import (
@@ -23,17 +24,24 @@ from pgstow.core.errors import (
 from pgstow.core.secrets import Secret
 from pgstow.repository.config import RepositoryConfig, random_polynomial
 from pgstow.repository.crypto import MasterKey
-from pgstow.repository.files import CONFIG, FileKind, SealedFiles, list_ids
+from pgstow.repository.files import CONFIG, FileKind, SealedFiles, list_ids, pack_name
 from pgstow.repository.holder import Holder
 from pgstow.repository.holdings import Holdings
 from pgstow.repository.ids import BlobId, BlobKind
-from pgstow.repository.index import BlobIndex, Location, PackContents, parse_index
+from pgstow.repository.index import (
+    BlobIndex,
+    Location,
+    PackContents,
+    encode_index,
+    grouped,
+    parse_index,
+)
 from pgstow.repository.keys import KeyInfo, list_keys, remove_key, search_keys, store_key, wrap_key
 from pgstow.repository.leases import Lease, LeasedDatabase, lease_folder
 from pgstow.repository.lock import RepositoryLock
 from pgstow.repository.lock_times import LockTimes
-from pgstow.repository.pack_check import PackCheck, check_pack
-from pgstow.repository.packs import PackEntry
+from pgstow.repository.pack_check import PackCheck, check_pack, intact_blobs
+from pgstow.repository.packs import PackEntry, read_header
 from pgstow.repository.reader import BlobReader, ahead
 from pgstow.repository.snapshot import Snapshot, copied_snapshot, decode_snapshot, encode_snapshot
 from pgstow.repository.transfer import StoredBlob, read_pack, stored_blobs
@@ -49,6 +57,8 @@ _Held = TypeVar("_Held", RepositoryLock, Lease)
 
 _THREADS = 8
 _SETTLE_S = 5.0
+_INDEX_TRIES = 3
+_VANISHED = "vanished"
 
 # Among the names of index files that were read it makes the next load_index() read everything anew: the index in
 # memory has packs that a writer could not list.
@@ -92,6 +102,7 @@ class Repository:
         self._index_lock = threading.Lock()
         self.lock_times = LockTimes()
         self._locks: list[RepositoryLock | Lease] = []
+        self.config_problem: str | None = None  # only where it was opened without one
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="repository")
         self._reader = BlobReader(store, self._key, self._index, self._threads)
 
@@ -145,9 +156,21 @@ class Repository:
         return cls(store, _Identity(config=config, key=master, key_id=key_file.id))
 
     @classmethod
-    def open(cls, store: Store, password: Secret) -> Repository:
-        """Return the repository in ``store``. Raises NoRepository, WrongPassword, RepositoryDamaged."""
+    def open(cls, store: Store, password: Secret, *, without_config: bool = False) -> Repository:
+        """Return the repository in ``store``. Raises NoRepository, WrongPassword, RepositoryDamaged.
+
+        Only key files are needed to read. ``without_config`` makes do with a new configuration, in memory, where
+        the stored one is lost: ``config_problem`` says why then, and ``save_config()`` stores it.
+        """
         sealed = _read_config(store)
+        if sealed is None and _has_content(store):
+            if without_config:
+                return cls._open_without_config(store, password, "config is missing")
+            raise RepositoryDamaged(
+                f"config is missing from {store.location}, though there are snapshots or index files",
+                hint="pgstow repo repair makes a new one; nothing else depends on it",
+                file=CONFIG,
+            )
         if sealed is None:
             raise NoRepository(f"there is no repository at {store.location}", hint="pgstow init makes one")
         search = search_keys(store, password)
@@ -155,8 +178,14 @@ class Repository:
             plain = key.open(sealed)
             if plain is not None:  # else: the key file of an init that lost its race
                 return cls(store, _Identity(config=RepositoryConfig.decode(plain), key=key, key_id=key_id))
+        if search.opened and without_config:
+            return cls._open_without_config(store, password, "config is damaged: no key opens it")
         if search.opened:
-            raise RepositoryDamaged("config is damaged: no key opens it", file=CONFIG)
+            raise RepositoryDamaged(
+                "config is damaged: no key opens it",
+                hint="pgstow repo repair makes a new one; nothing else depends on it",
+                file=CONFIG,
+            )
         if search.refused:
             also = f"; {len(search.damaged)} key files are damaged" if search.damaged else ""
             raise WrongPassword(
@@ -165,6 +194,31 @@ class Repository:
         if search.damaged:
             raise RepositoryDamaged("no key file can be read: " + "; ".join(search.damaged))
         raise NoRepository(f"{store.location} has a config but no key file", hint="restore the folder keys")
+
+    @classmethod
+    def _open_without_config(cls, store: Store, password: Secret, problem: str) -> Repository:
+        """Open with the first master key that fits what is stored; the config would say which one it is."""
+        search = search_keys(store, password)
+        if not search.opened:
+            raise WrongPassword(f"the password opens none of the key files at {store.location}")
+        config = RepositoryConfig.generate(random_polynomial())
+        fitting = [
+            (key_id, key)
+            for key_id, key in search.opened
+            if _opens_something(SealedFiles(store, key)) is not False
+        ]
+        if not fitting:
+            raise RepositoryDamaged(f"{problem}, and the key opens nothing that is stored", file=CONFIG)
+        key_id, key = fitting[0]
+        repository = cls(store, _Identity(config=config, key=key, key_id=key_id))
+        repository.config_problem = problem
+        return repository
+
+    def save_config(self) -> None:
+        """Store the configuration in the place of one that is lost."""
+        self.check_locks()
+        self.store.put(CONFIG, self._key.seal(self._config.encode()))
+        self.config_problem = None
 
     @property
     def id(self) -> str:
@@ -254,8 +308,25 @@ class Repository:
     def load_index(self, *, damaged: list[RepositoryDamaged] | None = None) -> None:
         """Bring the index in memory up to date with the index files in the store.
 
-        The first unreadable one raises, unless the caller gives a list to collect them in.
+        The first unreadable one raises, unless the caller gives a list to collect them in: what only those list
+        is unknown then. A file that a prune replaces meanwhile is not damage: everything is read again.
         """
+        found: list[RepositoryDamaged] = []
+        for tries_left in reversed(range(_INDEX_TRIES)):
+            found = []
+            try:
+                self._load_index(None if damaged is None else found)
+                is_settled = not any(exc.facts.get(_VANISHED) for exc in found)
+            except RepositoryDamaged as exc:
+                if not exc.facts.get(_VANISHED) or not tries_left:
+                    raise
+                is_settled = False
+            if is_settled:
+                break
+        if damaged is not None:
+            damaged += found
+
+    def _load_index(self, damaged: list[RepositoryDamaged] | None) -> None:
         with self._index_lock:
             present = {index_id for index_id, _ in list_ids(self.store, FileKind.INDEX)}
             is_addition = self._index_files <= present
@@ -294,9 +365,64 @@ class Repository:
             return index_id, exc
         if content is None:  # a prune replaced it since the listing; what it listed is in a newer file
             return index_id, RepositoryDamaged(
-                f"index/{index_id} vanished while the index was read", hint="a prune was running: try again"
+                f"index/{index_id} vanished while the index was read",
+                hint="a prune was running: try again",
+                **{_VANISHED: True},
             )
         return index_id, content
+
+    def index_ids(self) -> list[str]:
+        """Return the names of the index files in the store."""
+        return sorted(index_id for index_id, _ in list_ids(self.store, FileKind.INDEX))
+
+    def index_file(self, index_id: str) -> list[PackContents]:
+        """Return what one index file lists. Raises RepositoryDamaged."""
+        content = self._read_index(index_id)[1]
+        if isinstance(content, RepositoryDamaged):
+            raise content
+        return list(parse_index(content, name=FileKind.INDEX.name_of(index_id)))
+
+    def use_index(self, index: BlobIndex) -> None:
+        """Look blobs up in ``index`` from now on, until the next ``load_index()``, which reads everything anew."""
+        with self._index_lock:
+            self._index.replace_with(index)
+            self._index_files = {_NEVER_WRITTEN}
+
+    def replace_index(self, packs: Iterable[PackContents], *, remove: Iterable[str]) -> None:
+        """List ``packs`` in new index files; once those are durable, remove the index files named by ``remove``.
+
+        A crash in between leaves packs listed twice, which is harmless.
+        """
+        for group in grouped(packs):
+            self.check_locks()
+            self._files.save(FileKind.INDEX, encode_index(group))
+        for index_id in remove:
+            self.check_locks()
+            self._files.remove(FileKind.INDEX, index_id)
+
+    def pack_header(self, pack_id: bytes, size_bytes: int) -> PackContents:
+        """Return what a pack of ``size_bytes`` says it holds; RepositoryDamaged if its header cannot be read."""
+        name = pack_id.hex()
+        try:
+            return PackContents(pack_id, read_header(self.store, name, size_bytes, self._key))
+        except ObjectNotFound as exc:
+            raise RepositoryDamaged(f"pack {name} is missing", file=pack_name(name)) from exc
+
+    def move_intact(self, contents: PackContents, writer: BlobWriter) -> int:
+        """Give the writer the blobs of a damaged pack that are whole; return how many it stored."""
+        return sum(
+            writer.save_sealed(entry.kind, entry.id, sealed, entry.plain_length).is_new
+            for entry, sealed in intact_blobs(self.store, self._key, *contents)
+        )
+
+    def save_note(self, name: str, content: bytes) -> None:
+        """Store an object of our own below ``pgstow/``, sealed like an index file; it replaces one of that name."""
+        self.check_locks()
+        self._files.save_as(name, content)
+
+    def read_note(self, name: str) -> bytes:
+        """Return what ``save_note()`` stored. Raises RepositoryDamaged, ObjectNotFound."""
+        return self._files.load_as(name)
 
     def pack_sizes(self) -> dict[bytes, int]:
         """Return the packs that are in the store and their sizes."""
@@ -331,6 +457,11 @@ class Repository:
         Where a blob is damaged another copy of it is taken; RepositoryDamaged if there is none.
         """
         return stored_blobs(self.store, self._key, self._index, pack_id, entries)
+
+    def places_of(self, kind: BlobKind, blob_id: BlobId) -> list[Location]:
+        """Return where the copies of a blob lie, as far as the index remembers them: two at most."""
+        places = (self._index.find(kind, blob_id), self._index.find_other(kind, blob_id))
+        return [place for place in places if place is not None]
 
     def blob_size(self, kind: BlobKind, blob_id: BlobId) -> int | None:
         """Return the plaintext length of a blob, or None if it is in no index file."""
@@ -456,9 +587,9 @@ class Repository:
             stack.callback(self._locks.remove, held)
             yield held
 
-    def obstacles(self) -> list[Obstacle]:
-        """Return every lock and held lease, dead or alive."""
-        return find_obstacles(self._files, self.lock_times)
+    def obstacles(self, *, now: datetime | None = None) -> list[Obstacle]:
+        """Return every lock and held lease, dead or alive; ``now`` is as in ``find_obstacles()``."""
+        return find_obstacles(self._files, self.lock_times, now)
 
     def remove_obstacle(self, obstacle: Obstacle, *, is_forced: bool) -> bool:
         """Remove a lock or end a lease, one with a live holder only if ``is_forced``; return whether that was done."""
@@ -482,6 +613,23 @@ def _unfinished_keys(store: Store, password: Secret) -> Sequence[tuple[str, Mast
             " then give that password, or remove the folder keys and try again",
         )
     return search.opened
+
+
+def _opens_something(files: SealedFiles) -> bool | None:
+    """Return whether the key opens any index or snapshot file; None if there are none to try."""
+    outcomes = []
+    for kind in (FileKind.SNAPSHOT, FileKind.INDEX):
+        for file_id, _ in list_ids(files.store, kind):
+            with contextlib.suppress(RepositoryDamaged):
+                if files.load_present(kind, file_id) is not None:
+                    return True
+            outcomes.append(False)
+    return False if outcomes else None
+
+
+def _has_content(store: Store) -> bool:
+    """Return whether somebody stored something here that only a repository has."""
+    return any(True for kind in (FileKind.SNAPSHOT, FileKind.INDEX) for _ in list_ids(store, kind))
 
 
 def _read_config(store: Store) -> bytes | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,6 +28,7 @@ __all__ = [
     "decode_tree",
     "encode_tree",
     "is_canonical",
+    "without_nodes",
 ]
 
 _FILE_MODE = 0o600
@@ -265,6 +266,26 @@ def is_canonical(data: bytes) -> bool:
         _append_fields(out, node)
     out += b"]}\n"
     return out == data
+
+
+def without_nodes(data: bytes, *, drop: Collection[str], replace: Mapping[str, BlobId]) -> bytes:
+    """Return a tree without the nodes of some names, and with other subfolders under others.
+
+    Everything else that restic or pgstow wrote about the nodes stays. TreeError unless ``data`` is as restic writes it.
+    """
+    if not is_canonical(data):
+        raise TreeError("the tree is not encoded as restic does")
+    out = bytearray(b'{"nodes":[')
+    for node in _parse(data):
+        name = gojson.unquote(_text(node, "name"))
+        if name in drop:
+            continue
+        if name in replace:
+            node["subtree"] = replace[name].hex()
+        out += b"," if out[-1:] == b"}" else b""
+        _append_fields(out, node)
+    out += b"]}\n"
+    return bytes(out)
 
 
 def _text(node: dict[str, Any], field: str) -> str:

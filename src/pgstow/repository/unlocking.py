@@ -30,14 +30,18 @@ class Obstacle:
     age_s: float  # since its last refresh, by the store's clock
     is_exclusive: bool
     database: str | None  # of a lease
+    is_readable: bool
     is_dead: bool
     why: str  # ... it is taken for dead or alive
     lease: FoundLease | None = None
 
 
-def find_obstacles(files: SealedFiles, times: LockTimes) -> list[Obstacle]:
-    """Return every lock and held lease, the longest without a refresh first."""
-    now, observer = store_now(files.store), Holder.current()
+def find_obstacles(files: SealedFiles, times: LockTimes, now: datetime | None = None) -> list[Obstacle]:
+    """Return every lock and held lease, the longest without a refresh first.
+
+    ``now`` is by the store's clock; without it that is asked, by writing a tiny object.
+    """
+    now, observer = now or store_now(files.store), Holder.current()
     found = [*_locks(files, now, observer, times), *_leases(files, now, observer, times)]
     return sorted(found, key=lambda obstacle: -obstacle.age_s)
 
@@ -80,6 +84,7 @@ def _locks(files: SealedFiles, now: datetime, observer: Holder, times: LockTimes
             age_s=(now - info.modified).total_seconds(),
             is_exclusive=lock is not None and lock.is_exclusive,
             database=None,
+            is_readable=lock is not None,
             is_dead=is_dead,
             why=why,
         )
@@ -99,6 +104,7 @@ def _leases(files: SealedFiles, now: datetime, observer: Holder, times: LockTime
             age_s=(now - lease.info.modified).total_seconds(),
             is_exclusive=True,
             database=lease.database,
+            is_readable=lease.holder is not None,
             is_dead=is_dead,
             why=why,
             lease=lease,

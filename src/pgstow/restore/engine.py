@@ -24,6 +24,7 @@ from pgstow.restore.guard import GUARD_SETTINGS, Admission, admit, maintenance_s
 from pgstow.restore.large_objects import listed_large_objects, load_large_objects
 from pgstow.restore.load import Loader, load_settings
 from pgstow.restore.load_tasks import LoadTask, plan_tasks
+from pgstow.restore.losses import refuse_losses
 from pgstow.restore.report import RestoredTable, RestoreReport, Skipped, UnsetForeignKey
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
 from pgstow.restore.sections import Runs, Sections, arrange
@@ -32,6 +33,10 @@ from pgstow.restore.selection import is_about_database
 __all__ = ["restore"]
 
 _MIB = 1 << 20
+_WHAT_IS_LEFT = (
+    "nothing was touched; choose tables that are whole with --table, or another backup"
+    " (pgstow show tells what this one has lost)"
+)
 # What pg_restore's sessions run with besides what it sets itself.
 _PG_RESTORE_SETTINGS = (
     "default_transaction_read_only",
@@ -65,6 +70,8 @@ def restore(
     run.begin("checking", "checking the target")
     admission = admit(files, target, options, tools)
     before_touching()
+    if not options.schema_only:
+        refuse_losses(files, admission.selection.entries, hint=_WHAT_IS_LEFT)
     run.warnings += admission.preflight.warnings
     run.skipped += [*admission.selection.skipped, *admission.preflight.skipped]
     with _explaining(run, admission):

@@ -24,6 +24,8 @@ from pgstow.core.errors import RepositoryDamaged, RestoreError, UsageError
 from pgstow.core.process import Process, running
 from pgstow.core.progress import Progress
 from pgstow.postgres.archive import Sink, member_names, write_custom_archive, write_directory_toc
+from pgstow.restore.losses import refuse_losses
+from pgstow.restore.naming import described
 from pgstow.restore.request import ArchiveFiles
 
 __all__ = ["ExportFormat", "ExportReport", "ExportRequest", "export_backup"]
@@ -98,6 +100,11 @@ def export_backup(
     request.check()
     started = time.monotonic()
     manifest = files.manifest
+    refuse_losses(
+        files,
+        files.toc.entries,
+        hint="an archive without them would not be whole; pgstow restore --table brings back tables that are",
+    )
     members = _Members(files, progress)
     progress.phase(f"writing the {request.format} export")
     progress.expect(size_bytes=members.size_bytes)
@@ -144,9 +151,19 @@ class _Members:
         return node.size_bytes
 
     def stream(self, name: str) -> Generator[bytes]:
-        for piece in self._files.stream(f"archive/{name}"):
-            yield piece
-            self._progress.advance(size_bytes=len(piece))
+        try:
+            for piece in self._files.stream(f"archive/{name}"):
+                yield piece
+                self._progress.advance(size_bytes=len(piece))
+        except RepositoryDamaged as exc:
+            exc.message = f"{self._described(name)} is damaged: {exc.message}"
+            raise
+
+    def _described(self, name: str) -> str:
+        for entry in self.toc.entries:
+            if entry.file_name == name.encode():
+                return f"{described(entry, self.toc.encoding)} ({name})"
+        return f"member {name}"
 
     def write_archive(self, out: Sink) -> None:
         """Write the custom archive."""

@@ -159,6 +159,8 @@ class Loader:
         except psycopg.Error as exc:
             raise _load_failed(f"{schema}.{name}", exc) from exc
         except PgstowError as exc:
+            if isinstance(exc, RepositoryDamaged):
+                exc.message = f"rows of {schema}.{name} are damaged: {exc.message}"
             exc.facts.setdefault("table", f"{schema}.{name}")
             raise
         return RestoredTable(

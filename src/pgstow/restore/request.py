@@ -32,6 +32,9 @@ class ArchiveFiles(Protocol):
     def member(self, name: str) -> FileNode | None:
         """Return the file ``name`` (``archive/3456.dat``), or None if the backup has no such file."""
 
+    def missing(self, name: str) -> str | None:
+        """Return why a file is known to be unreadable before it is read; None if nothing speaks against it."""
+
     def stream(self, name: str) -> Iterator[bytes]:
         """Yield the bytes of a file in order, in pieces of any size."""
 

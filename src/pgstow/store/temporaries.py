@@ -9,13 +9,14 @@ process started (ids are reused, all four together are not):
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import secrets
 from pathlib import Path
 
-__all__ = ["is_stale", "new_temporary_name"]
+__all__ = ["is_stale", "new_temporary_name", "stale_temporaries"]
 
 _NAME = re.compile(r"pgstow-([0-9a-z]+)-([0-9]+)-([0-9]+)-([0-9]+)-[0-9a-f]+")
 _UNKNOWN = "unknown"
@@ -40,6 +41,17 @@ def is_stale(name: str, age_s: float) -> bool:
     if boot != _UNKNOWN and (boot, int(namespace)) == (_boot_id(), _pid_namespace()):
         return not _is_running(int(pid), int(started))
     return age_s > _FOREIGN_AGE_S
+
+
+def stale_temporaries(folder: Path, now_s: float) -> list[str]:
+    """Return the names of unfinished files of a local store whose owners are gone."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted((folder / "tmp").iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+                if is_stale(path.name, now_s - path.stat().st_mtime):
+                    found.append(path.name)
+    return found
 
 
 def _is_running(pid: int, started: int) -> bool:
