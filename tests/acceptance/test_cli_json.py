@@ -42,30 +42,29 @@ _IDS = {
 _TIMES = {"time", "snapshot_taken", "started", "finished", "postmaster_start", "created"}
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
-    "record", "saved", "pack", "packs", "trees", "files", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "blobs", "timeline", "next_xid", "oldest_xid", "deduplication",
+    "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication",
 }  # fmt: skip
+_COUNTS = {"saved", "packs", "trees", "files", "blobs"}  # where 0 and none are told apart from some
 
 
 def normalized(value: Any, key: str = "", folder: str = "") -> Any:
     """Return a document with everything blanked that differs from run to run."""
     if value is None or isinstance(value, bool):
         return value
-    if key in _IDS:
-        return "<id>"
-    if key in _TIMES:
-        return "<time>"
-    if key in _OF_THIS_MACHINE:
+    if key in _OF_THIS_MACHINE and not (key in _COUNTS and value in (0, [])):
         return f"<{key}>"
-    if key == "seconds" or key.endswith("_seconds"):
-        return "<seconds>"
-    if key == "file":
-        return "<file>"
-    if key.endswith("_bytes"):
-        return "<bytes>"
     if isinstance(value, dict):
         return {name: normalized(each, name, folder) for name, each in value.items()}
     if isinstance(value, list):
         return [normalized(each, "", folder) for each in value]
+    if key in _IDS:
+        return "<id>"
+    if key in _TIMES:
+        return "<time>"
+    if key == "seconds" or key.endswith("_seconds"):
+        return "<seconds>"
+    if key.endswith("_bytes"):
+        return "<bytes>"
     if isinstance(value, str):
         value = re.sub(r"/tmp/pgstow-\w+", "<socket>", value.replace(folder, "<folder>"))
         value = re.sub(r"\b[0-9]+\.dat\b", "<member>", re.sub(r"\bdata/[0-9a-f]{2}/", "data/xx/", value))
