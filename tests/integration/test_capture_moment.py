@@ -13,6 +13,7 @@ from pgstow.postgres import catalogs
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from pgstow.postgres.session import CAPTURE_SETTINGS, connect
+from pgstow.postgres.shapes import read_shapes
 from support.backups import capture_into, files_of, memory_repository
 
 pytestmark = pytest.mark.integration
@@ -171,7 +172,7 @@ def test_shapes_see_enum_labels_composites_and_domains(cluster: Cluster, databas
     def look() -> tuple[dict[bytes, str], str]:
         with connect(source, settings=CAPTURE_SETTINGS) as connection:
             tables = catalogs.capturable_tables(connection)
-            found = catalogs.shapes(connection, [table.oid for table in tables])
+            found = read_shapes(connection, [table.oid for table in tables])
             return {table.qualified: found.by_table[table.oid] for table in tables}, found.present
 
     before, present = look()

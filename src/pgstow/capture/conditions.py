@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from pgstow.capture.leader import Leader
 from pgstow.catalog.manifest import Manifest, TableRecord
-from pgstow.postgres.catalogs import Shapes, TableFacts
+from pgstow.postgres.catalogs import TableFacts
 from pgstow.postgres.session import CAPTURE_SETTINGS
+from pgstow.postgres.shapes import Shapes
 
 __all__ = ["SERVER_CONDITIONS", "TABLE_CONDITIONS", "Source", "refuse_server", "refuse_table"]
 

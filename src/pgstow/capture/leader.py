@@ -17,9 +17,10 @@ from psycopg import errors as pgerrors
 from pgstow.core.errors import SourceMoved
 from pgstow.core.lsn import Lsn
 from pgstow.postgres import catalogs
-from pgstow.postgres.catalogs import ServerFacts, Shapes, TableName, XidHorizon
+from pgstow.postgres.catalogs import ServerFacts, TableName, XidHorizon
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.session import CAPTURE_SETTINGS, Connection, connect, translated
+from pgstow.postgres.shapes import Shapes, read_shapes
 
 __all__ = ["Leader", "no_checkpoint", "taking_lead"]
 
@@ -95,7 +96,7 @@ def _lock_then_look(
             horizon=catalogs.xid_horizon(connection),
             facts=facts,
             locked=frozenset(oids),
-            shapes=catalogs.shapes(connection, oids),
+            shapes=read_shapes(connection, oids),
         )
 
 

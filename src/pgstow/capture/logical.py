@@ -36,6 +36,7 @@ from pgstow.postgres.archive import large_object_ids
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.programs import no_timeouts
 from pgstow.postgres.session import CAPTURE_SETTINGS, connect, translated
+from pgstow.postgres.shapes import read_shapes
 from pgstow.postgres.tools import ClientTools
 from pgstow.repository import BlobWriter
 
@@ -319,7 +320,7 @@ def _refuse_changed_types(job: Capture, leader: Leader) -> None:
         contextlib.closing(connect(job.source, settings=CAPTURE_SETTINGS)) as fresh,
         translated("looking at types"),
     ):
-        present = catalogs.shapes(fresh, sorted(leader.locked)).present
+        present = read_shapes(fresh, sorted(leader.locked)).present
     if present != leader.shapes.present:
         raise SourceMoved(
             "a data type (an enum's label, a composite's attribute) or a schema's name changed during the backup",

@@ -21,8 +21,9 @@ from pgstow.catalog.backups import BackupFiles, BackupRecord
 from pgstow.catalog.manifest import Manifest, ReuseRecord, TableRecord
 from pgstow.core.errors import RepositoryDamaged
 from pgstow.postgres.archive import TABLE_DATA_TRAILER
-from pgstow.postgres.catalogs import Shapes, TableFacts
+from pgstow.postgres.catalogs import TableFacts
 from pgstow.postgres.fingerprints import Fingerprint, Fingerprints, XidWindow
+from pgstow.postgres.shapes import Shapes
 from pgstow.repository import BlobIds, BlobKind, FileNode, Repository
 
 __all__ = ["KnownRange", "KnownTable", "Reuse", "choose_base", "plan_reuse", "same_ranges"]

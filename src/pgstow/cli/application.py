@@ -124,9 +124,8 @@ def build(commands: Sequence[str] = COMMANDS, *, had_secrets: bool = False) -> t
 
 
 def _add_group(app: typer.Typer, name: str) -> typer.Typer:
-    group = typer.Typer(
-        help=_GROUPS[name], epilog=EXIT_CODES, no_args_is_help=True, rich_markup_mode="markdown"
-    )
+    group = typer.Typer(help=_GROUPS[name], epilog=EXIT_CODES, rich_markup_mode="markdown")
+    group.callback(invoke_without_command=True)(_help_alone)
     app.add_typer(group, name=name)
     return group
 
@@ -137,16 +136,21 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _help_alone(context: typer.Context) -> None:
+    """Show what there is where no command was named, and say by the exit status that nothing was done."""
+    if context.invoked_subcommand is None:
+        with contextlib.redirect_stdout(sys.stderr):  # typer draws help itself, on stdout
+            context.get_help()
+        raise typer.Exit(UsageError.exit_code)
+
+
 def _top(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001  its callback does the work
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    if context.invoked_subcommand is None:
-        with contextlib.redirect_stdout(sys.stderr):  # typer draws help itself, on stdout
-            context.get_help()
-        raise typer.Exit(UsageError.exit_code)
+    _help_alone(context)
 
 
 def _misunderstood(texts: Sequence[str], exc: typer.TyperException) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,26 @@ from pgstow.app.backup import BackupRequest, FailedBackup, backup, backup_all
 from pgstow.capture.options import CapturedBackup
 from pgstow.catalog.backups import DAILY
 from pgstow.catalog.manifest import Manifest, Selection
+from pgstow.cli.backup_options import (
+    AllDatabasesOption,
+    ExcludeSchemaOption,
+    ExcludeTableDataOption,
+    ExcludeTableOption,
+    FullReadEveryOption,
+    FullReadOption,
+    JobsOption,
+    KindOption,
+    LabelOption,
+    LimitRateOption,
+    MaxBlockingOption,
+    NameOption,
+    NewSourceOption,
+    RolePasswordsOption,
+    SchemaOption,
+    SourceArgument,
+    SplitBigTablesOption,
+    WaitOption,
+)
 from pgstow.cli.command import Invocation
 from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import count_text, duration_text, parse_size, plural, safe, size_text
@@ -22,143 +41,27 @@ from pgstow.cli.records import facts_table, large_objects_text, reuse_text, reus
 
 __all__ = ["backup_command"]
 
-_CHOICE_PANEL = "What to take"
-_MANNER_PANEL = "How to read"
-
 
 def backup_command(
     invocation: Invocation,
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="URL", help="postgresql://..., key=value pairs, or service=NAME. Or PGSTOW_SOURCE."
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", help="Name of the source; by default the database's own."),
-    ] = None,
-    kind: Annotated[
-        str, typer.Option("--kind", metavar="KIND", help="Kind, such as daily, weekly, dr.")
-    ] = DAILY,
-    label: Annotated[
-        str | None, typer.Option("--label", metavar="TEXT", help="A note to find it by.")
-    ] = None,
-    all_databases: Annotated[
-        bool,
-        typer.Option(
-            "--all-databases", help="Every database of the server, as one set.", rich_help_panel=_CHOICE_PANEL
-        ),
-    ] = False,
-    schema: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--schema", "-n", metavar="PATTERN", help="Only these schemas.", rich_help_panel=_CHOICE_PANEL
-        ),
-    ] = None,
-    exclude_schema: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude-schema", metavar="PATTERN", help="Not these schemas.", rich_help_panel=_CHOICE_PANEL
-        ),
-    ] = None,
-    exclude_table: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude-table", metavar="PATTERN", help="Not these tables.", rich_help_panel=_CHOICE_PANEL
-        ),
-    ] = None,
-    exclude_table_data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude-table-data",
-            metavar="PATTERN",
-            help="These tables without their rows.",
-            rich_help_panel=_CHOICE_PANEL,
-        ),
-    ] = None,
-    role_passwords: Annotated[
-        bool,
-        typer.Option(
-            "--role-passwords",
-            help="Save the password hashes of roles too, if allowed.",
-            rich_help_panel=_CHOICE_PANEL,
-        ),
-    ] = False,
-    new_source: Annotated[
-        bool,
-        typer.Option(
-            "--new-source",
-            help="NAME is another server from now on: the old one was replaced.",
-            rich_help_panel=_CHOICE_PANEL,
-        ),
-    ] = False,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs",
-            "-j",
-            metavar="N",
-            min=1,
-            help="Connections that read rows.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = 2,
-    limit_rate: Annotated[
-        str | None,
-        typer.Option(
-            "--limit-rate",
-            metavar="RATE",
-            help="At most this many bytes a second, such as 20M.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = None,
-    split_big_tables: Annotated[
-        bool,
-        typer.Option(
-            "--split-big-tables",
-            help="Read large tables in parallel: faster, but it may push hot pages out of the server's cache.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = False,
-    full_read: Annotated[
-        bool,
-        typer.Option(
-            "--full-read",
-            help="Read everything, and compare it with what would have been reused.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = False,
-    full_read_every: Annotated[
-        int,
-        typer.Option(
-            "--full-read-every",
-            metavar="N",
-            min=1,
-            help="Do so in every Nth backup.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = 7,
-    max_blocking: Annotated[
-        float,
-        typer.Option(
-            "--max-blocking",
-            metavar="SECONDS",
-            min=0,
-            help="Step aside and start over when others wait this long for a lock of ours; 0: never.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = 30.0,
-    wait: Annotated[
-        str | None,
-        typer.Option(
-            "--wait",
-            metavar="DURATION",
-            help="Wait so long, such as 10m, for another backup of the same database or an exclusive lock; "
-            "with --all-databases for each. Without it pgstow gives way at once.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = None,
+    source: SourceArgument = None,
+    name: NameOption = None,
+    kind: KindOption = DAILY,
+    label: LabelOption = None,
+    all_databases: AllDatabasesOption = False,
+    schema: SchemaOption = None,
+    exclude_schema: ExcludeSchemaOption = None,
+    exclude_table: ExcludeTableOption = None,
+    exclude_table_data: ExcludeTableDataOption = None,
+    role_passwords: RolePasswordsOption = False,
+    new_source: NewSourceOption = False,
+    jobs: JobsOption = 2,
+    limit_rate: LimitRateOption = None,
+    split_big_tables: SplitBigTablesOption = False,
+    full_read: FullReadOption = False,
+    full_read_every: FullReadEveryOption = 7,
+    max_blocking: MaxBlockingOption = 30.0,
+    wait: WaitOption = None,
 ) -> Outcome:
     """Back up a PostgreSQL database into a repository.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +14,20 @@ from pgstow.cli.command import Invocation
 from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
 from pgstow.cli.output import Outcome
 from pgstow.cli.records import facts_table
+from pgstow.cli.restore_options import (
+    CleanOption,
+    ConfirmOption,
+    CreateOption,
+    DataOnlyOption,
+    DisconnectOthersOption,
+    JobsOption,
+    NoOwnerOption,
+    NoPrivilegesOption,
+    SchemaOnlyOption,
+    SchemaOption,
+    TableOption,
+    ToOption,
+)
 from pgstow.cli.show import BackupArgument
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.restore.report import RestoreReport
@@ -22,80 +35,22 @@ from pgstow.restore.request import RestoreOptions
 
 __all__ = ["restore_command"]
 
-_CHOICE_PANEL = "What to restore"
-_MANNER_PANEL = "Into what"
-
 
 def restore_command(
     invocation: Invocation,
     backup: BackupArgument,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="URL",
-            help="Target: postgresql://..., key=value pairs, or service=NAME. Or PGSTOW_TARGET.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = None,
-    create: Annotated[
-        bool, typer.Option("--create", help="Make the target database first.", rich_help_panel=_MANNER_PANEL)
-    ] = False,
-    clean: Annotated[
-        bool,
-        typer.Option(
-            "--clean",
-            help="Drop what stands in the way; with --create the whole target database. Needs --confirm.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = False,
-    confirm: Annotated[
-        str | None,
-        typer.Option(
-            "--confirm",
-            metavar="DATABASE",
-            help="Name of the target database, to say that it may be overwritten. Asked for on a terminal.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = None,
-    disconnect_others: Annotated[
-        bool,
-        typer.Option(
-            "--disconnect-others",
-            help="With --create --clean: end the sessions that use the old database.",
-            rich_help_panel=_MANNER_PANEL,
-        ),
-    ] = False,
-    table: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--table", "-t", metavar="SCHEMA.TABLE", help="Only these tables.", rich_help_panel=_CHOICE_PANEL
-        ),
-    ] = None,
-    schema: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--schema", "-n", metavar="SCHEMA", help="Only these schemas.", rich_help_panel=_CHOICE_PANEL
-        ),
-    ] = None,
-    schema_only: Annotated[
-        bool, typer.Option("--schema-only", help="Definitions without rows.", rich_help_panel=_CHOICE_PANEL)
-    ] = False,
-    data_only: Annotated[
-        bool, typer.Option("--data-only", help="Rows without definitions.", rich_help_panel=_CHOICE_PANEL)
-    ] = False,
-    no_owner: Annotated[
-        bool,
-        typer.Option(
-            "--no-owner", help="Everything belongs to the restoring role.", rich_help_panel=_CHOICE_PANEL
-        ),
-    ] = False,
-    no_privileges: Annotated[
-        bool, typer.Option("--no-privileges", help="No GRANT and REVOKE.", rich_help_panel=_CHOICE_PANEL)
-    ] = False,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Connections that load and build.")
-    ] = 2,
+    to: ToOption = None,
+    create: CreateOption = False,
+    clean: CleanOption = False,
+    confirm: ConfirmOption = None,
+    disconnect_others: DisconnectOthersOption = False,
+    table: TableOption = None,
+    schema: SchemaOption = None,
+    schema_only: SchemaOnlyOption = False,
+    data_only: DataOnlyOption = False,
+    no_owner: NoOwnerOption = False,
+    no_privileges: NoPrivilegesOption = False,
+    jobs: JobsOption = 2,
 ) -> Outcome:
     """Restore a backup into a PostgreSQL database, and count what came back.
 

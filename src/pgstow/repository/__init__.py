@@ -10,6 +10,7 @@ the one run that backs up a database; its *claim* lets that run publish once.
 from pgstow.repository.claims import remove_old_claims
 from pgstow.repository.files import FileKind, list_ids, pack_name
 from pgstow.repository.holdings import Holdings, PruneRecord
+from pgstow.repository.identity import RepositoryKin
 from pgstow.repository.ids import BlobId, BlobIds, BlobKind
 from pgstow.repository.index import BlobIndex, Location, PackContents
 from pgstow.repository.keys import KeyInfo, find_damaged_keys
@@ -19,7 +20,7 @@ from pgstow.repository.lock_times import LockTimes
 from pgstow.repository.pack_check import PackCheck
 from pgstow.repository.packs import PackEntry, pack_size
 from pgstow.repository.reader import ahead
-from pgstow.repository.repository import Repository, RepositoryKin
+from pgstow.repository.repository import Repository
 from pgstow.repository.snapshot import Snapshot, SnapshotSummary
 from pgstow.repository.transfer import StoredBlob
 from pgstow.repository.tree import (

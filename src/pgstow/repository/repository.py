@@ -7,26 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 from pgstow.core.errors import (
-    NoRepository,
-    ObjectExists,
     ObjectNotFound,
     RepositoryDamaged,
-    RepositoryExists,
     RepositoryLocked,
-    StoreError,
-    WrongPassword,
 )
 from pgstow.core.secrets import Secret
-from pgstow.repository.config import RepositoryConfig, random_polynomial
-from pgstow.repository.crypto import MasterKey
 from pgstow.repository.files import CONFIG, FileKind, SealedFiles, list_ids, pack_name
 from pgstow.repository.holder import Holder
 from pgstow.repository.holdings import Holdings
+from pgstow.repository.identity import Identity, RepositoryKin, find_identity, make_identity
 from pgstow.repository.ids import BlobId, BlobKind
 from pgstow.repository.index import (
     BlobIndex,
@@ -36,7 +29,7 @@ from pgstow.repository.index import (
     grouped,
     parse_index,
 )
-from pgstow.repository.keys import KeyInfo, list_keys, remove_key, search_keys, store_key, wrap_key
+from pgstow.repository.keys import KeyInfo, list_keys, remove_key, search_keys, store_key
 from pgstow.repository.leases import Lease, LeasedDatabase, lease_folder
 from pgstow.repository.lock import RepositoryLock
 from pgstow.repository.lock_times import LockTimes
@@ -49,14 +42,12 @@ from pgstow.repository.tree import Node, TreeError, decode_tree
 from pgstow.repository.unlocking import Obstacle, find_obstacles, remove_obstacle
 from pgstow.repository.writer import BlobWriter
 from pgstow.store.api import Store
-from pgstow.store.probing import probe_conditional_put
 
-__all__ = ["Repository", "RepositoryKin"]
+__all__ = ["Repository"]
 
 _Held = TypeVar("_Held", RepositoryLock, Lease)
 
 _THREADS = 8
-_SETTLE_S = 5.0
 _INDEX_TRIES = 3
 _VANISHED = "vanished"
 
@@ -65,33 +56,13 @@ _VANISHED = "vanished"
 _NEVER_WRITTEN = "never written"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Identity:
-    config: RepositoryConfig
-    key: MasterKey
-    key_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepositoryKin:
-    """What repositories share between which packs can be moved as they are: master key and way of cutting files."""
-
-    key: MasterKey
-    chunker_polynomial: int
-
-    @classmethod
-    def generate(cls, key: MasterKey | None = None) -> RepositoryKin:
-        """Return what no other repository has; ``key`` is that of an init which did not come to its end."""
-        return cls(key=key or MasterKey.generate(), chunker_polynomial=random_polynomial())
-
-
 class Repository:
     """A restic repository of format 2 in a store. Safe to use from several threads.
 
     The index is read on demand: ``load_index()`` before anything that looks up or saves blobs.
     """
 
-    def __init__(self, store: Store, identity: _Identity) -> None:
+    def __init__(self, store: Store, identity: Identity) -> None:
         self.store = store
         self.key_id = identity.key_id
         self._config = identity.config
@@ -102,7 +73,7 @@ class Repository:
         self._index_lock = threading.Lock()
         self.lock_times = LockTimes()
         self._locks: list[RepositoryLock | Lease] = []
-        self.config_problem: str | None = None  # only where it was opened without one
+        self.config_problem = identity.config_problem
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="repository")
         self._reader = BlobReader(store, self._key, self._index, self._threads)
 
@@ -117,102 +88,14 @@ class Repository:
         kin: RepositoryKin | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Repository:
-        """Make an empty repository; RepositoryExists if one is there or another init was faster.
-
-        With the ``kin`` of another one packs can be moved between them as they are, and whoever once had the master
-        key of one can read both.
-
-        What an init that was interrupted left is finished, if the password is the same. Where the store cannot
-        create conditionally the configuration is read again after a while: of two that were written at once the
-        last stands, and the other init gives way.
-        """
-        if _read_config(store) is not None:
-            raise RepositoryExists(f"there is a repository at {store.location} already")
-        unfinished = _unfinished_keys(store, password)
-        is_conditional = probe_conditional_put(store)
-        kin = kin or RepositoryKin.generate(unfinished[0][1] if unfinished else None)
-        if unfinished and unfinished[0][1].encrypt != kin.key.encrypt:
-            raise RepositoryExists(
-                f"{store.location} holds key files of an interrupted init that was not to share this master key",
-                hint="remove the folder keys and try again",
-            )
-        master, config = kin.key, RepositoryConfig.generate(kin.chunker_polynomial)
-        sealed = master.seal(config.encode())
-        key_file = wrap_key(master, password, hostname=hostname, username=username)
-        key_name = FileKind.KEY.name_of(key_file.id)
-        store.put(key_name, key_file.data)  # before the config: what has a config can be opened
-        try:
-            store.put(CONFIG, sealed, if_absent=is_conditional)
-            if not is_conditional:
-                sleep(_SETTLE_S)
-            if store.get(CONFIG) != sealed:
-                raise ObjectExists(f"{CONFIG} was written by another init")
-        except ObjectExists as exc:
-            store.delete(key_name)
-            raise RepositoryExists(f"another init made the repository at {store.location} first") from exc
-        with contextlib.suppress(StoreError):  # the repository is there; they open it with the same password
-            for key_id, _ in unfinished:
-                store.delete(FileKind.KEY.name_of(key_id))
-        return cls(store, _Identity(config=config, key=master, key_id=key_file.id))
+        """Make an empty repository; see ``make_identity()``."""
+        identity = make_identity(store, password, hostname=hostname, username=username, kin=kin, sleep=sleep)
+        return cls(store, identity)
 
     @classmethod
     def open(cls, store: Store, password: Secret, *, without_config: bool = False) -> Repository:
-        """Return the repository in ``store``. Raises NoRepository, WrongPassword, RepositoryDamaged.
-
-        Only key files are needed to read. ``without_config`` makes do with a new configuration, in memory, where
-        the stored one is lost: ``config_problem`` says why then, and ``save_config()`` stores it.
-        """
-        sealed = _read_config(store)
-        if sealed is None and _has_content(store):
-            if without_config:
-                return cls._open_without_config(store, password, "config is missing")
-            raise RepositoryDamaged(
-                f"config is missing from {store.location}, though there are snapshots or index files",
-                hint="pgstow repo repair makes a new one; nothing else depends on it",
-                file=CONFIG,
-            )
-        if sealed is None:
-            raise NoRepository(f"there is no repository at {store.location}", hint="pgstow init makes one")
-        search = search_keys(store, password)
-        for key_id, key in search.opened:
-            plain = key.open(sealed)
-            if plain is not None:  # else: the key file of an init that lost its race
-                return cls(store, _Identity(config=RepositoryConfig.decode(plain), key=key, key_id=key_id))
-        if search.opened and without_config:
-            return cls._open_without_config(store, password, "config is damaged: no key opens it")
-        if search.opened:
-            raise RepositoryDamaged(
-                "config is damaged: no key opens it",
-                hint="pgstow repo repair makes a new one; nothing else depends on it",
-                file=CONFIG,
-            )
-        if search.refused:
-            also = f"; {len(search.damaged)} key files are damaged" if search.damaged else ""
-            raise WrongPassword(
-                f"the password opens none of {search.refused} key files at {store.location}{also}"
-            )
-        if search.damaged:
-            raise RepositoryDamaged("no key file can be read: " + "; ".join(search.damaged))
-        raise NoRepository(f"{store.location} has a config but no key file", hint="restore the folder keys")
-
-    @classmethod
-    def _open_without_config(cls, store: Store, password: Secret, problem: str) -> Repository:
-        """Open with the first master key that fits what is stored; the config would say which one it is."""
-        search = search_keys(store, password)
-        if not search.opened:
-            raise WrongPassword(f"the password opens none of the key files at {store.location}")
-        config = RepositoryConfig.generate(random_polynomial())
-        fitting = [
-            (key_id, key)
-            for key_id, key in search.opened
-            if _opens_something(SealedFiles(store, key)) is not False
-        ]
-        if not fitting:
-            raise RepositoryDamaged(f"{problem}, and the key opens nothing that is stored", file=CONFIG)
-        key_id, key = fitting[0]
-        repository = cls(store, _Identity(config=config, key=key, key_id=key_id))
-        repository.config_problem = problem
-        return repository
+        """Return the repository in ``store``; see ``find_identity()``."""
+        return cls(store, find_identity(store, password, without_config=without_config))
 
     def save_config(self) -> None:
         """Store the configuration in the place of one that is lost."""
@@ -599,41 +482,3 @@ class Repository:
         """Raise RepositoryLocked if a lock or lease taken here is no longer ours to rely on."""
         for lock in list(self._locks):
             lock.check()
-
-
-def _unfinished_keys(store: Store, password: Secret) -> Sequence[tuple[str, MasterKey]]:
-    """Return the keys of an init that has not written its config; RepositoryExists if the password opens none of them."""
-    if not any(True for _ in list_ids(store, FileKind.KEY)):
-        return ()
-    search = search_keys(store, password)
-    if not search.opened and (search.refused or search.damaged):
-        raise RepositoryExists(
-            f"{store.location} holds key files but no config",
-            hint="another init is at work, or one with another password was interrupted:"
-            " then give that password, or remove the folder keys and try again",
-        )
-    return search.opened
-
-
-def _opens_something(files: SealedFiles) -> bool | None:
-    """Return whether the key opens any index or snapshot file; None if there are none to try."""
-    outcomes = []
-    for kind in (FileKind.SNAPSHOT, FileKind.INDEX):
-        for file_id, _ in list_ids(files.store, kind):
-            with contextlib.suppress(RepositoryDamaged):
-                if files.load_present(kind, file_id) is not None:
-                    return True
-            outcomes.append(False)
-    return False if outcomes else None
-
-
-def _has_content(store: Store) -> bool:
-    """Return whether somebody stored something here that only a repository has."""
-    return any(True for kind in (FileKind.SNAPSHOT, FileKind.INDEX) for _ in list_ids(store, kind))
-
-
-def _read_config(store: Store) -> bytes | None:
-    try:
-        return store.get(CONFIG)
-    except ObjectNotFound:
-        return None
