@@ -245,7 +245,7 @@ def _take(
             repository.store.remove_stale_temporaries()  # of runs that were killed
             damaged: list[RepositoryDamaged] = []
             repository.load_index(damaged=damaged)
-            job.warnings += [*source.known.warnings, *_damage_warnings(damaged)]
+            told = [*source.known.warnings, *_damage_warnings(damaged)]
             job.base, job.distrusted = choose_base(
                 repository,
                 list_backups(repository, damaged=[]) if hold.has_waited else source.known.records,
@@ -257,7 +257,7 @@ def _take(
             def settle() -> None:
                 hold.check()
                 repository.load_index(damaged=[])  # somebody may have pruned until now
-                job.warnings += hold.clock_warnings()
+                job.warnings = [*told, *hold.clock_warnings()]
 
             job.before_rows = settle
             with repository.writer() as writer:

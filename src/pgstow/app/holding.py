@@ -11,7 +11,7 @@ from pgstow.core.errors import RepositoryLocked
 from pgstow.core.progress import Progress
 from pgstow.repository import Lease, LeasedDatabase, Repository, RepositoryLock
 
-__all__ = ["MOST_SKEW_S", "Hold", "clock_text", "holding"]
+__all__ = ["MOST_SKEW_S", "Hold", "Waits", "clock_text", "holding"]
 
 # restic judges locks by the time written in them and its own clock, and takes one of half an hour for dead; ours
 # are refreshed every five minutes, so fifteen leave room for a refresh that fails and a clock at the other end.
@@ -54,6 +54,20 @@ def clock_text(skew_s: float) -> str:
     )
 
 
+class Waits:
+    """Tells once what is waited for; given to ``Repository.lock()`` as ``on_wait``."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.has_waited = False
+
+    def __call__(self, exc: RepositoryLocked) -> None:
+        if not self.has_waited:
+            self._progress.phase("waiting for others")
+            self._progress.note(f"{exc.message}; waiting for it")
+        self.has_waited = True
+
+
 @contextlib.contextmanager
 def holding(
     repository: Repository, database: LeasedDatabase, *, run_id: str, wait_s: float, progress: Progress
@@ -65,18 +79,11 @@ def holding(
     """
     clock_s = repository.lock_times.clock_s
     deadline_s = clock_s() + wait_s
-    waits: list[str] = []
-
-    def on_wait(exc: RepositoryLocked) -> None:
-        if not waits:
-            progress.phase("waiting for others")
-            progress.note(f"{exc.message}; waiting for it")
-        waits.append(exc.message)
-
+    waits = Waits(progress)
     with (
-        repository.lease(database, run_id=run_id, early=True, wait_s=wait_s, on_wait=on_wait) as lease,
+        repository.lease(database, run_id=run_id, early=True, wait_s=wait_s, on_wait=waits) as lease,
         repository.lock(
-            early=True, wait_s=max(0.0, deadline_s - clock_s()) if wait_s else 0.0, on_wait=on_wait
+            early=True, wait_s=max(0.0, deadline_s - clock_s()) if wait_s else 0.0, on_wait=waits
         ) as lock,
     ):
-        yield Hold(lease=lease, lock=lock, progress=progress, has_waited=bool(waits))
+        yield Hold(lease=lease, lock=lock, progress=progress, has_waited=waits.has_waited)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pgstow.app.holding import Waits
 from pgstow.core.progress import Progress
-from pgstow.repository import Repository
+from pgstow.repository import Repository, remove_old_claims
 from pgstow.upkeep.prune import PruneResult, prune
 from pgstow.upkeep.prune_plan import PruneOptions, PrunePlan, plan_prune
 from pgstow.upkeep.stats import RepositoryStats, repository_stats
@@ -18,7 +19,7 @@ def plan_only(
     repository: Repository, options: PruneOptions, progress: Progress, *, wait_s: float = 0.0
 ) -> PrunePlan:
     """Return what ``prune_repository()`` would do now. What running backups have not listed yet counts as orphans."""
-    with repository.lock(wait_s=wait_s) as lock:
+    with repository.lock(wait_s=wait_s, on_wait=Waits(progress)) as lock:
         return plan_prune(take_survey(repository, progress), options, repository.holdings().now(lock))
 
 
@@ -31,10 +32,12 @@ def prune_repository(
     wait_s: float = 0.0,
 ) -> tuple[PrunePlan, PruneResult]:
     """Prune with nobody else at work; ``show`` is told the plan before anything is changed."""
-    with repository.lock(exclusive=True, wait_s=wait_s) as lock:
+    with repository.lock(exclusive=True, wait_s=wait_s, on_wait=Waits(progress)) as lock:
         plan = plan_prune(take_survey(repository, progress), options, repository.holdings().now(lock))
         show(plan)
-        return plan, prune(plan, repository, lock, progress)
+        result = prune(plan, repository, lock, progress)
+        remove_old_claims(repository.store)
+    return plan, result
 
 
 def count_repository(repository: Repository, progress: Progress) -> RepositoryStats:

@@ -116,4 +116,7 @@ def _view(report: VerifyReport) -> Iterator[RenderableType]:
     )
     yield Text.assemble(verdict, f"{checked}; {how}")
     if report.unindexed_packs:
-        yield Text(f"{plural(report.unindexed_packs, 'pack')} of interrupted runs can be pruned", style="dim")
+        yield Text(
+            f"{plural(report.unindexed_packs, 'pack')} in no index: of interrupted runs, or waiting for a prune",
+            style="dim",
+        )
