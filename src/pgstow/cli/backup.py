@@ -92,7 +92,7 @@ def backup_command(
     )
     request.check()
     with invocation.output.progress() as progress:
-        repository = invocation.repository(progress)
+        repository = invocation.repository(progress, is_cached=True)
         tools = invocation.tools()
         results: Sequence[CapturedBackup | FailedBackup]
         if all_databases:

@@ -146,7 +146,7 @@ class Invocation:
         return self.password() if is_given else None
 
     def repository(
-        self, progress: Progress, *, is_cached: bool = True, without_config: bool = False
+        self, progress: Progress, *, is_cached: bool = False, without_config: bool = False
     ) -> Repository:
         """Return the repository, open.
 

@@ -59,7 +59,7 @@ def export_command(
         format=output_format, output=None if to_stdout else Path(output), data_only=data_only, gzip=gzip
     )
     with invocation.output.progress() as progress:
-        repository = invocation.repository(progress, without_config=True)
+        repository = invocation.repository(progress, is_cached=True, without_config=True)
         report = export(backup, request, repository, invocation.tools(), progress, stdout=sys.stdout.buffer)
     return Outcome(
         is_silent=to_stdout,

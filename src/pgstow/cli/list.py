@@ -36,7 +36,9 @@ def list_command(
     with invocation.output.progress() as progress:
         records = [
             record
-            for record in list_backups(invocation.repository(progress, without_config=True), damaged=damaged)
+            for record in list_backups(
+                invocation.repository(progress, is_cached=True, without_config=True), damaged=damaged
+            )
             if name in (None, record.name) and kind in (None, record.kind)
         ]
     return Outcome(

@@ -73,7 +73,7 @@ def restore_command(
     )
     options.check()
     with invocation.output.progress() as progress:
-        repository = invocation.repository(progress, without_config=True)
+        repository = invocation.repository(progress, is_cached=True, without_config=True)
         report = restore(backup, target, options, repository, invocation.tools(), progress)
     return Outcome(
         status="partial" if report.is_partial else "done",

@@ -39,7 +39,7 @@ def show_command(
 ) -> Outcome:
     """Show what a backup holds: server, tables with their rows, globals, warnings, timings."""
     with invocation.output.progress() as progress:
-        repository = invocation.repository(progress, without_config=True)
+        repository = invocation.repository(progress, is_cached=True, without_config=True)
         record = find_backup(repository, backup, progress.note)
         load_readable_index(repository, progress.note)
         files = BackupFiles(repository, record)

@@ -37,7 +37,7 @@ def verify_command(
     Exits with 1 when something is wrong, and says which backups it reaches.
     """
     with invocation.output.progress() as progress:
-        repository = invocation.repository(progress, is_cached=False, without_config=True)
+        repository = invocation.repository(progress, without_config=True)
         report = verify_backups(backups or [], repository, progress, read_data=read_data)
     return Outcome(
         status="done" if report.is_sound else "failed", document=_document(report), view=list(_view(report))
