@@ -230,7 +230,12 @@ class _Verification:
             for result in ahead(executor, self._repository.check_pack, readable, threads + 1):
                 self._note_pack(result)
         self._note_damaged(damaged)
-        self._unindexed = len(sizes.keys() - indexed) if chosen is None else 0
+        self._unindexed = len(sizes.keys() - indexed - self._recorded()) if chosen is None else 0
+
+    def _recorded(self) -> set[bytes]:
+        """Return the packs that a prune has taken out of use and will remove."""
+        records = self._repository.holdings().records()
+        return {pack.pack_id for record in records for pack in record.packs or ()}
 
     def _distinct_packs(
         self, chosen: set[bytes] | None, indexed: set[bytes], damaged: list[RepositoryDamaged]
