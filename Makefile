@@ -5,7 +5,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 4 ? 4 : n)))
+# Tests wait for servers and programs half of the time.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 2 ? 6 : n + 2)))
 
 .PHONY: help demo test check format bench lock clean
 .DEFAULT_GOAL := help

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -218,11 +219,25 @@ def newest_restic(restic_binaries: list[Restic]) -> Restic:
 # -- S3
 
 
+def _serialize(server: ThreadedMotoServer) -> None:
+    """Let the server answer one request at a time: two conditional puts at once may both succeed, and reads fail."""
+    inner = server._server
+    assert inner is not None
+    answer, one_at_a_time = inner.app, threading.Lock()
+
+    def serialized(environ: Any, start_response: Any) -> Any:
+        with one_at_a_time:
+            return answer(environ, start_response)
+
+    inner.app = serialized
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Return the address of an S3 server that lives in this process but is spoken to over HTTP."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    _serialize(server)
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()

@@ -31,7 +31,8 @@ def test_a_snapshot_damaged_in_the_bucket_is_seen_by_verify_though_a_copy_is_who
 ) -> None:
     assert pgstow("backup", database(pg15).connect_string(), "--name", "shop").code == 0
     kept = sorted(path.name for path in (tmp_path / "cache").rglob("snapshots/*"))
-    (name,) = [key for key in s3_bucket.keys() if key.startswith("backups/snapshots/")]
+    stored = s3_bucket.keys()
+    (name,) = [key for key in stored if key.startswith("backups/snapshots/")]
     assert kept == [name.rpartition("/")[2]]
 
     s3_bucket.client().put_object(Bucket=s3_bucket.name, Key=name, Body=b"damaged")

@@ -476,3 +476,24 @@ def test_old_claims_are_removed_by_the_store_s_time(
     assert remove_old_claims(store) == 1
     assert claims(store) == ["run-new"]
     assert find_lease(repository._files, lease_folder(repository.id, SHOP)) is None
+
+
+def test_a_lease_that_could_not_be_released_is_no_obstacle_to_its_own_process(
+    repository: Repository, store: WatchedStore, clock: Clock
+) -> None:
+    def away(method: str, name: str) -> None:
+        if method == "put" and name.startswith("pgstow/leases/"):
+            raise StoreUnavailable("away")
+
+    with repository.lease(SHOP, run_id="first") as lease:
+        lease.check()
+        store.before = away
+    store.before = lambda _method, _name: None
+    with repository.lease(SHOP, run_id="second") as lease:
+        assert lease.number == 2
+        with (
+            pytest.raises(RepositoryLocked, match="is being backed up"),
+            repository.lease(SHOP, run_id="third"),
+        ):
+            pytest.fail("the second run is alive")
+    assert claims(store) == ["first"], "it was voided before it was taken over"

@@ -7,6 +7,7 @@ an error, so a readable socket is taken for one.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable
 import psycopg
 from psycopg import pq
 
-from pgstow.core.errors import ConnectionFailed, Interrupted
+from pgstow.core.errors import ConnectionFailed, Interrupted, PgstowError
 from pgstow.postgres.session import Connection
 
 __all__ = ["CopyIn", "FalseAlarm"]
@@ -127,6 +128,17 @@ class CopyIn:
         raise psycopg.OperationalError("the server ended the rows before they were complete")
 
     def _next_result(self) -> pq.abc.PGresult | None:
+        result = self._await_result()
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            with contextlib.suppress(
+                psycopg.Error, PgstowError
+            ):  # the first error matters; the peer may be gone
+                while self._await_result() is not None:
+                    pass
+            raise psycopg.errors.error_from_result(result, encoding=self._encoding())
+        return result
+
+    def _await_result(self) -> pq.abc.PGresult | None:
         heard_s = self._clock()
         while self._pgconn.is_busy():
             self._check_stop()
@@ -135,12 +147,7 @@ class CopyIn:
             elif self._clock() - heard_s > self._stall_timeout_s:  # checking foreign keys may take as long
                 self._connection.refuse_silence(self._stall_timeout_s)
                 heard_s = self._clock()
-        result = self._pgconn.get_result()
-        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-            while self._pgconn.get_result() is not None:
-                pass
-            raise psycopg.errors.error_from_result(result, encoding=self._encoding())
-        return result
+        return self._pgconn.get_result()
 
     def _encoding(self) -> str:
         try:

@@ -83,6 +83,16 @@ class Holder:
         mark = hashlib.sha256(f"{self.boot_id} {self.pid_namespace}".encode()).hexdigest()[:8]
         return f"{self.hostname}-{mark}"
 
+    def is_process(self, other: Holder) -> bool:
+        """Whether both certainly are the same process."""
+        marks = (self.boot_id, self.pid_namespace, self.process_start, self.pid)
+        return None not in marks and marks == (
+            other.boot_id,
+            other.pid_namespace,
+            other.process_start,
+            other.pid,
+        )
+
     def is_gone(self, observer: Holder) -> bool:
         """Whether this process has certainly ended, as ``observer`` (the current process) can tell.
 

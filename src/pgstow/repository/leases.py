@@ -50,6 +50,10 @@ LEASES = "pgstow/leases/"
 _NUMBER = re.compile(r"[0-9]{20}")
 _TRIES = 10
 
+# Runs of this process that hold a lease or are about to. One that failed while its store was away could not release
+# its lease: the process is alive, the run is not.
+_RUNS_HERE: set[str] = set()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedDatabase:
@@ -74,9 +78,14 @@ class FoundLease:
 
     def is_dead(self, observer: Holder, now: Callable[[], datetime], times: LockTimes) -> bool:
         """Whether it may be taken over. ``now`` is the store's time; it is asked for only if it matters."""
-        if self.is_released or (self.holder is not None and self.holder.is_gone(observer)):
+        if self.is_released:
+            return True
+        if self.holder is not None and (self.holder.is_gone(observer) or self._was_left_here(observer)):
             return True
         return now() - self.info.modified > times.stale
+
+    def _was_left_here(self, observer: Holder) -> bool:
+        return self.holder is not None and self.holder.is_process(observer) and self.run_id not in _RUNS_HERE
 
 
 def lease_folder(repository_id: str, database: LeasedDatabase) -> str:
@@ -173,6 +182,7 @@ class Lease:
     def _release(self) -> None:
         self._released.set()
         self._thread.join()
+        _RUNS_HERE.discard(self._run_id)
         # A lower number that comes back means nothing, so it is only looked for where something is amiss.
         is_doubtful = self._lost is not None or not self._is_conditional
         if self._number and not (is_doubtful and self._is_superseded()):
@@ -226,6 +236,7 @@ class Lease:
         self._refresh_loop()
 
     def _acquire(self) -> None:
+        _RUNS_HERE.add(self._run_id)
         for _ in range(_TRIES):
             begun_s = self._times.clock_s()
             found = find_lease(self._files, self._folder)
