@@ -57,7 +57,21 @@ def changes_case(bench: Bench, cluster: Cluster, source: str, rows: int) -> None
             if is_ready:
                 among.append(beside)
         _measure_change(bench, change, among, cluster, source)
+        if not change.peers:
+            _catch_up(bench, [one for one in ready if not isinstance(one, Pgstow)], cluster, source)
     _count_traffic(bench, cluster, source, ready, rows)
+
+
+def _catch_up(bench: Bench, peers: Sequence[Contestant], cluster: Cluster, source: str) -> None:
+    """Let the others store a change that they were not measured with: it must not count as part of the next one."""
+    for one in peers:
+        place = bench.place(one, cluster, source)
+        steps = one.backup_again(place)
+        assert steps is not None
+        try:
+            measure(steps, env=one.env(place), folder=place.folder)
+        except PgstowError as error:
+            bench.failed("changes", one, error)
 
 
 def _measure_change(
