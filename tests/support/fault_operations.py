@@ -17,7 +17,9 @@ from unittest.mock import patch
 import psycopg
 
 from pgstow.app.backup import BackupRequest, FailedBackup, backup, backup_all
+from pgstow.app.copy import copy_repository
 from pgstow.app.export import export
+from pgstow.app.prune import prune_repository
 from pgstow.app.restore import restore
 from pgstow.app.verify import verify_backups
 from pgstow.assurance.compare import compare_databases
@@ -30,6 +32,8 @@ from pgstow.repository import LockTimes, Repository
 from pgstow.restore.export import ExportFormat, ExportRequest
 from pgstow.restore.request import RestoreOptions
 from pgstow.store.api import Store
+from pgstow.store.local import LocalStore
+from pgstow.upkeep.prune_plan import PruneOptions
 from support.oracle import files_below
 from support.restic import PASSWORD
 
@@ -48,6 +52,7 @@ class World:
     tools: Sequence[ClientTools]
     scratch: Path
     newest: str  # id of the newest backup of "two backups": by a stale list, the latest is another
+    two_backups: Path  # the template
     rows: dict[str, str]  # SHA-256 of each table member that a backup of the source has
 
     @property
@@ -73,6 +78,7 @@ class Operation:
     tries: int
     is_judged: bool = True  # False: the template is damaged on purpose
     cleans_up: bool = False  # removes what dead processes left
+    believes: str | None = None  # a folder whose listing it has to believe: a stale one is not tried
     again: Callable[[World, Store, Outcome], None] | None = None  # what is done next, if not the same
 
     def run(self, world: World, store: Store) -> Outcome:
@@ -197,6 +203,20 @@ def _exists(world: World) -> bool:
         return connection.execute(query, (ConnInfo.parse(world.target).dbname,)).fetchone() is not None
 
 
+def _prune(world: World, store: Store, outcome: Outcome) -> None:
+    """Take out of use what the backup that was removed needed alone, and remove it the next time."""
+    options = PruneOptions(grace_s=0, max_unused=0)
+    prune_repository(_open(store), options, SilentProgress(), show=lambda _plan: None)
+
+
+def _copy(world: World, store: Store, outcome: Outcome) -> None:
+    source = _open(LocalStore(world.two_backups))
+    report = copy_repository(source, _open(store), [world.newest], SilentProgress(), dry_run=False)
+    if not report.is_complete:
+        raise RepositoryDamaged("the copy is not complete")
+    outcome.backups.append(world.newest)
+
+
 OPERATIONS = (
     Operation(
         name="init", template="nothing", work=_init, again=_init_unless_there, tries=15, cleans_up=True
@@ -208,4 +228,8 @@ OPERATIONS = (
     Operation(name="export", template="two backups", work=_export, tries=20),
     Operation(name="restore", template="two backups", work=_restore, tries=10),
     Operation(name="all databases", template="one backup", work=_back_up_all, tries=5, cleans_up=True),
+    Operation(name="copy", template="elsewhere", work=_copy, tries=30),
+    Operation(
+        name="prune", template="one of two", work=_prune, tries=30, cleans_up=True, believes="snapshots"
+    ),
 )

@@ -101,9 +101,10 @@ def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> 
     request = BackupRequest(source=source, name=BACKUP_NAME)
     folders = {
         name: folder / name.replace(" ", "-")
-        for name in ("nothing", "empty", "one backup", "two backups", "damaged")
+        for name in ("nothing", "empty", "elsewhere", "one backup", "two backups", "one of two", "damaged")
     }
     init_repository(LocalStore(folders["empty"]))
+    init_repository(LocalStore(folders["elsewhere"]))
     first = _next(folders["empty"], folders["one backup"])
     backup(request, first, tools, SilentProgress())
     _execute(source, _CHANGED)
@@ -111,6 +112,8 @@ def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> 
     taken = backup(request, second, tools, SilentProgress())
     assert [t.reused_ranges for t in taken.manifest.tables if t.name == "ledger"] == [1]
     _damage(_next(folders["two backups"], folders["damaged"]), taken.manifest.tables[0].member)
+    left = _next(folders["two backups"], folders["one of two"])
+    left.remove_snapshot(list_backups(left)[0].snapshot.id or "")
     rows = _reference_rows(cluster, _next(folders["empty"], folder / "all"), tools)
     world = World(
         source=source.connect_string(),
@@ -119,6 +122,7 @@ def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> 
         tools=tools,
         scratch=folder / "scratch",
         newest=taken.manifest.backup_id,
+        two_backups=folders["two backups"],
         rows=dict(rows[source.dbname or ""]),
     )
     world.scratch.mkdir()

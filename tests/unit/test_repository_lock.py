@@ -10,6 +10,7 @@ import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
 
 import pytest
 
@@ -280,7 +281,11 @@ def test_an_early_block_hears_of_a_conflict_before_it_writes(
     def settle(seconds: float) -> None:
         assert inside.wait(30)
 
-    with repository.lock(exclusive=True, times=times) as other:
+    there = replace(Holder.current(), hostname="elsewhere", boot_id="another boot")
+    with (
+        patch.object(Holder, "current", classmethod(lambda _: there)),
+        repository.lock(exclusive=True, times=times) as other,
+    ):
         theirs = f"locks/{other.id}"
         content = store.get(theirs)
     store.calls.clear()
@@ -295,6 +300,26 @@ def test_an_early_block_hears_of_a_conflict_before_it_writes(
         write()
     assert {name.partition("/")[0] for name in store.names("put")} == {"locks"}
     assert locks_of(store) == [theirs]
+
+
+def test_a_lock_that_could_not_be_removed_is_no_obstacle_to_its_own_process(
+    repository: Repository, store: WatchedStore, times: LockTimes
+) -> None:
+    def away(method: str, name: str) -> None:
+        if method == "delete":
+            raise StoreUnavailable("away")
+
+    with repository.lock(exclusive=True, times=times):
+        store.before = away
+    store.before = lambda _method, _name: None
+    assert len(locks_of(store)) == 1
+    with repository.lock(exclusive=True, times=times) as lock:
+        assert locks_of(store) == [f"locks/{lock.id}"], "the one left behind was removed"
+        with (
+            pytest.raises(RepositoryLocked, match="locked exclusively"),
+            repository.lock(times=times),
+        ):
+            pytest.fail("this one is held")
 
 
 def test_without_a_refresh_the_lock_expires(repository: Repository, times: LockTimes, clock: Clock) -> None:

@@ -80,11 +80,12 @@ class FoundLease:
         """Whether it may be taken over. ``now`` is the store's time; it is asked for only if it matters."""
         if self.is_released:
             return True
-        if self.holder is not None and (self.holder.is_gone(observer) or self._was_left_here(observer)):
+        if self.holder is not None and (self.holder.is_gone(observer) or self.was_left_by(observer)):
             return True
         return now() - self.info.modified > times.stale
 
-    def _was_left_here(self, observer: Holder) -> bool:
+    def was_left_by(self, observer: Holder) -> bool:
+        """Whether ``observer``, the current process, once held it and could not release it."""
         return self.holder is not None and self.holder.is_process(observer) and self.run_id not in _RUNS_HERE
 
 

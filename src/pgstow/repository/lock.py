@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +38,15 @@ class FoundLock:
     is_exclusive: bool
     who: str
     holder: Holder | None
+    session: str | None = None  # tells the locks of one process apart
+
+    def was_left_by(self, observer: Holder) -> bool:
+        """Whether ``observer``, the current process, once held it and could not remove it: its store was away."""
+        is_ours = self.holder is not None and self.holder.is_process(observer)
+        return is_ours and self.session is not None and self.session not in _SESSIONS_HERE
+
+
+_SESSIONS_HERE: set[str] = set()  # of the locks that this process holds, or is about to
 
 
 class RepositoryLock:
@@ -60,6 +70,7 @@ class RepositoryLock:
         self._holder = holder
         self._times = times
         self._is_early = is_early
+        self._session = uuid.uuid4().hex
         self._id = ""
         self._refreshed_s = 0.0
         self._written_at = times.now()
@@ -93,6 +104,7 @@ class RepositoryLock:
         self._released.set()
         if self._thread.ident is not None:
             self._thread.join()
+        _SESSIONS_HERE.discard(self._session)
         self._files.remove(FileKind.LOCK, self._id)
 
     @property
@@ -138,7 +150,10 @@ class RepositoryLock:
 
     def _write(self, begun_s: float) -> None:
         self._written_at = self._times.now()
-        content = _encode(self._holder, is_exclusive=self._is_exclusive, moment=self._written_at)
+        _SESSIONS_HERE.add(self._session)
+        content = _encode(
+            self._holder, session=self._session, is_exclusive=self._is_exclusive, moment=self._written_at
+        )
         self._id = self._files.save(FileKind.LOCK, content)
         self._refreshed_s = begun_s
 
@@ -214,9 +229,9 @@ class RepositoryLock:
         """Whether a lock of pgstow's is left over."""
         if other.holder is None:
             return False
-        return (
-            other.holder.is_gone(self._holder) or self._store_now() - other.info.modified > self._times.stale
-        )
+        if other.holder.is_gone(self._holder) or other.was_left_by(self._holder):
+            return True
+        return self._store_now() - other.info.modified > self._times.stale
 
     def _store_now(self) -> datetime:
         """Return the store's time, which our own file tells at no cost once it is written."""
@@ -234,7 +249,7 @@ def age_text(age_s: float) -> str:
     return f"{max(0.0, age_s):.0f} s" if age_s < 120 else f"{age_s / 60:.0f} min"
 
 
-def _encode(holder: Holder, *, is_exclusive: bool, moment: datetime) -> bytes:
+def _encode(holder: Holder, *, session: str, is_exclusive: bool, moment: datetime) -> bytes:
     fields: dict[str, Any] = {
         "time": gojson.format_time(moment),
         "exclusive": is_exclusive,
@@ -243,7 +258,7 @@ def _encode(holder: Holder, *, is_exclusive: bool, moment: datetime) -> bytes:
         "pid": holder.pid,
     }
     fields |= {name: value for name, value in (("uid", holder.uid), ("gid", holder.gid)) if value}
-    fields["pgstow"] = holder.marks()  # restic ignores fields it does not know
+    fields["pgstow"] = holder.marks() | {"session": session}  # restic ignores fields it does not know
     return gojson.dumps(fields)
 
 
@@ -264,6 +279,7 @@ def decode_lock(lock_id: str, info: ObjectInfo, content: bytes) -> FoundLock:
             is_exclusive=bool(fields["exclusive"]),
             who=f"PID {pid} on {hostname} by {username}",
             holder=holder,
+            session=ours.get("session") if ours is not None else None,
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"lock {lock_id} is malformed") from exc

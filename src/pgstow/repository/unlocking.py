@@ -76,7 +76,8 @@ def _locks(files: SealedFiles, now: datetime, observer: Holder, times: LockTimes
         except (RepositoryDamaged, ValueError):
             pass
         holder = lock.holder if lock is not None else None
-        is_dead, why = _judge(holder, info, now, observer, times)
+        is_left = lock is not None and lock.was_left_by(observer)
+        is_dead, why = _judge(holder, info, now, observer, times, is_left=is_left)
         yield Obstacle(
             kind="lock",
             name=info.name,
@@ -96,7 +97,8 @@ def _leases(files: SealedFiles, now: datetime, observer: Holder, times: LockTime
         lease = find_lease(files, folder)
         if lease is None or lease.is_released:
             continue
-        is_dead, why = _judge(lease.holder, lease.info, now, observer, times)
+        is_left = lease.was_left_by(observer)
+        is_dead, why = _judge(lease.holder, lease.info, now, observer, times, is_left=is_left)
         yield Obstacle(
             kind="lease",
             name=lease.info.name,
@@ -112,9 +114,17 @@ def _leases(files: SealedFiles, now: datetime, observer: Holder, times: LockTime
 
 
 def _judge(
-    holder: Holder | None, info: ObjectInfo, now: datetime, observer: Holder, times: LockTimes
+    holder: Holder | None,
+    info: ObjectInfo,
+    now: datetime,
+    observer: Holder,
+    times: LockTimes,
+    *,
+    is_left: bool,
 ) -> tuple[bool, str]:
     minutes = times.stale.total_seconds() / 60
+    if is_left:
+        return True, "this process could not remove it"
     if holder is not None and holder.is_gone(observer):
         return True, "its process has ended"
     if now - info.modified > times.stale:
