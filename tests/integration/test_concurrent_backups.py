@@ -156,7 +156,8 @@ def test_a_conflict_that_only_the_second_look_finds_is_waited_for(
 ) -> None:
     other = open_repository(LocalStore(folder))
     store = WatchedStore(inner=LocalStore(folder))
-    with other.lock(exclusive=True) as lock:
+    there = replace(Holder.current(), hostname="elsewhere", boot_id="another boot")
+    with patch.object(Holder, "current", classmethod(lambda _: there)), other.lock(exclusive=True) as lock:
         name = f"locks/{lock.id}"
         content = store.get(name)
     listed = 0
