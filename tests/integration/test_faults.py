@@ -77,11 +77,14 @@ def judge_next(operation: Operation, world: World, store: LocalStore, oracle: Or
 
 
 def points_of(operation: Operation, templates: Templates, folder: Path) -> list[Point]:
-    """Return every call of the store that the operation makes when all is well."""
-    watched = FaultyStore(templates.fresh(operation.template, folder))
-    outcome = operation.run(templates.world, patient(watched))
-    assert outcome.errors == []
-    return sorted(set(watched.points))
+    """Return every call of the store that the operation makes when all is well, each time it is done."""
+    found: list[set[Point]] = []
+    for _ in range(2):  # threads that share a request or not make the number of some calls differ
+        watched = FaultyStore(templates.fresh(operation.template, folder))
+        outcome = operation.run(templates.world, patient(watched))
+        assert outcome.errors == []
+        found.append(set(watched.points))
+    return sorted(set.intersection(*found))
 
 
 def try_fault(
@@ -137,7 +140,7 @@ def test_faults_at_every_call_of_the_store(
     )
     if failures:
         raise ExceptionGroup(f"{len(failures)} of {tried} faults", failures)
-    assert hit >= tried * 0.8, "too many points were not reached again for this to mean anything"
+    assert hit >= tried * 0.9, "too many points were not reached again for this to mean anything"
 
 
 # -- kill -9

@@ -322,6 +322,24 @@ def test_a_lock_that_could_not_be_removed_is_no_obstacle_to_its_own_process(
             pytest.fail("this one is held")
 
 
+def test_a_lock_whose_writing_was_not_confirmed_is_no_obstacle_to_its_own_process(
+    repository: Repository, store: WatchedStore, times: LockTimes
+) -> None:
+    def put(name: str, data: bytes) -> None:
+        store.inner.put(name, data)
+        raise StoreUnavailable("no reply")
+
+    with (
+        patch.object(WatchedStore, "put", lambda _self, name, data, **_given: put(name, data)),
+        pytest.raises(StoreUnavailable, match="no reply"),
+        repository.lock(exclusive=True, times=times),
+    ):
+        pytest.fail("nobody said that it is ours")
+    assert len(locks_of(store)) == 1
+    with repository.lock(exclusive=True, times=times) as lock:
+        assert locks_of(store) == [f"locks/{lock.id}"]
+
+
 def test_without_a_refresh_the_lock_expires(repository: Repository, times: LockTimes, clock: Clock) -> None:
     with repository.lock(times=times) as lock:
         clock.pass_(minutes=22, seconds=29)

@@ -84,13 +84,14 @@ class RepositoryLock:
 
     def __enter__(self) -> Self:
         self._refuse_conflicts(self._others())
-        self._write(self._times.clock_s())
         try:
+            self._write(self._times.clock_s())
             self._thread.start()
             if not self._is_early:
                 self.check()
         except BaseException:
-            self._release()
+            with contextlib.suppress(StoreError):  # the first error matters
+                self._release()
             raise
         return self
 
@@ -105,7 +106,8 @@ class RepositoryLock:
         if self._thread.ident is not None:
             self._thread.join()
         _SESSIONS_HERE.discard(self._session)
-        self._files.remove(FileKind.LOCK, self._id)
+        if self._id:  # else it was never written, as far as we were told
+            self._files.remove(FileKind.LOCK, self._id)
 
     @property
     def id(self) -> str:
