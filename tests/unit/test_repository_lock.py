@@ -146,7 +146,7 @@ def test_the_body_s_exception_releases_the_lock(
 
 def leave_lock(repository: Repository, times: LockTimes, holder: Holder) -> None:
     """Write an exclusive lock as a process that then died would have left it."""
-    RepositoryLock(repository._files, is_exclusive=True, holder=holder, times=times)._write(0.0)
+    RepositoryLock(repository._files, is_exclusive=True, holder=holder, times=times)._write()
 
 
 def dead_pid() -> int:
@@ -346,7 +346,7 @@ def test_without_a_refresh_the_lock_expires(repository: Repository, times: LockT
         lock.check()
         clock.pass_(seconds=2)
         for _ in range(2):
-            with pytest.raises(RepositoryLocked, match="could not be refreshed for"):
+            with pytest.raises(RepositoryLocked, match="could not be renewed for"):
                 lock.check()
         with pytest.raises(RepositoryLocked):
             repository.check_locks()
@@ -378,7 +378,7 @@ def test_who_is_stopped_between_the_look_and_the_refresh_has_not_refreshed(
         store.before = stop
         assert stopped.wait(30)
         lock._thread.join(30)
-        with pytest.raises(RepositoryLocked, match="could not be refreshed for 60 minutes"):
+        with pytest.raises(RepositoryLocked, match="could not be renewed for 60 minutes"):
             lock.check()
 
 
@@ -403,6 +403,22 @@ def test_the_refresher_notices_a_removed_lock(
                 store.delete(name)
         with pytest.raises(RepositoryLocked, match="removed by someone else"):
             lock.check()
+
+
+def test_an_old_file_that_could_not_be_removed_is_removed_later(
+    repository: Repository, store: WatchedStore, times: LockTimes
+) -> None:
+    def refuse_deletes(method: str, name: str) -> None:
+        if method == "delete" and name.startswith("locks/"):
+            raise StoreUnavailable("gone")
+
+    with repository.lock(times=replace(times, refresh_s=0.01)) as lock:
+        store.before = refuse_deletes
+        while len(locks_of(store)) < 3:
+            lock.check()
+        store.before = lambda _method, _name: None
+        lock.check()
+    assert not locks_of(store)
 
 
 def test_a_refresh_that_fails_is_tried_again(

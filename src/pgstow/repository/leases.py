@@ -20,12 +20,10 @@ import contextlib
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pgstow.core.errors import (
     ObjectExists,
@@ -39,6 +37,7 @@ from pgstow.repository.files import SealedFiles
 from pgstow.repository.holder import Holder
 from pgstow.repository.lock import age_text
 from pgstow.repository.lock_times import LockTimes
+from pgstow.repository.renewal import Renewed
 from pgstow.store.api import ObjectInfo
 from pgstow.store.clock import store_now
 from pgstow.store.probing import NOT_IMPLEMENTED
@@ -127,12 +126,10 @@ def seize_lease(
         pass
 
 
-class Lease:
-    """A held lease; leaving the block releases it. Made by ``Repository.lease()``.
+class Lease(Renewed):
+    """A held lease. Made by ``Repository.lease()``."""
 
-    It is taken in the background: with ``is_early`` the block begins before that is done, and ``check()``, which
-    stands before everything that is written, waits for it.
-    """
+    _how_lost = "taken over"
 
     def __init__(
         self,
@@ -146,72 +143,21 @@ class Lease:
         is_early: bool = False,
         may_seize: bool = False,
     ) -> None:
+        super().__init__(f"the lease of {database}", times, is_early=is_early)
         self._files = files
         self._folder = folder
         self._database = database
         self._run_id = run_id
         self._holder = holder
-        self._times = times
-        self._is_early = is_early
         self._may_seize = may_seize
         self._started = times.now()
         self._number = 0
         self._is_conditional = True
-        self._refreshed_s = 0.0
-        self._lost: str | None = None
-        self._refusal: Exception | None = None
-        self._settled = threading.Event()
-        self._released = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        if not self._is_early:
-            try:
-                self.check()
-            except BaseException:
-                self._release()
-                raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(StoreError):  # the next run takes a lease that nobody renews for dead
-            self._release()
-
-    def _release(self) -> None:
-        self._released.set()
-        self._thread.join()
-        _RUNS_HERE.discard(self._run_id)
-        # A lower number that comes back means nothing, so it is only looked for where something is amiss.
-        is_doubtful = self._lost is not None or not self._is_conditional
-        if self._number and not (is_doubtful and self._is_superseded()):
-            self._files.store.put(_name(self._folder, self._number), self._content(is_released=True))
 
     @property
     def number(self) -> int:
         """The fencing number, once ``check()`` has passed."""
         return self._number
-
-    def check(self) -> None:
-        """Raise RepositoryLocked unless the lease is ours to rely on. Asks no store, but waits until it is settled."""
-        self._settled.wait()
-        if self._refusal is not None:
-            raise self._refusal
-        if self._lost is not None:
-            raise RepositoryLocked(self._lost, hint="run the backup again")
-        idle_s = self._times.clock_s() - self._refreshed_s
-        if idle_s > self._times.expiry_s:
-            self._lost = f"the lease of {self._database} could not be renewed for {idle_s / 60:.0f} minutes"
-            raise RepositoryLocked(self._lost, hint="run the backup again; was the machine asleep?")
-
-    def confirm(self) -> None:
-        """Raise RepositoryLocked unless ours is still the highest number."""
-        self.check()
-        if self._is_superseded():
-            self._lost = f"the lease of {self._database} was taken over by someone else"
-            self.check()
 
     def claim(self) -> None:
         """Reserve the right to publish, right before the snapshot is written; RepositoryLocked if it is gone."""
@@ -225,18 +171,7 @@ class Lease:
             self.confirm()
         self.check()
 
-    def _keep(self) -> None:
-        """Take the lease, then renew it until it is released or lost."""
-        try:
-            self._acquire()
-        except Exception as exc:  # noqa: BLE001  check() raises it where the work is done
-            self._refusal = exc
-            return
-        finally:
-            self._settled.set()
-        self._refresh_loop()
-
-    def _acquire(self) -> None:
+    def _settle(self) -> None:
         _RUNS_HERE.add(self._run_id)
         for _ in range(_TRIES):
             begun_s = self._times.clock_s()
@@ -254,7 +189,7 @@ class Lease:
             ):  # what we had seen was old, and that number had been removed again
                 self._files.store.delete(_name(self._folder, number))
                 continue
-            self._number, self._refreshed_s = number, begun_s
+            self._number, self._renewed_s = number, begun_s
             for each in older:
                 if each < number:
                     self._files.store.delete(_name(self._folder, each))
@@ -304,26 +239,22 @@ class Lease:
             if self._files.store.get(name) != content:
                 raise ObjectExists(f"{name} was written by another run")
 
-    def _refresh_loop(self) -> None:
-        delay_s = self._times.refresh_s
-        while not self._released.wait(delay_s):
-            try:
-                begun_s = self._times.clock_s()  # before the look: who is stopped behind it has not renewed
-                self.confirm()
-                self._files.store.put(_name(self._folder, self._number), self._content())
-                self._refreshed_s = begun_s
-                delay_s = self._times.refresh_s
-            except RepositoryLocked:
-                return  # check() tells the threads that do the work
-            except StoreError:
-                delay_s = self._times.retry_s  # check() ends the work if this goes on for too long
+    def _renew(self) -> None:
+        self._files.store.put(_name(self._folder, self._number), self._content())
 
-    def _is_superseded(self) -> bool:
+    def _release(self) -> None:
+        _RUNS_HERE.discard(self._run_id)
+        # A lower number that comes back means nothing, so it is only looked for where something is amiss.
+        is_doubtful = self._lost is not None or not self._is_conditional
+        if self._number and (not is_doubtful or self._is_ours()):
+            self._files.store.put(_name(self._folder, self._number), self._content(is_released=True))
+
+    def _is_ours(self) -> bool:
+        """Whether ours is still the highest number."""
         if not self._is_conditional:  # another run may have written the same number, later than we looked
             found = find_lease(self._files, self._folder)
-            return found is None or (found.number, found.run_id) != (self._number, self._run_id)
-        numbers = _numbers(self._files, self._folder)
-        return max(numbers, default=0) != self._number
+            return found is not None and (found.number, found.run_id) == (self._number, self._run_id)
+        return max(_numbers(self._files, self._folder), default=0) == self._number
 
     def _content(self, *, is_released: bool = False) -> bytes:
         fields = {

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self
 
 from pgstow.core.errors import ObjectNotFound, RepositoryDamaged, RepositoryLocked, StoreError
@@ -23,6 +21,7 @@ from pgstow.repository import gojson
 from pgstow.repository.files import FileKind, SealedFiles, list_ids
 from pgstow.repository.holder import Holder
 from pgstow.repository.lock_times import LockTimes
+from pgstow.repository.renewal import Renewed
 from pgstow.store.api import ObjectInfo
 from pgstow.store.clock import store_now
 
@@ -49,12 +48,10 @@ class FoundLock:
 _SESSIONS_HERE: set[str] = set()  # of the locks that this process holds, or is about to
 
 
-class RepositoryLock:
-    """A held lock; leaving the block releases it. Made by ``Repository.lock()``.
+class RepositoryLock(Renewed):
+    """A held lock. Made by ``Repository.lock()``; it is settled after the second look at the others' locks."""
 
-    An ``is_early`` one lets the block begin before the second look at the others' locks; ``check()``, which
-    stands before everything that is written, waits for it.
-    """
+    _how_lost = "removed"
 
     def __init__(
         self,
@@ -65,49 +62,16 @@ class RepositoryLock:
         times: LockTimes,
         is_early: bool = False,
     ) -> None:
+        super().__init__("the repository lock", times, is_early=is_early)
         self._files = files
         self._is_exclusive = is_exclusive
         self._holder = holder
-        self._times = times
-        self._is_early = is_early
         self._session = uuid.uuid4().hex
         self._id = ""
-        self._refreshed_s = 0.0
+        self._old_ids: list[str] = []  # of files that should be gone
         self._written_at = times.now()
         self._own_info: ObjectInfo | None = None  # of our own file, in the newest listing
         self._skew_s: float | None = None
-        self._lost: str | None = None
-        self._refusal: Exception | None = None
-        self._settled = threading.Event()
-        self._released = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lock", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._refuse_conflicts(self._others())
-        try:
-            self._write(self._times.clock_s())
-            self._thread.start()
-            if not self._is_early:
-                self.check()
-        except BaseException:
-            with contextlib.suppress(StoreError):  # the first error matters
-                self._release()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(StoreError):  # the next run takes a lock that nobody refreshes for dead
-            self._release()
-
-    def _release(self) -> None:
-        self._released.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-        _SESSIONS_HERE.discard(self._session)
-        if self._id:  # else it was never written, as far as we were told
-            self._files.remove(FileKind.LOCK, self._id)
 
     @property
     def id(self) -> str:
@@ -119,26 +83,48 @@ class RepositoryLock:
         """Seconds that this machine's clock is ahead of the store's; None before the lock is settled, or unknown."""
         return self._skew_s
 
-    def check(self) -> None:
-        """Raise RepositoryLocked unless the lock is ours to rely on. Asks no store, but waits until it is settled."""
-        self._settled.wait()
-        if self._refusal is not None:
-            raise self._refusal
-        if self._lost is not None:
-            raise RepositoryLocked(self._lost, hint="run the backup again")
-        idle_s = self._times.clock_s() - self._refreshed_s
-        if idle_s > self._times.expiry_s:
-            self._lost = f"the repository lock could not be refreshed for {idle_s / 60:.0f} minutes"
-            raise RepositoryLocked(self._lost, hint="run the backup again; was the machine asleep?")
+    def __enter__(self) -> Self:
+        self._refuse_conflicts(self._others())
+        self._renewed_s = self._times.clock_s()
+        try:
+            self._write()
+        except BaseException:
+            with contextlib.suppress(StoreError):  # the first error matters
+                self._release()
+            raise
+        return super().__enter__()
 
-    def confirm(self) -> None:
-        """Raise RepositoryLocked unless the lock's file is still in the repository."""
-        self.check()
-        if not self._is_present():
-            self._lost = "the repository lock was removed by someone else"
-            self.check()
+    def _settle(self) -> None:
+        try:
+            self._times.sleep(self._times.settle_s)
+            self._refuse_conflicts(self._remove_dead(self._others()))
+        except Exception:
+            with contextlib.suppress(StoreError):  # others must not wait for what will not be used
+                self._files.remove(FileKind.LOCK, self._id)
+            raise
+        if self._own_info is not None:
+            self._skew_s = (self._written_at - self._own_info.modified).total_seconds()
 
-    def _is_present(self) -> bool:
+    def _renew(self) -> None:
+        old_id = self._id
+        self._write()
+        self._old_ids.append(old_id)
+        with contextlib.suppress(StoreError):  # tried again with the next one
+            self._remove_old()
+
+    def _release(self) -> None:
+        _SESSIONS_HERE.discard(self._session)
+        if self._id:  # else it was never written, as far as we were told
+            self._files.remove(FileKind.LOCK, self._id)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        while self._old_ids:
+            self._files.remove(FileKind.LOCK, self._old_ids[0])
+            del self._old_ids[0]
+
+    def _is_ours(self) -> bool:
+        """Whether the lock's file is still there."""
         for _ in range(2):  # a refresh may replace the file between the two lines below
             name = FileKind.LOCK.name_of(self._id)
             try:
@@ -150,45 +136,13 @@ class RepositoryLock:
             return True
         return True
 
-    def _write(self, begun_s: float) -> None:
+    def _write(self) -> None:
         self._written_at = self._times.now()
         _SESSIONS_HERE.add(self._session)
         content = _encode(
             self._holder, session=self._session, is_exclusive=self._is_exclusive, moment=self._written_at
         )
         self._id = self._files.save(FileKind.LOCK, content)
-        self._refreshed_s = begun_s
-
-    def _keep(self) -> None:
-        """Settle the lock, then refresh it until it is released or lost."""
-        try:
-            self._times.sleep(self._times.settle_s)
-            self._refuse_conflicts(self._remove_dead(self._others()))
-            if self._own_info is not None:
-                self._skew_s = (self._written_at - self._own_info.modified).total_seconds()
-        except Exception as exc:  # noqa: BLE001  check() raises it where the work is done
-            self._refusal = exc
-            with contextlib.suppress(StoreError):  # others must not wait for what will not be used
-                self._files.remove(FileKind.LOCK, self._id)
-            return
-        finally:
-            self._settled.set()
-        self._refresh_loop()
-
-    def _refresh_loop(self) -> None:
-        delay_s = self._times.refresh_s
-        while not self._released.wait(delay_s):
-            try:
-                begun_s = self._times.clock_s()  # before the look: who is stopped behind it has not refreshed
-                self.confirm()
-                old_id = self._id
-                self._write(begun_s)
-                self._files.remove(FileKind.LOCK, old_id)
-                delay_s = self._times.refresh_s
-            except RepositoryLocked:
-                return  # check() tells the threads that do the work
-            except StoreError:
-                delay_s = self._times.retry_s  # check() ends the work if this goes on for too long
 
     def _others(self) -> list[FoundLock]:
         """Return all other locks. RepositoryLocked if one stays unreadable: it may be an exclusive one."""
