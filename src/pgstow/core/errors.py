@@ -27,6 +27,7 @@
     ├── RestoreError               a restore could not be done
     │   ├── TargetRefused          nothing was touched
     │   └── ContentMismatch        what was restored is not what was saved
+    ├── StateError                 the service's own database said no; the backups do not depend on it
     └── Interrupted                Ctrl-C or SIGTERM
 
 A new class stands here only where a caller acts differently. Messages are lower case without a full
@@ -58,6 +59,7 @@ __all__ = [
     "RepositoryLocked",
     "RestoreError",
     "SourceMoved",
+    "StateError",
     "StoreDenied",
     "StoreError",
     "StoreFull",
@@ -197,6 +199,10 @@ class TargetRefused(RestoreError):
 
 class ContentMismatch(RestoreError):
     code = "content_mismatch"
+
+
+class StateError(PgstowError):
+    code = "state"
 
 
 class Interrupted(PgstowError):

@@ -1,0 +1,65 @@
+"""References to secrets: what stands in the file where a secret is needed.
+
+``${VARIABLE}`` inside a text, ``file:PATH`` or ``command: [program, argument]`` instead of one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgstow.core.errors import UsageError
+from pgstow.core.process import run
+from pgstow.core.secrets import Secret
+
+__all__ = ["Reference"]
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Exactly one of the three is set. ``where`` says which setting this is, for messages."""
+
+    where: str
+    text: str | None = None
+    file: Path | None = None
+    command: tuple[str, ...] | None = None
+
+    def resolve(self, environ: Mapping[str, str]) -> Secret:
+        """Return what is referred to, without white space around it.
+
+        Raises UsageError, ProcessFailed or ToolMissing when it cannot be had, or is empty.
+        """
+        if self.command is not None:
+            text = run(self.command).decode(errors="replace").split("\n", 1)[0]
+        elif self.file is not None:
+            text = self._read(self.file)
+        else:
+            text = _VARIABLE.sub(lambda found: self._variable(found[1], environ), self.text or "")
+        if not text.strip():
+            raise UsageError(f"{self.where}: {self} is empty")
+        return Secret(text.strip())
+
+    def _read(self, path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise UsageError(
+                f"{self.where}: {path} cannot be read: {exc.strerror if isinstance(exc, OSError) else 'not UTF-8'}"
+            ) from exc
+
+    def _variable(self, name: str, environ: Mapping[str, str]) -> str:
+        if name not in environ:
+            raise UsageError(
+                f"{self.where}: the variable {name} is not set", hint=f"set {name} in the environment"
+            )
+        return environ[name]
+
+    def __str__(self) -> str:
+        """Return the reference as it may be shown: it names a secret and never holds one."""
+        if self.command is not None:
+            return f"command {self.command[0]}"
+        return f"file:{self.file}" if self.file is not None else self.text or ""

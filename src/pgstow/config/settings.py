@@ -1,0 +1,134 @@
+"""What pgstow.yaml says, checked and frozen.
+
+Secrets are references: they are resolved when they are needed, and never part of a settings object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pgstow.config.references import Reference
+from pgstow.jobs.schedule import Schedule
+from pgstow.monitor.policy import AlertPolicy
+from pgstow.retention.policy import RetentionPolicy, RetentionRule
+
+__all__ = [
+    "ChannelSettings",
+    "CriticalTable",
+    "DatabaseSettings",
+    "Job",
+    "Limits",
+    "MonitoringSettings",
+    "PlanSettings",
+    "RepositorySettings",
+    "Settings",
+]
+
+# What a plan does; the kinds "retention" and "verify" name the job itself, every other kind is one of backups.
+Job = Literal["backup", "retention", "verify"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticalTable:
+    """A table whose loss of an hour matters; the newest value of ``time_column`` says how fresh a backup of it is."""
+
+    schema: str
+    name: str
+    time_column: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """One database to protect. ``must_contain`` holds ``schema.table``, or ``schema.*`` for a schema with any table."""
+
+    name: str
+    url: Reference
+    password: Reference | None = None
+    critical: tuple[CriticalTable, ...] = ()
+    must_contain: tuple[str, ...] = ()
+    schemas: tuple[str, ...] = ()
+    exclude_schemas: tuple[str, ...] = ()
+    exclude_tables: tuple[str, ...] = ()
+    exclude_table_data: tuple[str, ...] = ()
+    rpo_s: float | None = None
+    rto_s: float | None = None
+    jobs: int = 2
+    limit_rate: int | None = None  # bytes per second
+    max_blocking_s: float = 30.0
+    role_passwords: bool = False
+    full_read_every: int = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositorySettings:
+    """One destination. ``environment`` is added to the process's own when its store is opened (credentials, endpoints)."""
+
+    name: str
+    location: str
+    password: Reference
+    environment: Mapping[str, Reference] = field(default_factory=dict)
+    kinds: tuple[str, ...] | None = None  # None: every kind
+    quota_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSettings:
+    """One plan. ``databases`` and ``repositories`` are names, complete and in order; without a schedule it runs on demand."""
+
+    name: str
+    kind: str
+    databases: tuple[str, ...]
+    repositories: tuple[str, ...]
+    schedule: Schedule | None = None
+    keep: RetentionRule | None = None  # for the backups of this plan's kind, instead of the rule of the kind
+    label: str | None = None
+    ping: Reference | None = None  # URL of a dead man's switch that speaks the healthchecks.io protocol
+
+    @property
+    def job(self) -> Job:
+        return "retention" if self.kind == "retention" else "verify" if self.kind == "verify" else "backup"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSettings:
+    """A way to tell somebody: an apprise URL, which holds secrets."""
+
+    name: str
+    url: Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much may run at the same time; one backup per database always."""
+
+    per_server: int = 1
+    per_repository: int = 4
+    workers: int = 2  # of one ``pgstow serve``
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitoringSettings:
+    """Where metrics are given: an address to listen on (HOST:PORT), a file for the node exporter, or both."""
+
+    listen: str | None = None
+    textfile: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole file. Mappings are by name, in the file's order."""
+
+    path: Path
+    databases: Mapping[str, DatabaseSettings]
+    repositories: Mapping[str, RepositorySettings]
+    plans: Mapping[str, PlanSettings]
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
+    alerts: AlertPolicy = field(default_factory=AlertPolicy)
+    channels: Mapping[str, ChannelSettings] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    state: Reference | None = None  # postgresql://...; None: SQLite under the state folder
+    time_zone: str = "UTC"

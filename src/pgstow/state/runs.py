@@ -1,0 +1,149 @@
+"""The history of runs: what was tried, by whom, and how it ended."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, cast
+
+import sqlalchemy as sa
+
+from pgstow.state.database import StateDatabase
+from pgstow.state.schema import METADATA, Moment
+
+__all__ = ["DestinationResult", "Outcome", "RunRecord", "Runs"]
+
+# abandoned: its host died; missed: its catch-up window had passed when somebody could have run it.
+Outcome = Literal["running", "done", "partial", "failed", "interrupted", "abandoned", "missed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationResult:
+    """How a backup ended in one repository: its snapshot, or the error."""
+
+    repository: str
+    snapshot_id: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One attempt at one plan for one database (None for jobs that concern a repository).
+
+    ``due`` is None for what a person or cron started. ``tables`` maps schema.table to (rows, bytes).
+    """
+
+    id: str
+    plan: str | None
+    job: str
+    kind: str
+    database: str | None
+    due: datetime | None
+    started: datetime
+    host: str
+    finished: datetime | None = None
+    outcome: Outcome = "running"
+    backup_id: str | None = None
+    size_bytes: int | None = None
+    new_bytes: int | None = None
+    stored_bytes: int | None = None
+    tables: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    destinations: tuple[DestinationResult, ...] = ()
+    error_code: str | None = None
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+_RUNS = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("plan", sa.String),
+    sa.Column("job", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("database", sa.String),
+    sa.Column("due", Moment),
+    sa.Column("started", Moment, nullable=False),
+    sa.Column("host", sa.String, nullable=False),
+    sa.Column("finished", Moment),
+    sa.Column("outcome", sa.String, nullable=False),
+    sa.Column("backup_id", sa.String),
+    sa.Column("size_bytes", sa.BigInteger),
+    sa.Column("new_bytes", sa.BigInteger),
+    sa.Column("stored_bytes", sa.BigInteger),
+    sa.Column("tables", sa.JSON, nullable=False),
+    sa.Column("destinations", sa.JSON, nullable=False),
+    sa.Column("error_code", sa.String),
+    sa.Column("error", sa.String),
+    sa.Column("warnings", sa.JSON, nullable=False),
+    sa.Index("runs_by_database", "database", "started"),
+    sa.Index("runs_by_plan", "plan", "due"),
+)
+
+
+class Runs:
+    """The runs in a state database."""
+
+    def __init__(self, state: StateDatabase) -> None:
+        self._state = state
+
+    @staticmethod
+    def new_id() -> str:
+        return str(uuid.uuid4())
+
+    def save(self, record: RunRecord) -> None:
+        """Write a run, or what became of it since: durable when this returns."""
+        row = _row(record)
+        with self._state.begin() as connection:
+            updated = connection.execute(sa.update(_RUNS).where(_RUNS.c.id == record.id).values(row))
+            if not updated.rowcount:
+                connection.execute(sa.insert(_RUNS).values(row))
+
+    def get(self, run_id: str) -> RunRecord | None:
+        with self._state.begin() as connection:
+            row = connection.execute(sa.select(_RUNS).where(_RUNS.c.id == run_id)).one_or_none()
+        return None if row is None else _record(row)
+
+    def find(
+        self,
+        *,
+        database: str | None = None,
+        plan: str | None = None,
+        job: str | None = None,
+        kind: str | None = None,
+        since: datetime | None = None,
+        limit: int = 1000,
+    ) -> list[RunRecord]:
+        """Return the newest runs that fit, newest first; an argument of None asks for nothing."""
+        wanted = {"database": database, "plan": plan, "job": job, "kind": kind}
+        query = sa.select(_RUNS).order_by(_RUNS.c.started.desc(), _RUNS.c.id).limit(limit)
+        for column, value in wanted.items():
+            if value is not None:
+                query = query.where(_RUNS.c[column] == value)
+        if since is not None:
+            query = query.where(_RUNS.c.started >= since)
+        with self._state.begin() as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+
+def _row(record: RunRecord) -> dict[str, Any]:
+    row = {column.name: getattr(record, column.name) for column in _RUNS.columns}
+    row["tables"] = {name: list(sizes) for name, sizes in record.tables.items()}
+    row["warnings"] = list(record.warnings)
+    row["destinations"] = [
+        {name: getattr(one, name) for name in ("repository", "snapshot_id", "error_code", "error")}
+        for one in record.destinations
+    ]
+    return row
+
+
+def _record(row: sa.Row[Any]) -> RunRecord:
+    values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's documented name for it
+    values["tables"] = {name: (rows, size) for name, (rows, size) in values["tables"].items()}
+    values["warnings"] = tuple(values["warnings"])
+    values["destinations"] = tuple(DestinationResult(**one) for one in values["destinations"])
+    values["outcome"] = cast("Outcome", values["outcome"])
+    return RunRecord(**values)
