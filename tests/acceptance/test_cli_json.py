@@ -332,6 +332,29 @@ def test_errors(
     expect(name, ended.json(), tmp_path)
 
 
+def test_settings_file(pgstow: Pgstow, shop: ConnInfo, tmp_path: Path) -> None:
+    file = tmp_path / "pgstow.yaml"
+    ended = pgstow("init", "--wizard", shop.connect_string(), "--output", file, "--json")
+    assert ended.code == 0
+    expect("init-wizard", ended.json(), tmp_path)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("databases:\n  shop:\n    url: service=shop\n    rpo: 1\nrepositries: {}\nplans: {}\n")
+    story: list[tuple[str, tuple[str | Path, ...], int]] = [
+        ("config-check", ("config", "check", file, "--resolve"), 1),
+        ("config-check-wrong", ("config", "check", wrong), 1),
+        ("config-show", ("config", "show", "--config", file), 0),
+        ("error-config", ("config", "show", "--config", wrong), 2),
+        ("error-wizard", ("init", "--wizard", shop.connect_string(), "--output", file), 2),
+    ]
+    for name, arguments, code in story:
+        ended = pgstow(*arguments, "--json")
+        assert ended.code == code, ended.stdout + ended.stderr
+        expect(name, ended.json(), tmp_path)
+    ended = pgstow("config", "schema", "--json")
+    assert ended.code == 0
+    assert set(ended.json()) == {"schema", "command", "status", "json_schema"}
+
+
 def test_locked_repository(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> None:
     with repository.lock(exclusive=True):
         ended = pgstow("verify", "--json")
@@ -415,6 +438,7 @@ def test_page_describes_every_key() -> None:
     for path in GOLDEN.glob("*.json"):
         document = json.loads(path.read_text())
         document.pop("manifest", None)  # described with the repository
+        document.pop("settings", None)  # described with the settings file
         missing = {key for key in keys(document) if f"`{key}`" not in page}
         assert not missing, f"{path.name}: {missing}"
 

@@ -48,14 +48,24 @@ COMMANDS = (
     "repo rekey",
     "repo check",
     "repo repair",
+    "config check",
+    "config show",
+    "config schema",
 )
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
     {
         "repo": "Look after a repository: check, prune, copy, repair.",
         "keys": "The passwords that open a repository.",
+        "config": "The settings file pgstow.yaml: check it, show what it says.",
     }
 )
+
+# Commands, by their first word, that take no --repo: they need no repository, or those of the settings.
+_WITHOUT_REPOSITORY = frozenset(
+    {"alerts", "checklist", "config", "demo", "metrics", "run", "serve", "service"}
+)
+_WITHOUT_SETTINGS = frozenset({"demo", "config schema"})  # these take no --config
 
 # What an interruption leaves behind, told after "interrupted by SIGINT".
 _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
@@ -114,7 +124,8 @@ def build(commands: Sequence[str] = COMMANDS, *, had_secrets: bool = False) -> t
         command = as_command(
             getattr(import_module(f"pgstow.cli.{module}"), f"{module}_command"),
             name=name,
-            uses_repository=name != "demo",
+            uses_repository=name.split()[0] not in _WITHOUT_REPOSITORY,
+            uses_settings=name not in _WITHOUT_SETTINGS,
             when_interrupted=_LEFT_BEHIND.get(name),
             had_secrets=had_secrets,
         )

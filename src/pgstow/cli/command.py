@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import pwd
+import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec
 
@@ -17,6 +18,9 @@ from pgstow.app.opening import open_repository
 from pgstow.cli.output import Outcome, Output
 from pgstow.cli.passwords import REPOSITORY_PASSWORD, PasswordPurpose, read_password
 from pgstow.cli.signals import interruptible
+from pgstow.config.finding import find_settings_file, require_settings_file
+from pgstow.config.problems import nearest, quoted
+from pgstow.config.settings import RepositorySettings, Settings
 from pgstow.core.errors import Interrupted, PgstowError, UsageError
 from pgstow.core.progress import Progress
 from pgstow.core.secrets import Secret
@@ -27,6 +31,8 @@ from pgstow.repository import Repository
 __all__ = ["Invocation", "as_command"]
 
 P = ParamSpec("P")
+
+_BARE_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 _SECRET_VARIABLES = (
     "PGSTOW_PASSWORD",
@@ -44,6 +50,7 @@ _SEEN_BY_OTHERS = (
 )
 
 _REPOSITORY_PANEL = "Repository"
+_SETTINGS_PANEL = "Settings"
 _OUTPUT_PANEL = "Output"
 
 RepoOption = Annotated[
@@ -51,7 +58,8 @@ RepoOption = Annotated[
     typer.Option(
         "--repo",
         metavar="LOCATION",
-        help="Where the repository is: /path, file://, s3://bucket/prefix, gs://, az://. Or PGSTOW_REPOSITORY.",
+        help="Where the repository is: /path, file://, s3://bucket/prefix, gs://, az://, or its name in pgstow.yaml. "
+        "Or PGSTOW_REPOSITORY.",
         rich_help_panel=_REPOSITORY_PANEL,
     ),
 ]
@@ -71,6 +79,15 @@ PasswordCommandOption = Annotated[
         metavar="COMMAND",
         help="Program, run without a shell, whose first line of output is the password. Or PGSTOW_PASSWORD_COMMAND.",
         rich_help_panel=_REPOSITORY_PANEL,
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The settings. Or PGSTOW_CONFIG; else ./pgstow.yaml, ~/.config/pgstow/pgstow.yaml, /etc/pgstow/pgstow.yaml.",
+        rich_help_panel=_SETTINGS_PANEL,
     ),
 ]
 JsonOption = Annotated[
@@ -105,6 +122,22 @@ class Invocation:
     given_location: str | None
     password_file: Path | None
     password_command: str | None
+    config_file: Path | None = None
+    named: RepositorySettings | None = None  # the repository of the settings that --repo names
+
+    def settings(self) -> Settings:
+        """Return what the settings file says, anew at every call.
+
+        Raises UsageError when there is none, ConfigInvalid when it is wrong.
+        """
+        # Imported here because pydantic and the reader of YAML take a third of a second, which a backup without
+        # settings should not pay.
+        from pgstow.config.reading import read_settings  # noqa: PLC0415
+
+        path = require_settings_file(self.config_file, self.environ)
+        if self.output.is_verbose:
+            self.output.note(f"settings from {path}")
+        return read_settings(path)
 
     @property
     def location(self) -> str | None:
@@ -119,6 +152,10 @@ class Invocation:
 
     def password(self) -> Secret:
         """Return the repository's password; UsageError when there is none."""
+        if self.named is not None and self.password_file is None and self.password_command is None:
+            secret = self.named.password.resolve(self.environ)
+            self.output.conceal(secret.reveal())
+            return secret
         return self.further_password(REPOSITORY_PASSWORD, self.password_file, self.password_command)
 
     def further_password(
@@ -142,7 +179,9 @@ class Invocation:
 
     def optional_password(self) -> Secret | None:
         """Return the repository's password if one was given; nobody is asked for it."""
-        is_given = self.is_password_given(REPOSITORY_PASSWORD, self.password_file, self.password_command)
+        is_given = self.named is not None or self.is_password_given(
+            REPOSITORY_PASSWORD, self.password_file, self.password_command
+        )
         return self.password() if is_given else None
 
     def repository(
@@ -198,6 +237,7 @@ def as_command(
     *,
     name: str,
     uses_repository: bool = True,
+    uses_settings: bool = True,
     when_interrupted: str | None = None,
     had_secrets: bool = False,
 ) -> Callable[..., int]:
@@ -207,13 +247,18 @@ def as_command(
     a password.
     """
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-    common = _common_parameters(uses_repository=uses_repository)
+    common = _common_parameters(uses_repository=uses_repository, uses_settings=uses_settings)
 
     def command(**given: Any) -> int:
         invocation = _begin(name, {parameter.name: given.pop(parameter.name) for parameter in common})
         if had_secrets:
             invocation.output.warn(_SEEN_BY_OTHERS)
-        return _conduct(invocation.output, lambda: function(invocation, **given), when_interrupted)  # type: ignore[call-arg]
+
+        def work() -> Outcome:
+            prepared = with_named_repository(invocation) if uses_repository and uses_settings else invocation
+            return function(prepared, **given)  # type: ignore[call-arg]
+
+        return _conduct(invocation.output, work, when_interrupted)
 
     command.__name__ = function.__name__
     command.__doc__ = function.__doc__
@@ -222,7 +267,7 @@ def as_command(
     return command
 
 
-def _common_parameters(*, uses_repository: bool) -> list[inspect.Parameter]:
+def _common_parameters(*, uses_repository: bool, uses_settings: bool) -> list[inspect.Parameter]:
     options: dict[str, tuple[Any, Any]] = {}
     if uses_repository:
         options |= {
@@ -230,6 +275,8 @@ def _common_parameters(*, uses_repository: bool) -> list[inspect.Parameter]:
             "password_file": (PasswordFileOption, None),
             "password_command": (PasswordCommandOption, None),
         }
+    if uses_settings:
+        options["config"] = (ConfigOption, None)
     options |= {
         "json": (JsonOption, False),
         "quiet": (QuietOption, False),
@@ -259,6 +306,44 @@ def _begin(name: str, common: Mapping[str, Any]) -> Invocation:
         given_location=common.get("repo"),
         password_file=common.get("password_file"),
         password_command=common.get("password_command"),
+        config_file=common.get("config"),
+    )
+
+
+def with_named_repository(invocation: Invocation) -> Invocation:
+    """Return the invocation with location and credentials of the repository that ``--repo`` names in the settings.
+
+    Only a bare word can be such a name, and only where there are settings; anything else is returned as it is.
+    Raises UsageError for a word that is neither a name in the settings nor a folder, or both of them.
+    """
+    word = invocation.location
+    if word is None or not _BARE_WORD.fullmatch(word):
+        return invocation
+    if find_settings_file(invocation.config_file, invocation.environ) is None:
+        return invocation
+    known = invocation.settings().repositories
+    repository = known.get(word)
+    if Path(word).is_dir():
+        if repository is None:
+            return invocation
+        raise UsageError(
+            f"{word} is a repository of the settings and a folder here",
+            hint=f"write ./{word} for the folder, or call from elsewhere",
+        )
+    if repository is None:
+        raise UsageError(
+            f"the settings have no repository called {quoted(word)}{nearest(word, known)}",
+            hint=f"write ./{word} for a folder of that name; pgstow config show lists the repositories",
+        )
+    added = {name: value.resolve(invocation.environ) for name, value in repository.environment.items()}
+    invocation.output.conceal(
+        *(added[name].reveal() for name, value in repository.environment.items() if not value.is_plain)
+    )
+    return replace(
+        invocation,
+        given_location=repository.location,
+        environ={**invocation.environ, **{name: secret.reveal() for name, secret in added.items()}},
+        named=repository,
     )
 
 

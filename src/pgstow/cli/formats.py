@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from datetime import UTC, datetime
 
+from pgstow.core import quantities as sizes
 from pgstow.core.errors import UsageError
 
 __all__ = ["count_text", "duration_text", "parse_size", "plural", "safe", "size_text", "time_text"]
@@ -22,7 +22,6 @@ _UNSAFE = {
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _MINUTE_S, _HOUR_S = 60, 3600
 _KIB = 1024
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
 
 
 def safe(text: str) -> str:
@@ -83,12 +82,8 @@ def time_text(moment: datetime) -> str:
 
 
 def parse_size(text: str, *, option: str) -> int:
-    """Return the bytes that ``512``, ``64K``, ``10M`` or ``1.5GiB`` stands for; UsageError names ``option``.
-
-    K, M, G and T are powers of 1024, however they are written.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    size_bytes = int(float(match[1]) * _KIB ** (" KMGT".index((match[2] or " ").upper()))) if match else 0
-    if size_bytes < 1:
-        raise UsageError(f"{option}: {text!r} is not a size", hint="write it like 500K, 10M or 1.5G")
-    return size_bytes
+    """Return the bytes that ``512``, ``64K``, ``10M`` or ``1.5GiB`` stands for; UsageError names ``option``."""
+    try:
+        return sizes.parse_size(text)
+    except UsageError as exc:
+        raise UsageError(f"{option}: {exc}", hint=exc.hint) from exc

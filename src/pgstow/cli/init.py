@@ -14,8 +14,10 @@ from pgstow.app.init import InitReport, init_repository
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import safe
 from pgstow.cli.further import FromPasswordCommandOption, FromPasswordFileOption, other_password
+from pgstow.cli.init_wizard import OutputOption, WizardOption, wizard_outcome
 from pgstow.cli.output import Outcome
 from pgstow.cli.passwords import FROM_PASSWORD
+from pgstow.core.errors import UsageError
 from pgstow.core.secrets import Secret
 from pgstow.repository import Repository
 
@@ -36,11 +38,20 @@ def init_command(
     ] = None,
     from_password_file: FromPasswordFileOption = None,
     from_password_command: FromPasswordCommandOption = None,
+    wizard: WizardOption = None,
+    output: OutputOption = None,
 ) -> Outcome:
     """Make a repository: an encrypted one in restic's format, which restic can read too.
 
-    Without its password nobody can read it, so keep the password in two places.
+    Without its password nobody can read it, so keep the password in two places. With --wizard no repository is made: a
+    first settings file is written for a database.
     """
+    if wizard is not None:
+        if from_location is not None:
+            raise UsageError("--wizard and --from cannot both be given")
+        return wizard_outcome(invocation, wizard, output)
+    if output is not None:
+        raise UsageError("--output means nothing without --wizard")
     location = invocation.require_location()
     password = invocation.password()
     relative = (

@@ -22,7 +22,7 @@ from pgstow.cli.progress import PlainProgress, RichProgress
 from pgstow.core.errors import PgstowError, UsageError
 from pgstow.core.progress import Progress, SilentProgress
 
-__all__ = ["SCHEMA", "Outcome", "Output", "Status"]
+__all__ = ["SCHEMA", "Outcome", "Output", "Status", "safe_lines"]
 
 SCHEMA = "pgstow/1"
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,11 @@ class Reference:
     file: Path | None = None
     command: tuple[str, ...] | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the text stands in the file itself, without a variable: then it is no secret."""
+        return self.text is not None and not _VARIABLE.search(self.text)
+
     def resolve(self, environ: Mapping[str, str]) -> Secret:
         """Return what is referred to, without white space around it.
 
@@ -40,12 +46,24 @@ class Reference:
         else:
             text = _VARIABLE.sub(lambda found: self._variable(found[1], environ), self.text or "")
         if not text.strip():
-            raise UsageError(f"{self.where}: {self} is empty")
+            raise UsageError(f"{self.where}: {self._source} is empty")
         return Secret(text.strip())
+
+    def warning(self) -> str | None:
+        """Return what is unsafe about where the secret is kept; None where nothing is known to be."""
+        if self.file is None:
+            return None
+        try:
+            mode = self.file.stat().st_mode
+        except OSError:
+            return None  # resolving it tells
+        if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+            return f"{self.file} can be read by every user of this machine; chmod 600 makes it private"
+        return None
 
     def _read(self, path: Path) -> str:
         try:
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8").removeprefix("\ufeff")
         except (OSError, UnicodeDecodeError) as exc:
             raise UsageError(
                 f"{self.where}: {path} cannot be read: {exc.strerror if isinstance(exc, OSError) else 'not UTF-8'}"
@@ -57,6 +75,13 @@ class Reference:
                 f"{self.where}: the variable {name} is not set", hint=f"set {name} in the environment"
             )
         return environ[name]
+
+    @property
+    def _source(self) -> str:
+        """What the secret is taken from, in words that hold nothing of it."""
+        if self.command is not None:
+            return f"the output of {self.command[0]}"
+        return f"file {self.file}" if self.file is not None else "what its variables hold"
 
     def __str__(self) -> str:
         """Return the reference as it may be shown: it names a secret and never holds one."""

@@ -5,7 +5,7 @@ Secrets are references: they are resolved when they are needed, and never part o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -132,3 +132,20 @@ class Settings:
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     state: Reference | None = None  # postgresql://...; None: SQLite under the state folder
     time_zone: str = "UTC"
+
+    def references(self) -> Iterator[Reference]:
+        """Return every reference of the file, in its order; those that are plain text too."""
+        if self.state is not None:
+            yield self.state
+        for database in self.databases.values():
+            yield database.url
+            if database.password is not None:
+                yield database.password
+        for repository in self.repositories.values():
+            yield repository.password
+            yield from repository.environment.values()
+        for plan in self.plans.values():
+            if plan.ping is not None:
+                yield plan.ping
+        for channel in self.channels.values():
+            yield channel.url

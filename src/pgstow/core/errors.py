@@ -2,6 +2,7 @@
 
     PgstowError
     ├── UsageError                 the request itself is wrong
+    │   └── ConfigInvalid          ... the settings file is: every problem with its place
     ├── StoreError                 an object store said no
     │   ├── ObjectNotFound         ... the object is not there
     │   ├── ObjectExists           ... create-if-absent lost
@@ -42,6 +43,7 @@ __all__ = [
     "ArchiveError",
     "BackupNotFound",
     "CaptureError",
+    "ConfigInvalid",
     "ConnectionFailed",
     "ContentMismatch",
     "GaveWay",
@@ -96,6 +98,12 @@ class PgstowError(Exception):
 class UsageError(PgstowError):
     code = "usage"
     exit_code = 2
+
+
+class ConfigInvalid(UsageError):
+    """The settings file is wrong; ``facts["problems"]`` holds one line per problem, each with its place."""
+
+    code = "config"
 
 
 class StoreError(PgstowError):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 __all__ = ["AlertPolicy", "Contact"]
 
+_DAY_S = 24 * 3600.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contact:
@@ -22,12 +24,18 @@ class AlertPolicy:
     """Thresholds of the rules, and the contacts in the order in which they are called.
 
     ``size_change`` is a share (0.2 is 20 %) of the median of recent backups of the same kind; smaller changes than
-    ``size_floor_bytes`` never count. ``free_space`` is the share of a disk or quota below which storage is low.
+    ``size_floor_bytes`` never count, and of a table that is not critical fewer rows than ``rows_floor`` neither.
+    ``free_space`` is the share of a disk or quota below which storage is low.
     """
 
     size_change: float = 0.2
     size_floor_bytes: int = 10 * 1024 * 1024
+    rows_floor: int = 1000
     free_space: float = 0.1
+    full_within_s: float = 14 * _DAY_S  # a forecast that is nearer is told
     grace_s: float = 3600.0  # how late a backup may be
-    repeat_s: float = 24 * 3600.0  # after which an open alert is told again
+    catch_up_s: float = _DAY_S  # how long a repository may lack a backup that another has
+    verify_within_s: float = 35 * _DAY_S  # since a repository was last verified
+    canary_within_s: float = 7 * _DAY_S  # since a test message of a channel was last acknowledged
+    repeat_s: float = _DAY_S  # after which an open alert is told again
     contacts: tuple[Contact, ...] = ()

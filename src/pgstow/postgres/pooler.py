@@ -16,7 +16,7 @@ from pgstow.core.errors import PoolerRefused
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.session import Connection, connect, translated
 
-__all__ = ["Route", "inspect_route", "refuse_transaction_pooler"]
+__all__ = ["Route", "inspect_route", "is_supabase_host", "refuse_transaction_pooler"]
 
 _CLIENTS = 3
 _ROUNDS = 4
@@ -33,6 +33,11 @@ class Route(StrEnum):
     DIRECT = "direct"
     SESSION_POOLER = "session pooler"
     TRANSACTION_POOLER = "transaction pooler"
+
+
+def is_supabase_host(host: str) -> bool:
+    """Whether a host name is one of Supabase's."""
+    return host.endswith(_SUPABASE_DOMAINS)
 
 
 def refuse_transaction_pooler(conninfo: ConnInfo) -> Route:
@@ -95,11 +100,11 @@ def _backend(client: Connection) -> tuple[int, str]:
 
 
 def _is_supabase_transaction_pooler(host: str, port: str) -> bool:
-    return host.endswith(_SUPABASE_DOMAINS) and port == _SUPABASE_TRANSACTION_PORT
+    return is_supabase_host(host) and port == _SUPABASE_TRANSACTION_PORT
 
 
 def _advice(host: str) -> str:
-    if host.endswith(_SUPABASE_DOMAINS):
+    if is_supabase_host(host):
         return f"use the session pooler: the same address with port 5432 ({host}:5432)"
     if "-pooler." in host:
         return f"use the direct address: {host.replace('-pooler.', '.', 1)}"  # Neon's naming

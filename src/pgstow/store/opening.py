@@ -15,7 +15,7 @@ from pgstow.store.caching import CachingStore, cache_folder
 from pgstow.store.local import LocalStore
 from pgstow.store.retrying import RetryingStore
 
-__all__ = ["open_retrying_store", "open_store"]
+__all__ = ["check_location", "open_retrying_store", "open_store"]
 
 _FORMS = (
     "a repository is a folder (/path, ./path, ~/path, file:///path), "
@@ -25,20 +25,37 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+def check_location(location: str) -> None:
+    """Raise UsageError for a location that cannot be one; nothing is opened, and no secret in it is repeated."""
+    _parse(location, {})
+
+
 def open_store(location: str, environ: Mapping[str, str]) -> Store:
     """Return the store at ``location``, without retry; nothing is created and no server is asked.
 
     ``environ`` supplies credentials, endpoints and proxies. Raises UsageError for a location that
     cannot be one, StoreDenied when there are no credentials.
     """
+    parsed = _parse(location, environ)
+    if isinstance(parsed, Path):
+        return LocalStore(parsed)
+    # Imported here because botocore takes a third of a second, which no local backup should pay.
+    from pgstow.store.buckets import Scheme, open_bucket  # noqa: PLC0415
+
+    scheme, bucket, prefix = parsed
+    return open_bucket(cast("Scheme", scheme), bucket, prefix, environ)
+
+
+def _parse(location: str, environ: Mapping[str, str]) -> Path | tuple[str, str, str]:
+    """Return a folder, or the scheme, bucket and prefix of an object store."""
     found = _SCHEME.match(location)
     if not found:
-        return LocalStore(_local_path(location, environ))
+        return _local_path(location, environ)
     scheme = found[1].lower()
     if scheme == "file":
-        return LocalStore(_file_path(location))
+        return _file_path(location)
     if scheme in ("s3", "gs", "az") and location[found.end() :].startswith("//"):
-        return _open_bucket(scheme, location, environ)
+        return _bucket(scheme, location)
     raise UsageError(f"{scheme}: is not a kind of repository location", hint=_FORMS)
 
 
@@ -97,16 +114,13 @@ def _file_path(location: str) -> Path:
     return Path(unquote(parts.path))
 
 
-def _open_bucket(scheme: str, location: str, environ: Mapping[str, str]) -> Store:
-    # Imported here because botocore takes a third of a second, which no local backup should pay.
-    from pgstow.store.buckets import Scheme, open_bucket  # noqa: PLC0415
-
+def _bucket(scheme: str, location: str) -> tuple[str, str, str]:
     parts = urlsplit(location)
     _refuse_secrets(scheme, parts)
     prefix = parts.path.strip("/")
     if not _BUCKET.fullmatch(parts.netloc) or (prefix and not is_name(prefix)):
         raise UsageError(f"{location!r} names no valid bucket and prefix", hint=_FORMS)
-    return open_bucket(cast("Scheme", scheme), parts.netloc, prefix, environ)
+    return scheme, parts.netloc, prefix
 
 
 def _refuse_secrets(scheme: str, parts: SplitResult) -> None:

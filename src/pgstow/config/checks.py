@@ -1,0 +1,281 @@
+"""What a settings file must make sense of beyond the form of each value: names that exist, kinds that fit, rules that hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pgstow.config.document import Document, Value
+from pgstow.config.form import DatabaseForm, PlanForm, RuleForm, SettingsForm
+from pgstow.config.plain_secrets import environment_problem
+from pgstow.config.problems import Path, nearest, quoted
+from pgstow.retention.policy import DEFAULT_RULES
+
+__all__ = ["CRITICAL", "JOBS", "Checks"]
+
+JOBS = ("retention", "verify")  # kinds of plans that are no backups
+CRITICAL = "critical"
+
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Each check notes the problems it finds in the document."""
+
+    document: Document
+    form: SettingsForm
+
+    def run(self) -> None:
+        """Do all checks."""
+        self._sections()
+        for name, database in self.form.databases.items():
+            self._database(name, database)
+        self._repositories()
+        for name, plan in self.form.plans.items():
+            self._plan(name, plan)
+        self._rules()
+        self._contacts()
+        self._idle()
+
+    def names(self, *section: str) -> list[str]:
+        """Return the names in a section as they stand in the file, also of entries that are wrong."""
+        found: Value = self.document.root
+        for part in section:
+            found = found.get(part) if isinstance(found, dict) else None
+        return list(found) if isinstance(found, dict) else []
+
+    def kind_of(self, name: str, plan: PlanForm) -> str:
+        return plan.kind or name
+
+    def backup_kinds(self) -> list[str]:
+        """Return the kinds of backups there are: the usual ones and those that a rule declares."""
+        declared = [*self.names("retention", "rules")]
+        declared += [
+            self.kind_of(name, plan) for name, plan in self.form.plans.items() if plan.keep is not None
+        ]
+        return list(dict.fromkeys([*DEFAULT_RULES, *(kind for kind in declared if kind not in JOBS)]))
+
+    def taken_by(self, kind: str) -> list[str]:
+        """Return the repositories that take backups of a kind; all of them for a job that is no backup."""
+        return [
+            name
+            for name, repository in self.form.repositories.items()
+            if kind in JOBS or repository.kinds is None or kind in repository.kinds
+        ]
+
+    def suited_to(self, kind: str) -> list[str]:
+        """Return the databases that a plan of this kind is for where it names none."""
+        return [
+            name for name, database in self.form.databases.items() if kind != CRITICAL or database.critical
+        ]
+
+    # -- sections
+
+    def _sections(self) -> None:
+        for section in ("databases", "repositories"):
+            if not self.document.root.get(section) and (section,) not in self.document.valueless:
+                self.document.add(
+                    (section,),
+                    f'missing key "{section}"' if section not in self.document.root else "is empty",
+                    shown=() if section not in self.document.root else (section,),
+                )
+
+    def _repositories(self) -> None:
+        places: dict[str, str] = {}
+        for name, repository in self.form.repositories.items():
+            at: Path = ("repositories", name)
+            place = repository.location.removeprefix("file://").rstrip("/") or "/"
+            if place in places:
+                self.document.add((*at, "location"), f"the same place as repositories.{places[place]}")
+            places.setdefault(place, name)
+            for index, kind in enumerate(repository.kinds or ()):
+                self._known_kind(kind, (*at, "kinds", index))
+            for variable, value in repository.environment.items():
+                here = (*at, "environment", variable)
+                if not _VARIABLE_NAME.fullmatch(variable):
+                    self.document.add(here, "is no name of a variable: letters, digits and _", at_key=True)
+                if value.text is not None and (message := environment_problem(variable, value.text)):
+                    self.document.add(here, message)
+
+    def _database(self, name: str, database: DatabaseForm) -> None:
+        at: Path = ("databases", name)
+        critical = [each.table for each in database.critical]
+        self._twice(critical, (*at, "critical"))
+        self._twice(database.must_contain, (*at, "must_contain"))
+        for key, tables in (("critical", critical), ("must_contain", database.must_contain)):
+            for index, table in enumerate(tables):
+                schema = table.partition(".")[0]
+                if table in database.exclude_tables or schema in database.exclude_schemas:
+                    self.document.add((*at, key, index), "this is excluded from every backup of the database")
+                elif key == "critical" and table in database.exclude_table_data:
+                    self.document.add(
+                        (*at, key, index), "the rows of this table are excluded from every backup"
+                    )
+
+    def _twice(self, words: Sequence[str], at: Path) -> None:
+        for index, word in enumerate(words):
+            if word in words[:index]:
+                self.document.add((*at, index), "is there twice")
+
+    # -- plans
+
+    def _plan(self, name: str, plan: PlanForm) -> None:
+        at: Path = ("plans", name)
+        kind = self.kind_of(name, plan)
+        if plan.kind is None and (*at, "kind") in self.document.places:
+            return  # the kind was given, and is wrong
+        if kind not in JOBS and not self._known_kind(kind, (*at, "kind"), is_name=plan.kind is None):
+            return
+        self._exist(plan.databases, (*at, "databases"), self.names("databases"), "database")
+        self._exist(plan.repositories, (*at, "repositories"), self.names("repositories"), "repository")
+        self._destinations(plan, kind, at)
+        self._subjects(plan, kind, at)
+        if kind in JOBS:
+            for key in ("keep", "label"):
+                if getattr(plan, key) is not None:
+                    self.document.add((*at, key), f"a plan of kind {kind} makes no backups", at_key=True)
+        if plan.schedule is None:
+            for key in ("jitter", "catch_up", "time_zone"):
+                if getattr(plan, key) is not None:
+                    self.document.add((*at, key), "means nothing without a schedule", at_key=True)
+
+    def _destinations(self, plan: PlanForm, kind: str, at: Path) -> None:
+        taking = self.taken_by(kind)
+        are_whole = len(self.form.repositories) == len(self.names("repositories"))
+        if plan.repositories is None and not taking and self.form.repositories and are_whole:
+            self.document.add(at, f"no repository takes backups of kind {kind}", at_key=True)
+        for index, name in enumerate(plan.repositories or ()):
+            if name in self.form.repositories and name not in taking:
+                self.document.add(
+                    (*at, "repositories", index),
+                    f"{name} takes no backups of kind {kind}: add it to repositories.{name}.kinds",
+                )
+        if plan.repositories == []:
+            self.document.add((*at, "repositories"), "is empty: name repositories, or remove the key for all")
+
+    def _subjects(self, plan: PlanForm, kind: str, at: Path) -> None:
+        if plan.databases == []:
+            self.document.add((*at, "databases"), "is empty: name databases, or remove the key for all")
+        if kind != CRITICAL or any(
+            (*each, "critical") in self.document.places for each in self._without_critical()
+        ):
+            return
+        if plan.databases is None and self.form.databases and not self.suited_to(kind):
+            self.document.add(
+                at, "no database has critical tables: name them under databases.NAME.critical", at_key=True
+            )
+        for index, name in enumerate(plan.databases or ()):
+            database = self.form.databases.get(name)
+            if database is not None and not database.critical:
+                self.document.add(
+                    (*at, "databases", index),
+                    f"{name} has no critical tables: name them under databases.{name}.critical",
+                )
+
+    def _without_critical(self) -> list[Path]:
+        return [("databases", name) for name, each in self.form.databases.items() if not each.critical]
+
+    def _known_kind(self, kind: str, at: Path, *, is_name: bool = False) -> bool:
+        kinds = self.backup_kinds()
+        if kind in kinds:
+            return True
+        choice = [*kinds, *JOBS] if at[0] == "plans" else kinds
+        guess = nearest(kind, choice) or f"; known: {', '.join(choice)}"
+        if is_name:
+            message = f'missing key "kind": the name of the plan is no kind{guess}'
+            self.document.add(at[:-1], message, at_key=True, shown=at[:-1])
+        else:
+            message = f"{quoted(kind)} is no kind of backup{guess}"
+            self.document.add(at, f"{message} (a kind of your own needs a rule under retention.rules)")
+        return False
+
+    def _exist(self, names: Iterable[str] | None, at: Path, known: Sequence[str], what: str) -> None:
+        given = list(names or ())
+        for index, name in enumerate(given):
+            if name not in known:
+                self.document.add((*at, index), f"there is no {what} {quoted(name)}{nearest(name, known)}")
+        self._twice(given, at)
+
+    # -- retention
+
+    def _rules(self) -> None:
+        made = {self.kind_of(name, plan) for name, plan in self.form.plans.items()}
+        made |= {kind for each in self.form.repositories.values() for kind in each.kinds or ()}
+        plans_are_whole = len(self.form.plans) == len(self.names("plans"))
+        for kind in self.form.retention.rules:
+            at: Path = ("retention", "rules", kind)
+            if kind in JOBS:
+                self.document.add(at, f"{kind} is a kind of plan, not of backups", at_key=True)
+            elif kind not in DEFAULT_RULES and kind not in made and plans_are_whole:
+                guess = nearest(kind, [*DEFAULT_RULES, *made])
+                self.document.add(at, f"no plan makes backups of this kind{guess}", at_key=True)
+        kept: dict[str, tuple[str, RuleForm]] = {}
+        for name, plan in self.form.plans.items():
+            if plan.keep is None:
+                continue
+            kind = self.kind_of(name, plan)
+            other = kept.setdefault(kind, (f"plans.{name}.keep", plan.keep))
+            if kind in self.form.retention.rules and self.form.retention.rules[kind] != plan.keep:
+                other = (f"retention.rules.{kind}", plan.keep)
+            elif other[1] == plan.keep:
+                continue
+            self.document.add(("plans", name, "keep"), f"{other[0]} says otherwise of the same kind")
+
+    # -- alerts
+
+    def _contacts(self) -> None:
+        channels = self.names("channels")
+        longest = 0.0
+        self._twice([contact.name for contact in self.form.contacts], ("contacts",))
+        for index, contact in enumerate(self.form.contacts):
+            at: Path = ("contacts", index)
+            self._exist(contact.channels, (*at, "channels"), channels, "channel")
+            if contact.after < longest:
+                self.document.add(
+                    (*at, "after"), "is sooner than a contact above: order them as they are called"
+                )
+            longest = max(longest, contact.after)
+        if self.form.contacts and self.form.contacts[0].after > 0:
+            self._warn(("contacts", 0, "after"), "nobody is told of an alert before this")
+
+    # -- what is allowed, and probably not meant
+
+    def _idle(self) -> None:
+        plans = self.form.plans
+        if not self.names("plans"):
+            self._warn(("plans",), "there is no plan: nothing runs by itself", shown=())
+            return
+        if len(plans) < len(self.names("plans")):
+            return  # what the others do is not known
+        backups = {name: plan for name, plan in plans.items() if self.kind_of(name, plan) not in JOBS}
+        for name in self.form.databases:
+            if not any(
+                name in (plan.databases or self.suited_to(self.kind_of(each, plan)))
+                for each, plan in backups.items()
+            ):
+                self._warn(("databases", name), "no plan backs up this database")
+        for name in self.form.repositories:
+            if not any(
+                name in (plan.repositories or self.taken_by(self.kind_of(each, plan)))
+                for each, plan in backups.items()
+            ):
+                self._warn(("repositories", name), "no plan puts backups into this repository")
+        if not any(self.kind_of(name, plan) == "retention" for name, plan in plans.items()):
+            self._warn(("plans",), "no plan of kind retention: nothing expires by itself")
+        used = {name for contact in self.form.contacts for name in contact.channels}
+        for name in self.form.channels:
+            if name not in used:
+                self._warn(("channels", name), "no contact uses this channel")
+        if not self.form.contacts:
+            self._warn(("contacts",), "there are no contacts: nobody is told of alerts", shown=())
+        for name, plan in plans.items():
+            if plan.ping is not None and plan.ping.text is not None and "${" not in plan.ping.text:
+                self._warn(
+                    ("plans", name, "ping"),
+                    "whoever reads this URL can feign success: a variable keeps it private",
+                )
+
+    def _warn(self, at: Path, message: str, shown: Path | None = None) -> None:
+        self.document.add(at, message, at_key=True, is_warning=True, shown=shown)
