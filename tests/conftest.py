@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / ".tools"  # scripts/install-test-tools fills it
 FOLDERS = ("unit", "contract", "integration", "acceptance", "bench")
 OUR_SETTINGS = frozenset(
-    {"PGSTOW_ALL_FAULTS", "PGSTOW_FAULTS_REPORT", "PGSTOW_TEST_EXAMPLES"}
+    {"PGSTOW_ALL_FAULTS", "PGSTOW_FAULTS_REPORT", "PGSTOW_TEST_EXAMPLES", "PGSTOW_WHOLE_IMAGE"}
 )  # what tests themselves read
 FOREIGN_SETTINGS = ("PG", "AWS_", "AZURE_", "GOOGLE_", "RESTIC_", "PGSTOW_")
 

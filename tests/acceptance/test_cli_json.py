@@ -432,6 +432,29 @@ def test_hostile_names_cannot_act_on_a_terminal(
     assert r"public.odd\n\x1b[31mname" in shown[1].stdout
 
 
+def test_service(pgstow: Pgstow, tmp_path: Path) -> None:
+    settings = tmp_path / "pgstow.yaml"
+    settings.write_text(
+        "databases: {shop: {url: 'postgresql://pgstow@db/shop', password: 'file:shop-password'}}\n"
+        "repositories: {offsite: {location: 's3://bucket/backups', password: '${REPOSITORY_PASSWORD}'}}\n"
+        "plans:\n"
+        "  nightly: {kind: daily, schedule: '0 2 * * *'}\n"
+        "  weekly: {schedule: '30 2 * * SUN', time_zone: Europe/Berlin}\n"
+    )
+    where = ("--user", "--directory", tmp_path / "units")
+    how = (*where, "--timer", "--config", settings, "--program", tmp_path / "pgstow")
+    story: list[tuple[str, tuple[str | Path, ...]]] = [
+        ("service-show", ("service", "show", *how)),
+        ("service-install-dry-run", ("service", "install", *how, "--dry-run")),
+        ("service-install", ("service", "install", *how)),
+        ("service-uninstall", ("service", "uninstall", *where)),
+    ]
+    for name, arguments in story:
+        ended = pgstow(*arguments, "--json")
+        assert ended.code == 0, ended.stdout + ended.stderr
+        expect(name, ended.json(), tmp_path)
+
+
 def test_page_describes_every_key() -> None:
     """docs/cli-json.md and the documents cannot drift apart unnoticed."""
     page = PAGE.read_text()

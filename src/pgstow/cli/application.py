@@ -51,6 +51,9 @@ COMMANDS = (
     "config check",
     "config show",
     "config schema",
+    "service install",
+    "service uninstall",
+    "service show",
 )
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
@@ -58,6 +61,7 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
         "repo": "Look after a repository: check, prune, copy, repair.",
         "keys": "The passwords that open a repository.",
         "config": "The settings file pgstow.yaml: check it, show what it says.",
+        "service": "Run by systemd: write, show and remove its units.",
     }
 )
 
@@ -65,7 +69,7 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
 _WITHOUT_REPOSITORY = frozenset(
     {"alerts", "checklist", "config", "demo", "metrics", "run", "serve", "service"}
 )
-_WITHOUT_SETTINGS = frozenset({"demo", "config schema"})  # these take no --config
+_WITHOUT_SETTINGS = frozenset({"demo", "config schema", "service uninstall"})  # these take no --config
 
 # What an interruption leaves behind, told after "interrupted by SIGINT".
 _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
@@ -80,6 +84,8 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "repo copy": "what was copied so far is kept, and the same command goes on from there",
         "repo rekey": "what was copied so far is kept, and the same command goes on from there; the old repository is needed",
         "repo repair": "nothing that can be read was lost; run it again to finish",
+        "service install": "every unit is whole, the old or the new one; run it again to finish",
+        "service uninstall": "run it again to finish",
     }
 )
 

@@ -15,7 +15,7 @@ from pgstow.core.errors import UsageError
 from pgstow.core.process import run
 from pgstow.core.secrets import Secret
 
-__all__ = ["Reference"]
+__all__ = ["Reference", "credential_name"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -34,6 +34,11 @@ class Reference:
         """Whether the text stands in the file itself, without a variable: then it is no secret."""
         return self.text is not None and not _VARIABLE.search(self.text)
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that the text needs."""
+        return tuple(_VARIABLE.findall(self.text or ""))
+
     def resolve(self, environ: Mapping[str, str]) -> Secret:
         """Return what is referred to, without white space around it.
 
@@ -42,7 +47,7 @@ class Reference:
         if self.command is not None:
             text = run(self.command).decode(errors="replace").split("\n", 1)[0]
         elif self.file is not None:
-            text = self._read(self.file)
+            text = self._read(_handed_over(self.file, environ))
         else:
             text = _VARIABLE.sub(lambda found: self._variable(found[1], environ), self.text or "")
         if not text.strip():
@@ -88,3 +93,18 @@ class Reference:
         if self.command is not None:
             return f"command {self.command[0]}"
         return f"file:{self.file}" if self.file is not None else self.text or ""
+
+
+def credential_name(path: Path) -> str:
+    """Return the name under which systemd hands a file to a service that may not read the file itself."""
+    return "".join(
+        char if char.isalnum() and char.isascii() else "-" if char == "/" else f"_{ord(char):x}_"
+        for char in str(path.absolute())[1:]
+    )
+
+
+def _handed_over(path: Path, environ: Mapping[str, str]) -> Path:
+    """Return the service manager's copy of a file, where there is one: the original is out of a service's reach."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    copy = Path(folder) / credential_name(path) if folder else None
+    return copy if copy is not None and copy.is_file() else path
