@@ -5,6 +5,7 @@ By default a part of the combinations is tried, at equal distances through all o
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
@@ -16,15 +17,20 @@ from pgstow.core.secrets import Secret
 from pgstow.postgres.server import Cluster
 from pgstow.postgres.tools import ClientTools
 from pgstow.repository import Repository
+from pgstow.store.api import Store
 from pgstow.store.local import LocalStore
+from pgstow.store.opening import open_store
 from support.fault_operations import OPERATIONS, Operation, Outcome, World, in_a_hurry
 from support.fault_world import Templates, chosen, make_templates, tell
 from support.faults import FAULTS, Fault, FaultyStore, Kind, Point, patient
 from support.oracle import Oracle, State
 from support.restic import PASSWORD, Restic
+from support.s3 import S3Bucket
 
 SLACK_BYTES = 30_000  # of folders and a manifest, which differ from run to run
 KILLED = ("init", "first backup", "backup with reuse")
+
+Fresh = Callable[[str], Store]  # from a template, a store of its own in that state
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,37 +56,38 @@ def judged() -> set[State]:
     return set()
 
 
-def acknowledge(oracle: Oracle, store: LocalStore, outcome: Outcome) -> None:
+def acknowledge(oracle: Oracle, store: Store, outcome: Outcome) -> None:
     for backup_id in outcome.backups:
         oracle.acknowledge(Repository.open(store, Secret(PASSWORD)), backup_id)
 
 
-def has_repository(store: LocalStore) -> bool:
+def has_repository(store: Store) -> bool:
     """Whether an init came to its end."""
-    return (Path(store.location) / "config").exists()
+    return any(info.name == "config" for info in store.list(""))
 
 
-def judge_next(operation: Operation, world: World, store: LocalStore, oracle: Oracle) -> Outcome:
+def judge_next(operation: Operation, world: World, store: Store, oracle: Oracle) -> Outcome:
     """The operation succeeds when it is repeated, and then everything is in order."""
     again = operation.run_again(world, patient(store))
     assert again.errors == []
     if operation.is_judged:
         acknowledge(oracle, store, again)
         oracle.check(store)
-    if not operation.cleans_up:
-        store.remove_stale_temporaries()
-    assert list(Path(store.location).glob("tmp/*")) == []
+    if isinstance(store, LocalStore):
+        if not operation.cleans_up:
+            store.remove_stale_temporaries()
+        assert list(Path(store.location).glob("tmp/*")) == []
     return again
 
 
 # -- errors
 
 
-def points_of(operation: Operation, templates: Templates, folder: Path) -> list[Point]:
+def points_of(operation: Operation, templates: Templates, fresh: Fresh) -> list[Point]:
     """Return every call of the store that the operation makes when all is well, each time it is done."""
     found: list[set[Point]] = []
     for _ in range(2):  # threads that share a request or not make the number of some calls differ
-        watched = FaultyStore(templates.fresh(operation.template, folder))
+        watched = FaultyStore(fresh(operation.template))
         outcome = operation.run(templates.world, patient(watched))
         assert outcome.errors == []
         found.append(set(watched.points))
@@ -88,19 +95,58 @@ def points_of(operation: Operation, templates: Templates, folder: Path) -> list[
 
 
 def try_fault(
-    operation: Operation, fault: Fault, point: Point, templates: Templates, oracle: Oracle, folder: Path
+    operation: Operation, fault: Fault, point: Point, templates: Templates, oracle: Oracle, fresh: Fresh
 ) -> bool:
     """Do the operation with a fault, judge what is left, and do it again; return whether the point was reached."""
-    store = templates.fresh(operation.template, folder)
+    store = fresh(operation.template)
     faulty = FaultyStore(store, fault, point)
     outcome = operation.run(templates.world, patient(faulty))
     if fault.must_be_survived:
         assert outcome.errors == []
-    if operation.is_judged and has_repository(store):
+    if operation.meanwhile is not None:
+        operation.meanwhile(templates.world, store)
+    elif operation.is_judged and has_repository(store):
         acknowledge(oracle, store, outcome)
         oracle.check(store)
     judge_next(operation, templates.world, store, oracle)
     return faulty.was_hit
+
+
+def try_faults(
+    operation: Operation,
+    templates: Templates,
+    fresh: Fresh,
+    make_oracle: Callable[[], Oracle],
+    *,
+    title: str,
+    tries: int,
+    always: Callable[[Fault, Point], bool] = lambda _fault, _point: False,
+) -> None:
+    """Try the chosen pairs of a fault and a point, ``always`` among them, and raise all that went wrong."""
+    points = points_of(operation, templates, fresh)
+    pairs = [
+        (fault, point)
+        for fault in FAULTS
+        for point in points
+        if point.method in fault.kind.methods
+        and not (fault.kind is Kind.STALE_LIST and point.folder == operation.believes)
+    ]
+    failures: list[Exception] = []
+    tried = hit = restic_runs = 0
+    picked = dict.fromkeys([*(pair for pair in pairs if always(*pair)), *chosen(pairs, tries)])
+    for fault, point in picked:
+        oracle = make_oracle()
+        try:
+            hit += try_fault(operation, fault, point, templates, oracle, fresh)
+        except Exception as exc:  # noqa: BLE001  the others are tried all the same
+            exc.add_note(f"{title}: {fault} at {point}")
+            failures.append(exc)
+        tried += 1
+        restic_runs += oracle.restic_runs
+    tell(operation=title, points=len(points), pairs=len(pairs), tried=tried, hit=hit, restic=restic_runs)
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} of {tried} faults", failures)
+    assert hit >= tried * 0.9, "too many points were not reached again for this to mean anything"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name.replace(" ", "-"))
@@ -111,36 +157,49 @@ def test_faults_at_every_call_of_the_store(
     judged: set[State],
     tmp_path: Path,
 ) -> None:
-    points = points_of(operation, templates, tmp_path / "repository")
-    pairs = [
-        (fault, point)
-        for fault in FAULTS
-        for point in points
-        if point.method in fault.kind.methods
-        and not (fault.kind is Kind.STALE_LIST and point.folder == operation.believes)
-    ]
-    failures: list[Exception] = []
-    tried = hit = restic_runs = 0
-    for fault, point in chosen(pairs, operation.tries):
-        oracle = templates.oracle(operation, restic_binaries, judged, tmp_path)
-        try:
-            hit += try_fault(operation, fault, point, templates, oracle, tmp_path / "repository")
-        except Exception as exc:  # noqa: BLE001  the others are tried all the same
-            exc.add_note(f"{operation.name}: {fault} at {point}")
-            failures.append(exc)
-        tried += 1
-        restic_runs += oracle.restic_runs
-    tell(
-        operation=operation.name,
-        points=len(points),
-        pairs=len(pairs),
-        tried=tried,
-        hit=hit,
-        restic=restic_runs,
+    try_faults(
+        operation,
+        templates,
+        lambda template: templates.fresh(template, tmp_path / "repository"),
+        lambda: templates.oracle(operation, restic_binaries, judged, tmp_path),
+        title=operation.name,
+        tries=operation.tries,
     )
-    if failures:
-        raise ExceptionGroup(f"{len(failures)} of {tried} faults", failures)
-    assert hit >= tried * 0.9, "too many points were not reached again for this to mean anything"
+
+
+def is_conditional_put_without_reply(fault: Fault, point: Point) -> bool:
+    """Whether a bucket, asked again, says that somebody else was there first."""
+    return fault == Fault(Kind.LOST_REPLY) and (point.method, point.folder.partition("/")[0]) == (
+        "put",
+        "pgstow",
+    )
+
+
+def test_faults_at_every_call_of_a_bucket(
+    templates: Templates,
+    restic_binaries: list[Restic],
+    judged: set[State],
+    s3_bucket: S3Bucket,
+    tmp_path: Path,
+) -> None:
+    (operation,) = [each for each in OPERATIONS if each.name == "backup with reuse"]
+    numbers = itertools.count()
+
+    def fresh(template: str) -> Store:
+        store = open_store(f"{s3_bucket.location}/{next(numbers)}", s3_bucket.environ)
+        for path, data in templates.objects(template).items():
+            store.put(path, data)
+        return store
+
+    try_faults(
+        operation,
+        templates,
+        fresh,
+        lambda: templates.oracle(operation, restic_binaries, judged, tmp_path),
+        title=f"{operation.name}, in a bucket",
+        tries=4,
+        always=is_conditional_put_without_reply,
+    )
 
 
 # -- kill -9
@@ -210,7 +269,7 @@ def test_killed_at_every_write(
 ) -> None:
     (operation,) = [each for each in OPERATIONS if each.name == name]
     folder = tmp_path / "repository"
-    points = points_of(operation, templates, folder)
+    points = points_of(operation, templates, lambda template: templates.fresh(template, folder))
     full_bytes = stored_bytes(LocalStore(folder)) - stored_bytes(
         LocalStore(templates.folders[operation.template])
     )

@@ -9,6 +9,7 @@ from pgstow.catalog.backups import BackupFiles, list_backups
 from pgstow.core.errors import RepositoryDamaged
 from pgstow.core.secrets import Secret
 from pgstow.repository import Repository
+from pgstow.store.api import Store
 from pgstow.store.memory import MemoryStore
 from support.restic import PASSWORD
 
@@ -68,7 +69,7 @@ def points(objects: Objects, places: Mapping[str, list[int]]) -> Iterator[Point]
 
 
 def readable_members(
-    store: MemoryStore, *, without_config: bool = False
+    store: Store, *, without_config: bool = False
 ) -> tuple[dict[str, dict[str, bytes]], set[tuple[str, str]]]:
     """Return every member that can be read, by backup, and (backup, path) of those that cannot."""
     repository = Repository.open(store, Secret(PASSWORD), without_config=without_config)

@@ -17,13 +17,15 @@ from unittest.mock import patch
 import psycopg
 
 from pgstow.app.backup import BackupRequest, FailedBackup, backup, backup_all
-from pgstow.app.copy import copy_repository
+from pgstow.app.copy import copy_repository, rekey_repository
 from pgstow.app.export import export
+from pgstow.app.keys import change_password
 from pgstow.app.prune import prune_repository
+from pgstow.app.repository_repair import repair_repository
 from pgstow.app.restore import restore
 from pgstow.app.verify import verify_backups
 from pgstow.assurance.compare import compare_databases
-from pgstow.core.errors import NoRepository, PgstowError, RepositoryDamaged
+from pgstow.core.errors import NoRepository, PgstowError, RepositoryDamaged, WrongPassword
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
@@ -34,12 +36,15 @@ from pgstow.restore.request import RestoreOptions
 from pgstow.store.api import Store
 from pgstow.store.local import LocalStore
 from pgstow.upkeep.prune_plan import PruneOptions
+from pgstow.upkeep.repair_report import RepairReport
+from support.damage import readable_members
 from support.oracle import files_below
 from support.restic import PASSWORD
 
-__all__ = ["BACKUP_NAME", "OPERATIONS", "Operation", "Outcome", "World", "in_a_hurry"]
+__all__ = ["BACKUP_NAME", "OLD_PASSWORD", "OPERATIONS", "Operation", "Outcome", "World", "in_a_hurry"]
 
 BACKUP_NAME = "shop"
+OLD_PASSWORD = "the horse before"  # of the template "old password"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,8 @@ class World:
     scratch: Path
     newest: str  # id of the newest backup of "two backups": by a stale list, the latest is another
     two_backups: Path  # the template
+    one_of_two: Path  # the template
+    damaged: dict[str, Path]  # the templates of which something is lost
     rows: dict[str, str]  # SHA-256 of each table member that a backup of the source has
 
     @property
@@ -80,6 +87,7 @@ class Operation:
     cleans_up: bool = False  # removes what dead processes left
     believes: str | None = None  # a folder whose listing it has to believe: a stale one is not tried
     again: Callable[[World, Store, Outcome], None] | None = None  # what is done next, if not the same
+    meanwhile: Callable[[World, Store], None] | None = None  # what must hold before, if not everything
 
     def run(self, world: World, store: Store) -> Outcome:
         """Do it; what pgstow reports as an error is part of the outcome, anything else is raised."""
@@ -217,6 +225,77 @@ def _copy(world: World, store: Store, outcome: Outcome) -> None:
     outcome.backups.append(world.newest)
 
 
+def _rekey(world: World, store: Store, outcome: Outcome) -> None:
+    """Make a repository with another master key, unless an earlier run did, and bring everything there."""
+    try:
+        target = _open(store)
+    except NoRepository:
+        target = Repository.init(
+            store, Secret(PASSWORD), hostname="tests", username="tests", sleep=lambda _: None
+        )
+    source = _open(LocalStore(world.one_of_two))
+    report = rekey_repository(source, target, SilentProgress(), read_data=True)
+    if not report.is_complete:
+        raise RepositoryDamaged("the new repository is not complete")
+    outcome.backups.append(world.newest)
+
+
+def _change_password(world: World, store: Store, outcome: Outcome) -> None:
+    old, new = Secret(OLD_PASSWORD), Secret(PASSWORD)
+    change_password(Repository.open(store, old), old, new, hostname="tests", username="tests")
+
+
+def _change_password_again(world: World, store: Store, outcome: Outcome) -> None:
+    """Repeat it, where the old password still opens; afterwards it no longer does."""
+    if _opens(store, OLD_PASSWORD):
+        _change_password(world, store, outcome)
+    assert not _opens(store, OLD_PASSWORD)
+
+
+def _opens(store: Store, password: str) -> bool:
+    try:
+        Repository.open(store, Secret(password))
+    except WrongPassword:
+        return False
+    return True
+
+
+def _check_some_password_opens(world: World, store: Store) -> None:
+    """Nobody is shut out, whatever happened."""
+    assert _opens(store, PASSWORD) or _opens(store, OLD_PASSWORD)
+
+
+def _repair(world: World, store: Store, outcome: Outcome) -> None:
+    if _repaired(store).not_mended:
+        raise RepositoryDamaged("the repair is not complete")
+
+
+def _repaired(store: Store, *, dry_run: bool = False) -> RepairReport:
+    repository = Repository.open(store, Secret(PASSWORD), without_config=True)
+    return repair_repository(
+        repository, SilentProgress(), read_data=True, dry_run=dry_run, approve=lambda _plan: None
+    )
+
+
+def _repair_and_back_up(world: World, store: Store, outcome: Outcome) -> None:
+    """Finish what a repair began: nothing is left to do then, and a backup can be made."""
+    _repair(world, store, outcome)
+    assert not _repaired(store, dry_run=True).is_needed
+    _back_up(world, store, outcome)
+
+
+def _nothing_more_lost(template: str) -> Callable[[World, Store], None]:
+    """Return what asserts that whatever can be read in a damaged template can still be read."""
+
+    def check(world: World, store: Store) -> None:
+        before, _ = readable_members(LocalStore(world.damaged[template]), without_config=True)
+        now, _ = readable_members(store, without_config=True)
+        for backup_id, members in before.items():
+            assert members.items() <= now.get(backup_id, {}).items(), backup_id
+
+    return check
+
+
 OPERATIONS = (
     Operation(
         name="init", template="nothing", work=_init, again=_init_unless_there, tries=15, cleans_up=True
@@ -228,8 +307,30 @@ OPERATIONS = (
     Operation(name="export", template="two backups", work=_export, tries=20),
     Operation(name="restore", template="two backups", work=_restore, tries=10),
     Operation(name="all databases", template="one backup", work=_back_up_all, tries=5, cleans_up=True),
-    Operation(name="copy", template="elsewhere", work=_copy, tries=30),
+    Operation(name="copy", template="elsewhere", work=_copy, tries=30, cleans_up=True),
     Operation(
         name="prune", template="one of two", work=_prune, tries=30, cleans_up=True, believes="snapshots"
+    ),
+    Operation(name="rekey", template="nothing", work=_rekey, tries=12, cleans_up=True),
+    Operation(
+        name="change of password",
+        template="old password",
+        work=_change_password,
+        again=_change_password_again,
+        meanwhile=_check_some_password_opens,
+        tries=15,
+    ),
+    *(
+        Operation(
+            name=f"repair of a {template}",
+            template=template,
+            work=_repair,
+            again=_repair_and_back_up,
+            meanwhile=_nothing_more_lost(template),
+            tries=8,
+            cleans_up=True,
+            believes=believed,
+        )
+        for template, believed in (("lost pack", None), ("lost index file", "index"))
     ),
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 
 from pgstow.app.backup import BackupRequest, backup, backup_all
+from pgstow.app.keys import change_password
 from pgstow.capture.options import CapturedBackup
 from pgstow.catalog.backups import BackupFiles, list_backups
 from pgstow.core.progress import SilentProgress
@@ -19,9 +20,11 @@ from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from pgstow.postgres.tools import ClientTools
-from pgstow.repository import BlobKind, Repository
+from pgstow.repository import BlobKind, Repository, pack_name
 from pgstow.store.local import LocalStore
-from support.fault_operations import BACKUP_NAME, Operation, World
+from pgstow.upkeep.repair import repair
+from support.damage import readable_members
+from support.fault_operations import BACKUP_NAME, OLD_PASSWORD, Operation, World
 from support.faults import Fault, Point
 from support.oracle import Oracle, State, contents_of
 from support.repositories import init_repository
@@ -32,6 +35,10 @@ __all__ = ["TRY_ALL", "Templates", "chosen", "make_database", "make_templates", 
 # "1": every fault at every point, restic as by default; "restic": and restic looks at each of the states
 TRY_ALL = bool(os.environ.get("PGSTOW_ALL_FAULTS"))
 _IS_THOROUGH = os.environ.get("PGSTOW_ALL_FAULTS") == "restic"
+_TEMPLATES = (
+    *("nothing", "empty", "elsewhere", "one backup", "two backups", "one of two", "old password"),
+    *("damaged", "lost pack", "lost index file"),
+)
 _STRIDE = 7  # the number of points is rarely a multiple of it
 
 # ledger has two page ranges, of which the second changes; a large object and an index come along.
@@ -81,6 +88,11 @@ class Templates:
             shutil.copytree(self.folders[template], folder)
         return LocalStore(folder)
 
+    def objects(self, template: str) -> dict[str, bytes]:
+        """Return what is in a template."""
+        store = LocalStore(self.folders[template])
+        return {info.name: store.get(info.name) for info in store.list("")}
+
     def oracle(
         self, operation: Operation, restics: list[Restic], judged: set[State], scratch: Path
     ) -> Oracle:
@@ -88,7 +100,7 @@ class Templates:
         return Oracle(
             restics=restics,
             scratch=scratch,
-            acknowledged=dict(self.acknowledged[operation.template]),
+            acknowledged=dict(self.acknowledged.get(operation.template, {})),
             rows=self.rows,
             is_thorough=_IS_THOROUGH,
             judged=judged,
@@ -99,10 +111,7 @@ def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> 
     """Make the database and the templates; the database is then one change ahead of "one backup"."""
     source = make_database(cluster, "tiny")
     request = BackupRequest(source=source, name=BACKUP_NAME)
-    folders = {
-        name: folder / name.replace(" ", "-")
-        for name in ("nothing", "empty", "elsewhere", "one backup", "two backups", "one of two", "damaged")
-    }
+    folders = {name: folder / name.replace(" ", "-") for name in _TEMPLATES}
     init_repository(LocalStore(folders["empty"]))
     init_repository(LocalStore(folders["elsewhere"]))
     first = _next(folders["empty"], folders["one backup"])
@@ -114,6 +123,13 @@ def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> 
     _damage(_next(folders["two backups"], folders["damaged"]), taken.manifest.tables[0].member)
     left = _next(folders["two backups"], folders["one of two"])
     left.remove_snapshot(list_backups(left)[0].snapshot.id or "")
+    ledger = taken.manifest.tables[0].member
+    _lose_pack(_next(folders["two backups"], folders["lost pack"]))
+    _lose_index_file(_next(folders["two backups"], folders["lost index file"]), ledger)
+    change_password(
+        _next(folders["two backups"], folders["old password"]), Secret(PASSWORD), Secret(OLD_PASSWORD),
+        hostname="tests", username="tests",
+    )  # fmt: skip
     rows = _reference_rows(cluster, _next(folders["empty"], folder / "all"), tools)
     world = World(
         source=source.connect_string(),
@@ -123,13 +139,17 @@ def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> 
         scratch=folder / "scratch",
         newest=taken.manifest.backup_id,
         two_backups=folders["two backups"],
+        one_of_two=folders["one of two"],
+        damaged={name: folders[name] for name in ("lost pack", "lost index file")},
         rows=dict(rows[source.dbname or ""]),
     )
     world.scratch.mkdir()
-    acknowledged = {
-        name: _contents(path) if (path / "config").exists() and name != "damaged" else {}
-        for name, path in folders.items()
+    acknowledged: dict[str, Mapping[str, Mapping[str, str]]] = {
+        name: _contents(folders[name])
+        for name in ("empty", "elsewhere", "one backup", "two backups", "one of two")
     }
+    acknowledged["old password"] = acknowledged["lost index file"] = acknowledged["two backups"]
+    acknowledged["lost pack"] = _left_of(folders["lost pack"], acknowledged["two backups"])
     return Templates(
         world=world,
         folders=folders,
@@ -164,19 +184,60 @@ def _reference_rows(
     return rows
 
 
-def _damage(repository: Repository, member: str) -> None:
-    """Flip one bit in the pack that holds the beginning of a member of the oldest backup: a stale list shows that."""
+def _left_of(folder: Path, whole: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+    """Return those members that can still be read."""
+    readable, _ = readable_members(LocalStore(folder))
+    left: dict[str, Mapping[str, str]] = {
+        backup_id: {name: digest for name, digest in members.items() if name in readable[backup_id]}
+        for backup_id, members in whole.items()
+    }
+    assert all(0 < len(left[backup_id]) < len(members) for backup_id, members in whole.items())
+    return left
+
+
+def _pack_of(repository: Repository, member: str) -> bytes:
+    """Return the pack that holds the beginning of a member of the oldest backup."""
     repository.load_index()
     node = BackupFiles(repository, list_backups(repository)[0]).member(member)
     assert node is not None
     pack = repository.pack_of(BlobKind.DATA, next(iter(node.content)))
     assert pack is not None
-    path = Path(repository.store.location) / "data" / pack.hex()[:2] / pack.hex()
+    return pack
+
+
+def _damage(repository: Repository, member: str) -> None:
+    """Flip one bit in the pack that holds the beginning of a member of the oldest backup: a stale list shows that."""
+    path = Path(repository.store.location) / pack_name(_pack_of(repository, member).hex())
     written = path.stat()
     data = bytearray(path.read_bytes())
     data[20] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+
+
+def _lose_pack(repository: Repository) -> None:
+    """Remove a pack without which both backups lack something, and neither is of no use at all."""
+    repository.load_index()
+    store = repository.store
+    for name in sorted(pack_name(pack.pack_id.hex()) for pack in repository.indexed_packs()):
+        data = store.get(name)
+        store.delete(name)
+        plan = repair(repository, SilentProgress(), dry_run=True)
+        if len(plan.mended) == 2 and not plan.dropped:
+            return
+        store.put(name, data)
+    raise AssertionError("there is no such pack")
+
+
+def _lose_index_file(repository: Repository, member: str) -> None:
+    """Remove what alone lists a pack that both backups need."""
+    pack = _pack_of(repository, member)
+    (index_id,) = [
+        index_id
+        for index_id in repository.index_ids()
+        if any(contents.pack_id == pack for contents in repository.index_file(index_id))
+    ]
+    repository.store.delete(f"index/{index_id}")
 
 
 def chosen(pairs: Sequence[tuple[Fault, Point]], tries: int) -> list[tuple[Fault, Point]]:

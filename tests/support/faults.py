@@ -32,7 +32,8 @@ T = TypeVar("T")
 Bytes = bytes | bytearray | memoryview
 
 _WRITES = frozenset({"put", "delete"})
-_ANY = frozenset({"put", "get", "get_range", "stat", "list", "delete", "remove_stale_temporaries"})
+_READS = frozenset({"get", "get_range", "stat", "list"})
+_ANY = frozenset({*_WRITES, *_READS, "remove_stale_temporaries"})
 _SLOW_S = 0.005
 
 
@@ -51,6 +52,7 @@ class Kind(Enum):
     KILL_BEFORE = "kill -9 before", _WRITES
     KILL_DURING = "kill -9 during", frozenset({"put"})
     KILL_AFTER = "kill -9 after", _WRITES
+    KILL_AT_READ = "kill -9 at a read", _READS
 
     def __init__(self, title: str, methods: frozenset[str]) -> None:
         self.title = title
@@ -106,12 +108,16 @@ class Point:
 
 @dataclass
 class FaultyStore:
-    """Passes everything on to ``inner``, except what ``fault`` does at ``at``. ``points`` are those that were passed."""
+    """Passes everything on to ``inner``, except what ``fault`` does at ``at``.
+
+    ``points`` are those that were passed; ``passing`` is told each of them before anything is done there.
+    """
 
     inner: Store
     fault: Fault | None = None
     at: Point | None = None
     sleep: Callable[[float], None] = time.sleep
+    passing: Callable[[Point], object] = lambda _point: None
     points: list[Point] = field(default_factory=list)
     was_hit: bool = False
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -173,6 +179,7 @@ class FaultyStore:
             self._seen[method, folder] += 1
             point = Point(method, folder, self._seen[method, folder])
             self.points.append(point)
+            self.passing(point)
             if self.fault is None:
                 return None
             is_here = point == self.at
@@ -194,7 +201,7 @@ class FaultyStore:
                 raise StoreDenied(f"{message}: permission denied")
             case Kind.SLOW:
                 self.sleep(_SLOW_S)
-            case Kind.KILL_BEFORE | Kind.KILL_DURING:
+            case Kind.KILL_BEFORE | Kind.KILL_DURING | Kind.KILL_AT_READ:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def _after(self, kind: Kind | None, what: str) -> None:

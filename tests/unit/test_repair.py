@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import pytest
 
 from pgstow.assurance.verify import verify
 from pgstow.catalog.backups import list_backups
-from pgstow.core.errors import PgstowError, StoreUnavailable
+from pgstow.core.errors import PgstowError, RepositoryError, StoreUnavailable
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
 from pgstow.repository import BlobKind, Repository, find_damaged_keys, pack_name
+from pgstow.store.api import ObjectInfo
 from pgstow.store.local import LocalStore
 from pgstow.store.memory import MemoryStore
 from pgstow.upkeep.repair import repair
@@ -221,6 +222,37 @@ def test_what_is_read_wrongly_once_is_not_dropped(store: MemoryStore) -> None:
     assert not repair(repository, SilentProgress()).is_needed
     assert len(seen) > 8
     assert objects_of(store) == before
+
+
+def test_listings_that_lag_behind_are_not_believed(store: MemoryStore) -> None:
+    """At first neither the newest index file nor the packs that it lists are shown; the snapshot is."""
+    (newest,) = [
+        index_id
+        for index_id in open_repository(store).index_ids()
+        if any(
+            place_of(store, b"PGDMP 3")[0] == pack_name(p.pack_id.hex())
+            for p in open_repository(store).index_file(index_id)
+        )
+    ]
+    packs = {pack_name(p.pack_id.hex()) for p in open_repository(store).index_file(newest)}
+    hidden = {f"index/{newest}", *packs}
+
+    class Lagging(MemoryStore):
+        def list(self, prefix: str) -> Iterator[ObjectInfo]:
+            for info in super().list(prefix):
+                if info.name in hidden:
+                    hidden.remove(info.name)
+                else:
+                    yield info
+
+    lagging = Lagging()
+    lagging._objects = store._objects
+    before = objects_of(store)
+    with pytest.raises(RepositoryError, match="are listed now than when the repair began"):
+        repair(Repository.open(lagging, Secret(PASSWORD)), SilentProgress())
+    assert hidden == set()
+    assert objects_of(store) == before
+    assert not repaired(store).is_needed
 
 
 def test_nothing_happens_unless_it_is_approved(store: MemoryStore) -> None:

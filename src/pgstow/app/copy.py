@@ -69,6 +69,8 @@ def copy_repository(
     refuse_same(source, target)
     damaged: list[RepositoryDamaged] = []
     with source.lock(), _lock_target(target) as target_lock:
+        if not dry_run:
+            target.store.remove_stale_temporaries()  # of copies that were killed: nothing else may ever write here
         # Before the index is read: what a listed snapshot needs is then in it, also beside running backups.
         snapshots = source.snapshots(damaged=damaged)
         if backups:

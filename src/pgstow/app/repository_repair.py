@@ -26,4 +26,6 @@ def repair_repository(
     ``approve`` is shown what will be dropped and raises if that must not be.
     """
     with repository.lock(exclusive=True, wait_s=wait_s):
+        if not dry_run:
+            repository.store.remove_stale_temporaries()  # of runs that were killed
         return repair(repository, progress, read_data=read_data, dry_run=dry_run, approve=approve)

@@ -15,7 +15,7 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.session import APPLICATION_NAME, NO_TIMEOUTS
 from pgstow.postgres.silence import watching_program
 
-__all__ = ["connected", "no_timeouts", "refuses_settings"]
+__all__ = ["connected", "no_timeouts", "refuses_settings", "sessions_begin_with"]
 
 _TRANSACTION_TIMEOUT_SINCE = 170000
 
@@ -27,6 +27,11 @@ def no_timeouts(server_version: int) -> dict[str, str]:
     """
     unknown = "transaction_timeout" if server_version < _TRANSACTION_TIMEOUT_SINCE else ""
     return {name: value for name, value in NO_TIMEOUTS.items() if name != unknown}
+
+
+def sessions_begin_with(program: str) -> str:
+    """Return how the application names of the sessions of a program begin that pgstow started."""
+    return f"{APPLICATION_NAME} {program} "
 
 
 def refuses_settings(failure: ProcessFailed) -> bool:
@@ -48,7 +53,7 @@ def connected(
 
     Its sessions run with ``settings`` and say that they are ours. ConnectionFailed when they fall silent.
     """
-    name = f"{APPLICATION_NAME} {Path(command[0]).name} {secrets.token_hex(4)}"
+    name = sessions_begin_with(Path(command[0]).name) + secrets.token_hex(4)
     place = conninfo.with_settings(settings) if settings else conninfo
     with (
         place.tool_env(PGAPPNAME=name, LC_ALL="C", **(env or {})) as environment,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pgstow.core.errors import PostgresError
+from pgstow.postgres.programs import sessions_begin_with
 from pgstow.postgres.raw import RawSession, array
 from pgstow.postgres.session import translated
 
@@ -28,6 +29,7 @@ __all__ = [
     "other_sessions",
     "qualified",
     "quoted",
+    "restoring_sessions",
     "roles",
     "tablespaces",
     "target_facts",
@@ -103,6 +105,21 @@ def other_sessions(session: RawSession, name: bytes) -> int:
         b" WHERE datname = $1::text AND pid <> pg_catalog.pg_backend_pid()",
         name,
         doing="counting the database's sessions",
+    )
+    return int(found or 0)
+
+
+def restoring_sessions(session: RawSession, name: bytes) -> int:
+    """Return how many sessions of a pg_restore that pgstow started are connected to a database.
+
+    The program outlives a pgstow that was killed, until it has done all that it was told.
+    """
+    found = session.value(
+        b"SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity"
+        b" WHERE datname = $1::text AND pg_catalog.starts_with(application_name, $2::text)",
+        name,
+        sessions_begin_with("pg_restore").encode(),
+        doing="looking for restores under way",
     )
     return int(found or 0)
 

@@ -234,14 +234,32 @@ def _check_creation(
     _require_confirmation(options, reason, name, with_clean=True)
     if database == facts.database:
         raise TargetRefused(f"database {name} cannot be replaced: it is the one used to create others")
+    if options.disconnect_others:
+        return oid
+    _refuse_beside_restore(session, database)
     others = target_sql.other_sessions(session, database)
-    if others and not options.disconnect_others:
+    if others:
         raise TargetRefused(
             f"{others} other session{'s are' if others > 1 else ' is'} connected to database {name}",
             hint="stop the applications that use it, then try again",
             sessions=others,
         )
     return oid
+
+
+def _refuse_beside_restore(session: RawSession, database: bytes) -> None:
+    """TargetRefused while another restore defines objects in the database, perhaps one whose pgstow was killed.
+
+    What the two do would mix.
+    """
+    count = target_sql.restoring_sessions(session, database)
+    if count:
+        raise TargetRefused(
+            f"a restore is still at work in database {session.decode(database)}",
+            hint="wait until it has ended; of one that was killed pg_restore goes on, where it was started: end that, or its"
+            " sessions, whose application_name begins with pgstow pg_restore",
+            sessions=count,
+        )
 
 
 def _check_contents(
@@ -257,6 +275,7 @@ def _check_contents(
     elif options.is_selective:
         _check_conflicts(files, selection, options, name)
     else:
+        _refuse_beside_restore(session, facts.database)
         count, examples = target_sql.user_objects(session)
         if count:
             shown = ", ".join(examples) + (", ..." if count > len(examples) else "")

@@ -12,6 +12,7 @@ finds what is left to do:
    repair removes the old one);
 6. snapshots that cannot be read or are of no use any more, and key files that no password opens.
 
+Before the first write the index files and packs are listed once more: they must be those that were examined.
 Whatever is removed is first copied to ``pgstow/repairs/TIME/``: packs are not, they are only unlisted.
 """
 
@@ -25,7 +26,7 @@ from datetime import UTC, datetime
 
 from pgstow.catalog.affected import affected_contents
 from pgstow.catalog.backups import BackupFiles, backup_record
-from pgstow.core.errors import ObjectNotFound
+from pgstow.core.errors import ObjectNotFound, RepositoryError
 from pgstow.core.progress import Progress
 from pgstow.repository import (
     BlobIndex,
@@ -66,6 +67,7 @@ def repair(
         repository.load_index(damaged=[])
         return report
     approve(report)
+    _refuse_changed(repository, plan.found)
     run = _Run(repository, plan, f"{REPAIRS}/{now():%Y%m%dT%H%M%S.%fZ}")
     report = replace(report, record=run.record)
     run.write_down(report)
@@ -118,6 +120,16 @@ def _losses(repository: Repository, found: Damage, progress: Progress) -> dict[s
     losses = Losses(repository)
     each = ((snapshot.id or "", losses.of(snapshot)) for snapshot in found.snapshots)
     return {snapshot_id: lost for snapshot_id, lost in each if lost}
+
+
+def _refuse_changed(repository: Repository, found: Damage) -> None:
+    """RepositoryError if listings show other files by now: what is believed to be lost may only not have been shown."""
+    index_files = {*found.index_files, *found.bad_index_files}
+    if index_files != set(repository.index_ids()) or found.sizes != repository.pack_sizes():
+        raise RepositoryError(
+            "other index files or packs are listed now than when the repair began: nothing was changed",
+            hint="somebody writes without a lock, or the store's listings lag behind; when that has passed run the repair again",
+        )
 
 
 # -- what is said of it
