@@ -42,7 +42,7 @@ _IDS = {
 _TIMES = {"time", "snapshot_taken", "started", "finished", "postmaster_start", "created"}
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
-    "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication",
+    "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication", "last_sizes_bytes", "evidence", "value",
 }  # fmt: skip
 _COUNTS = {"saved", "packs", "trees", "files", "blobs"}  # where 0 and none are told apart from some
 
@@ -160,6 +160,35 @@ def test_keys_and_copies(pgstow: Pgstow, shop: ConnInfo, tmp_path: Path) -> None
     listed = pgstow("keys", "list", "--json", **third).json()["keys"]
     (other,) = [key["id"] for key in listed if not key["in_use"]]
     expect("keys-remove", pgstow("keys", "remove", other, "--json", **third).json(), tmp_path)
+
+
+def test_status_metrics_and_checklist(
+    pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path
+) -> None:
+    """One repository that is there and one that is not; a critical table that is in the backup and one that is not."""
+    assert pgstow("backup", shop.connect_string()).code == 0
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o600)
+    places = {name: f"{tmp_path}/{name}" for name in ("repository", "none")}
+    (tmp_path / "pgstow.yaml").write_text(
+        "databases: {shop: {url: postgresql://db.example/shop, critical: [public.clients, public.gone], rpo: 1d}}\n"
+        "repositories:\n"
+        + "".join(
+            f"  {name}: {{location: {place}, password: file:{password}}}\n" for name, place in places.items()
+        )
+        + "plans: {daily: {}}\n"
+    )
+    ours = Pgstow({"PGSTOW_CONFIG": f"{tmp_path}/pgstow.yaml", "PGSTOW_STATE_DIR": f"{tmp_path}/state"})
+    for name, arguments, code in (
+        ("status", ("status",), 3),
+        ("metrics", ("metrics", "--textfile", f"{tmp_path}/pgstow.prom"), 3),
+        ("checklist", ("checklist", "daily"), 1),
+    ):
+        ended = ours(*arguments, "--json")
+        assert ended.code == code, ended.stdout + ended.stderr
+        assert ended.stderr == ""
+        expect(name, ended.json(), tmp_path)
 
 
 def test_copy_that_lost_something_is_partial(
@@ -473,7 +502,10 @@ def keys(value: Any) -> set[str]:
     if not isinstance(value, dict):
         return set()
     return set(value) | {
-        key for name, each in value.items() if name not in {"facts", "timings_s"} for key in keys(each)
+        key
+        for name, each in value.items()
+        if name not in {"facts", "timings_s", "labels"}
+        for key in keys(each)
     }
 
 

@@ -44,9 +44,12 @@ class Outcome:
     view: Sequence[RenderableType] = ()
     status: Status = "done"
     is_silent: bool = False  # stdout already carried the command's data
+    own_exit_code: int | None = None  # where a command follows the convention of others (Nagios)
 
     @property
     def exit_code(self) -> int:
+        if self.own_exit_code is not None:
+            return self.own_exit_code
         return {"done": 0, "failed": 1, "partial": 3}[self.status]
 
 

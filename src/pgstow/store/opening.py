@@ -13,7 +13,7 @@ from pgstow.core.errors import UsageError
 from pgstow.store.api import Store, is_name
 from pgstow.store.caching import CachingStore, cache_folder
 from pgstow.store.local import LocalStore
-from pgstow.store.retrying import RetryingStore
+from pgstow.store.retrying import RetryingStore, RetryPolicy
 
 __all__ = ["check_location", "open_retrying_store", "open_store"]
 
@@ -65,13 +65,14 @@ def open_retrying_store(
     *,
     on_retry: Callable[[str], None] = lambda _message: None,
     is_cached: bool = False,
+    policy: RetryPolicy | None = None,
 ) -> Store:
-    """Return the store at ``location``, which tries passing failures again; see ``open_store``.
+    """Return the store at ``location``, which tries passing failures again, as ``policy`` says; see ``open_store``.
 
     ``on_retry`` is told, from whichever thread is waiting, what failed and how long the pause is. With
     ``is_cached`` the index and snapshot files of a bucket are kept on this machine.
     """
-    store = RetryingStore(open_store(location, environ), on_retry=on_retry)
+    store = RetryingStore(open_store(location, environ), policy=policy, on_retry=on_retry)
     root = _cache_root(environ)
     if not is_cached or root is None or _is_local(location):
         return store

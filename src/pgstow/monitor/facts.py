@@ -1,0 +1,129 @@
+"""What is known before anything is judged: plain data, so that rules, status and checklists are pure functions of it.
+
+What could not be looked at is None and has its error beside it: unknown is not the same as nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pgstow.catalog.backups import BackupRecord
+from pgstow.core.errors import PgstowError
+from pgstow.monitor.policy import AlertPolicy
+from pgstow.monitor.storage import StorageFacts
+from pgstow.state.runs import RunRecord
+
+__all__ = [
+    "AlertFacts",
+    "DatabaseFacts",
+    "Facts",
+    "PlanFacts",
+    "RepositoryFacts",
+    "TableSize",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSize:
+    """How much of a table is in a backup. ``reused_rows`` of its rows were taken over from an earlier one, not read."""
+
+    rows: int
+    size_bytes: int
+    reused_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseFacts:
+    """A database that is to be protected. Tables are ``schema.table``; ``must_contain`` also knows ``schema.*``.
+
+    ``is_partial``: its settings leave something out, so that its backups are partial ones by intent.
+    """
+
+    name: str
+    rpo_s: float | None = None
+    is_partial: bool = False
+    critical: tuple[str, ...] = ()
+    must_contain: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFacts:
+    """What one plan promises for one database; ``database`` is None for jobs that concern repositories.
+
+    ``repositories`` are those that take this kind. ``expected_since``: a run at or after this moment must be there by
+    now, grace and jitter counted; None where nothing can be missing yet, or the plan has no schedule.
+    """
+
+    plan: str
+    job: str
+    kind: str
+    database: str | None
+    repositories: tuple[str, ...]
+    cron: str | None = None
+    expected_since: datetime | None = None
+    next_due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryFacts:
+    """A repository as it was found. ``backups``, oldest first, is None where it could not be opened: see ``error``.
+
+    ``key_times``, when its passwords were set, and ``clock_skew_s``, how far this machine's clock is ahead of the store's,
+    are None where nobody asked.
+    """
+
+    name: str
+    location: str
+    backups: tuple[BackupRecord, ...] | None
+    unreadable: tuple[str, ...] = ()  # snapshots that cannot be read: backups may be missing from the list
+    error: PgstowError | None = None
+    storage: tuple[StorageFacts, ...] = ()
+    storage_error: PgstowError | None = None
+    key_times: tuple[datetime, ...] | None = None
+    clock_skew_s: float | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the list of backups is there, and whole."""
+        return self.backups is not None and not self.unreadable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertFacts:
+    """An alert that is open. ``severity`` is ``warning`` or ``critical``; ``database`` None: it concerns something else."""
+
+    fingerprint: str
+    rule: str
+    severity: str
+    subject: str
+    message: str
+    since: datetime
+    database: str | None = None
+    is_acknowledged: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that was gathered at ``now``.
+
+    ``runs``, newest first, is None where the history could not be read: see ``runs_error``; so are ``alerts``, the open
+    ones. ``contents`` are the tables of newest backups by backup id: what is not in it was not looked at. So are
+    ``server_versions``, as PostgreSQL numbers them (150019).
+    """
+
+    now: datetime
+    databases: tuple[DatabaseFacts, ...]
+    repositories: Mapping[str, RepositoryFacts]
+    plans: tuple[PlanFacts, ...]
+    policy: AlertPolicy = field(default_factory=AlertPolicy)
+    runs: tuple[RunRecord, ...] | None = None
+    runs_error: PgstowError | None = None
+    alerts: tuple[AlertFacts, ...] | None = None
+    contents: Mapping[str, Mapping[str, TableSize]] = field(default_factory=dict)
+    server_versions: Mapping[str, int] = field(default_factory=dict)
+
+    def plans_of(self, database: str) -> Sequence[PlanFacts]:
+        """Return the plans that make backups of a database."""
+        return [plan for plan in self.plans if plan.database == database and plan.job == "backup"]
