@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -29,6 +32,7 @@ from pgstow.repository import BlobKind, LeasedDatabase, Repository, pack_name
 from pgstow.repository.holder import Holder
 from pgstow.store.local import LocalStore
 from support.command import Pgstow
+from support.dated_backups import save_dated
 
 DatabaseFactory = Callable[..., ConnInfo]
 
@@ -482,6 +486,33 @@ def test_service(pgstow: Pgstow, tmp_path: Path) -> None:
         ended = pgstow(*arguments, "--json")
         assert ended.code == 0, ended.stdout + ended.stderr
         expect(name, ended.json(), tmp_path)
+
+
+def test_retention(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> None:
+    """Backups of 2010: every rule is over, so that a document says the same whenever it is made."""
+    repository.load_index()
+    for number, (month, day) in enumerate([(2, 3), (2, 4), (5, 20), (5, 21), (6, 30)], 1):
+        save_dated(repository, number, datetime(2010, month, day, 2, tzinfo=UTC))
+    save_dated(repository, 6, datetime(2010, 6, 29, tzinfo=UTC), kind="critical", is_partial=True)
+    save_dated(repository, 7, datetime(2010, 6, 20, tzinfo=UTC), kind="critical", is_partial=True)
+    why = ("--reason", "case 7")
+    story: list[tuple[str, tuple[str, ...], int]] = [
+        ("hold", ("hold", "00000004", *why, "--until", "2999-12-31"), 0),
+        ("list-held", ("list", "--kind", "daily"), 0),
+        ("retention-plan", ("retention", "plan"), 0),
+        ("error-other-plan", ("retention", "apply", "--plan", "0123456789abcdef"), 1),
+        ("retention-dry-run", ("retention", "apply", "--dry-run"), 0),
+        ("retention-apply", ("retention", "apply"), 0),
+        ("release", ("release", "00000004", *why), 0),
+        ("retire", ("retire", "shop", *why), 0),
+        ("retention-plan-retired", ("retention", "plan"), 0),
+    ]
+    me = f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
+    for name, arguments, code in story:
+        ended = pgstow(*arguments, "--json")
+        assert ended.code == code, ended.stdout + ended.stderr
+        text = re.sub(f"{datetime.now(UTC):%Y-%m-%d}(?!T)", "<today>", ended.stdout.replace(me, "<who>"))
+        expect(name, json.loads(text), tmp_path)
 
 
 def test_page_describes_every_key() -> None:

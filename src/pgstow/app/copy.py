@@ -15,6 +15,7 @@ from pgstow.core.secrets import Secret
 from pgstow.repository import Repository, RepositoryLock, Snapshot
 from pgstow.store.opening import open_retrying_store
 from pgstow.upkeep.copy import CopyReport, copy_snapshots, refuse_same
+from pgstow.upkeep.copy_marks import copy_marks
 from pgstow.upkeep.copy_present import PresentSnapshots
 
 __all__ = ["RekeyReport", "copy_repository", "open_or_make", "open_other", "rekey_repository"]
@@ -136,7 +137,7 @@ def open_or_make(
 def rekey_repository(
     source: Repository, target: Repository, progress: Progress, *, read_data: bool
 ) -> RekeyReport:
-    """Copy everything into ``target`` and check that everything is there.
+    """Copy everything into ``target``, holds and proofs too, and check that everything is there.
 
     Raises what ``copy_repository()`` does. Running it again goes on where it ended.
     """
@@ -144,6 +145,7 @@ def rekey_repository(
     progress.phase("looking for what is missing")
     present = PresentSnapshots(target)
     missing = tuple(snapshot for snapshot in source.snapshots(damaged=[]) if not present.has(snapshot))
-    with target.lock():
+    with target.lock() as lock:
+        copy_marks(source, target, lock, progress)
         verified = verify(target, read_data=read_data, progress=progress)
     return RekeyReport(copy=report, missing=missing, verified=verified)

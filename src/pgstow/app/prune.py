@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from pgstow.app.holding import Waits
 from pgstow.core.progress import Progress
-from pgstow.repository import Repository, remove_old_claims
+from pgstow.repository import Repository, RepositoryLock, remove_old_claims
 from pgstow.upkeep.prune import PruneResult, prune
 from pgstow.upkeep.prune_plan import PruneOptions, PrunePlan, plan_prune
 from pgstow.upkeep.stats import RepositoryStats, repository_stats
 from pgstow.upkeep.survey import take_survey
 
-__all__ = ["count_repository", "plan_only", "prune_repository"]
+__all__ = ["count_repository", "plan_only", "prune_repository", "prune_under"]
 
 
 def plan_only(
@@ -33,10 +33,22 @@ def prune_repository(
 ) -> tuple[PrunePlan, PruneResult]:
     """Prune with nobody else at work; ``show`` is told the plan before anything is changed."""
     with repository.lock(exclusive=True, wait_s=wait_s, on_wait=Waits(progress)) as lock:
-        plan = plan_prune(take_survey(repository, progress), options, repository.holdings().now(lock))
-        show(plan)
-        result = prune(plan, repository, lock, progress)
-        remove_old_claims(repository.store)
+        return prune_under(lock, repository, options, progress, show=show)
+
+
+def prune_under(
+    lock: RepositoryLock,
+    repository: Repository,
+    options: PruneOptions,
+    progress: Progress,
+    *,
+    show: Callable[[PrunePlan], None] = lambda _: None,
+) -> tuple[PrunePlan, PruneResult]:
+    """Do the same under an exclusive lock that is held already."""
+    plan = plan_prune(take_survey(repository, progress), options, repository.holdings().now(lock))
+    show(plan)
+    result = prune(plan, repository, lock, progress)
+    remove_old_claims(repository.store)
     return plan, result
 
 

@@ -57,6 +57,11 @@ COMMANDS = (
     "service install",
     "service uninstall",
     "service show",
+    "retention plan",
+    "retention apply",
+    "hold",
+    "release",
+    "retire",
 )
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
@@ -65,6 +70,7 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
         "keys": "The passwords that open a repository.",
         "config": "The settings file pgstow.yaml: check it, show what it says.",
         "service": "Run by systemd: write, show and remove its units.",
+        "retention": "Which backups are kept, and removing the others.",
     }
 )
 
@@ -89,6 +95,10 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "repo repair": "nothing that can be read was lost; run it again to finish",
         "service install": "every unit is whole, the old or the new one; run it again to finish",
         "service uninstall": "run it again to finish",
+        "retention apply": "some of what expired may be gone already, and the next run goes on from here",
+        "hold": "pgstow list shows whether the backup is held",
+        "release": "pgstow list shows whether the backup is still held",
+        "retire": "pgstow retention plan shows whether it is retired",
     }
 )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -13,8 +14,9 @@ from pgstow.catalog.backups import BackupRecord, list_backups
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import safe, size_text, time_text
 from pgstow.cli.output import Outcome
-from pgstow.cli.records import plain_table, record_document
+from pgstow.cli.records import hold_documents, plain_table, record_document
 from pgstow.core.errors import RepositoryDamaged
+from pgstow.repository import Hold
 
 __all__ = ["list_command"]
 
@@ -34,20 +36,23 @@ def list_command(
     """
     damaged: list[RepositoryDamaged] = []
     with invocation.output.progress() as progress:
+        repository = invocation.repository(progress, is_cached=True, without_config=True)
         records = [
             record
-            for record in list_backups(
-                invocation.repository(progress, is_cached=True, without_config=True), damaged=damaged
-            )
+            for record in list_backups(repository, damaged=damaged)
             if name in (None, record.name) and kind in (None, record.kind)
         ]
+        holds = repository.marks().holds()
     return Outcome(
         status="partial" if damaged else "done",
         document={
-            "backups": [record_document(record) for record in records],
+            "backups": [
+                record_document(record) | {"holds": hold_documents(holds.get(record.id, ()))}
+                for record in records
+            ],
             "unreadable": [{"message": exc.message, "file": exc.facts.get("file")} for exc in damaged],
         },
-        view=[_view(records), *_unreadable(damaged)],
+        view=[_view(records, holds), *_unreadable(damaged)],
     )
 
 
@@ -58,12 +63,15 @@ def _unreadable(damaged: list[RepositoryDamaged]) -> Iterator[RenderableType]:
         yield Text("which backups these were is unknown; pgstow repo repair removes them", style="dim")
 
 
-def _remarks(record: BackupRecord) -> Text:
-    partial = "partial" if record.is_partial else ""
-    return Text(partial) if not record.is_damaged else Text(f"damaged {partial}".strip(), style="bold red")
+def _remarks(record: BackupRecord, holds: Sequence[Hold]) -> Text:
+    today = datetime.now(UTC).date()
+    is_held = any(hold.until is None or hold.until >= today for hold in holds)
+    marks = {"damaged": record.is_damaged, "partial": record.is_partial, "held": is_held}
+    text = " ".join(mark for mark, applies in marks.items() if applies)
+    return Text(text, style="bold red" if record.is_damaged else "")
 
 
-def _view(records: list[BackupRecord]) -> RenderableType:
+def _view(records: list[BackupRecord], holds: Mapping[str, Sequence[Hold]]) -> RenderableType:
     if not records:
         return Text("no backups")
     table = plain_table(
@@ -77,7 +85,7 @@ def _view(records: list[BackupRecord]) -> RenderableType:
             time_text(record.time),
             size_text(record.size_bytes),
             size_text(record.stored_bytes),
-            _remarks(record),
+            _remarks(record, holds.get(record.id, ())),
             safe(record.label or ""),
         )
     return table

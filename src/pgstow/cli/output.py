@@ -101,12 +101,17 @@ class Output:
         else:
             yield _NotesOnly(self.note)
 
+    @property
+    def is_interactive(self) -> bool:
+        """Whether there is a person to ask."""
+        return sys.stdin.isatty() and self.stderr.isatty()
+
     def asker(self, what: str, *, twice: bool = False) -> Callable[[], str] | None:
         """Return a function that asks a person for a password; None when there is no one to ask.
 
         One that is to be remembered is asked for ``twice``; UsageError when the answers differ.
         """
-        if not (sys.stdin.isatty() and self.stderr.isatty()):
+        if not self.is_interactive:
             return None
         return lambda: self._ask(what, twice=twice)
 
@@ -118,7 +123,7 @@ class Output:
 
     def question(self, text: str) -> str | None:
         """Return a person's answer to ``text``; None when there is no one to ask."""
-        if not (sys.stdin.isatty() and self.stderr.isatty()):
+        if not self.is_interactive:
             return None
         self.stderr.write(safe_lines(text))
         self.stderr.flush()

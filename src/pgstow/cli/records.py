@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -9,11 +10,14 @@ from rich.text import Text
 
 from pgstow.catalog.backups import BackupRecord
 from pgstow.catalog.manifest import Manifest
-from pgstow.cli.formats import count_text, plural, safe, size_text
+from pgstow.cli.formats import count_text, plural, safe, size_text, time_text
+from pgstow.repository import Hold
 
 __all__ = [
     "backup_of",
     "facts_table",
+    "hold_documents",
+    "hold_text",
     "large_objects_text",
     "plain_table",
     "record_document",
@@ -38,6 +42,28 @@ def record_document(record: BackupRecord) -> dict[str, Any]:
         "stored_bytes": record.stored_bytes,
         "snapshot": record.snapshot.id,
     }
+
+
+def hold_documents(holds: Sequence[Hold]) -> list[dict[str, Any]]:
+    """Return the holds of one backup as they appear in JSON documents."""
+    return [
+        {
+            "since": hold.since.isoformat() if hold.since is not None else None,
+            "until": hold.until.isoformat() if hold.until is not None else None,
+            "by": hold.by or None,
+            "reason": hold.reason or None,
+            "problem": hold.problem,
+        }
+        for hold in holds
+    ]
+
+
+def hold_text(hold: Hold) -> str:
+    """Return a hold in one line."""
+    if hold.problem is not None or hold.since is None:
+        return f"held: {safe(hold.problem or '')}; what cannot be read counts as a hold"
+    until = f", until {hold.until}" if hold.until is not None else ""
+    return f"held since {time_text(hold.since)}Z{until} by {safe(hold.by)}: {safe(hold.reason)}"
 
 
 def backup_of(record: BackupRecord) -> str:

@@ -19,7 +19,7 @@ from pgstow.upkeep.prune import PruneResult
 from pgstow.upkeep.prune_plan import PackCount, PruneOptions, PrunePlan
 from pgstow.upkeep.survey import PackState
 
-__all__ = ["repo_prune_command"]
+__all__ = ["prune_document", "prune_view", "repo_prune_command"]
 
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?%?")
 
@@ -65,7 +65,9 @@ def repo_prune_command(
                 show=lambda plan: _show(invocation, plan),
                 wait_s=wait_s,
             )
-    return Outcome(document=_document(plan, result), view=[Text(line) for line in _view(plan, result)])
+    return Outcome(
+        document=prune_document(plan, result), view=[Text(line) for line in prune_view(plan, result)]
+    )
 
 
 def _parse_share(text: str) -> float:
@@ -113,7 +115,8 @@ def _grace(plan: PrunePlan) -> str:
     return f"{hours:.0f} h" if hours.is_integer() else duration_text(plan.options.grace_s)
 
 
-def _view(plan: PrunePlan, result: PruneResult | None) -> Iterator[str]:
+def prune_view(plan: PrunePlan, result: PruneResult | None) -> Iterator[str]:
+    """Yield what was done, or with no result what would be, as sentences."""
     if result is None:
         yield from _lines(plan)
     if not plan.has_work:
@@ -129,7 +132,8 @@ def _view(plan: PrunePlan, result: PruneResult | None) -> Iterator[str]:
     yield f"in use: {size_text(plan.used_bytes)} needed, {size_text(plan.unused_bytes)} unused"
 
 
-def _document(plan: PrunePlan, result: PruneResult | None) -> dict[str, Any]:
+def prune_document(plan: PrunePlan, result: PruneResult | None) -> dict[str, Any]:
+    """Return the same as part of a JSON document."""
     return {
         "dry_run": result is None,
         "plan": {

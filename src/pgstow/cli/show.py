@@ -17,7 +17,16 @@ from pgstow.catalog.manifest import Manifest, TableRecord
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
 from pgstow.cli.output import Outcome
-from pgstow.cli.records import facts_table, large_objects_text, plain_table, record_document, reuse_text
+from pgstow.cli.records import (
+    facts_table,
+    hold_documents,
+    hold_text,
+    large_objects_text,
+    plain_table,
+    record_document,
+    reuse_text,
+)
+from pgstow.repository import Hold
 
 __all__ = ["BackupArgument", "show_command"]
 
@@ -44,14 +53,25 @@ def show_command(
         load_readable_index(repository, progress.note)
         files = BackupFiles(repository, record)
         manifest, lost = files.manifest, lost_contents(files)
+        holds = repository.marks().holds().get(record.id, [])
     return Outcome(
         document={
-            "backup": record_document(record),
+            "backup": record_document(record) | {"holds": hold_documents(holds)},
             "manifest": json.loads(manifest.to_json()),
             "lost": list(lost),
         },
-        view=[*_view(manifest, all_tables=all_tables), *_lost(lost, is_repaired=record.is_damaged)],
+        view=[
+            *_view(manifest, all_tables=all_tables),
+            *_holds(holds),
+            *_lost(lost, is_repaired=record.is_damaged),
+        ],
     )
+
+
+def _holds(holds: Sequence[Hold]) -> Iterator[RenderableType]:
+    if holds:
+        yield Text()
+        yield from (Text(hold_text(hold), style="bold") for hold in holds)
 
 
 def _lost(lost: Sequence[str], *, is_repaired: bool) -> Iterator[RenderableType]:

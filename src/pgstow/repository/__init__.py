@@ -4,7 +4,8 @@ A *blob* is a piece of data or a tree, named by the SHA-256 of its plaintext (it
 A *pack* is a file of many blobs. An *index file* says which blob lies in which pack. A *tree* is a folder:
 nodes that name blobs and further trees. A *snapshot* names one tree, with time, host, paths and tags. A *key
 file* wraps the master key with a password. A *lock* is a file that tells others who is at work. A *lease* is held by
-the one run that backs up a database; its *claim* lets that run publish once.
+the one run that backs up a database; its *claim* lets that run publish once. A *mark* is what a person or a drill says of
+a backup: a hold, a release, a proof.
 """
 
 from pgstow.repository.claims import remove_old_claims
@@ -17,6 +18,7 @@ from pgstow.repository.keys import KeyInfo, find_damaged_keys
 from pgstow.repository.leases import Lease, LeasedDatabase
 from pgstow.repository.lock import RepositoryLock
 from pgstow.repository.lock_times import LockTimes
+from pgstow.repository.marks import Hold, Marks, Proof, Retirement
 from pgstow.repository.pack_check import PackCheck
 from pgstow.repository.packs import PackEntry, pack_size
 from pgstow.repository.reader import ahead
@@ -46,22 +48,26 @@ __all__ = [
     "DirNode",
     "FileKind",
     "FileNode",
+    "Hold",
     "Holdings",
     "KeyInfo",
     "Lease",
     "LeasedDatabase",
     "Location",
     "LockTimes",
+    "Marks",
     "Node",
     "Obstacle",
     "OtherNode",
     "PackCheck",
     "PackContents",
     "PackEntry",
+    "Proof",
     "PruneRecord",
     "Repository",
     "RepositoryKin",
     "RepositoryLock",
+    "Retirement",
     "SavedBlob",
     "Snapshot",
     "SnapshotSummary",

@@ -33,6 +33,7 @@ from pgstow.repository.keys import KeyInfo, list_keys, remove_key, search_keys, 
 from pgstow.repository.leases import Lease, LeasedDatabase, lease_folder
 from pgstow.repository.lock import RepositoryLock
 from pgstow.repository.lock_times import LockTimes
+from pgstow.repository.marks import Marks
 from pgstow.repository.pack_check import PackCheck, check_pack, intact_blobs
 from pgstow.repository.packs import PackEntry, read_header
 from pgstow.repository.reader import BlobReader, ahead
@@ -374,6 +375,10 @@ class Repository:
     def holdings(self) -> Holdings:
         """Return access to index files, packs and prune records one by one, for what rearranges them."""
         return Holdings(self._files, self._key, self._threads, guard=self.check_locks)
+
+    def marks(self) -> Marks:
+        """Return access to holds, proofs and the databases that are gone."""
+        return Marks(self._files, self.id, self._threads, guard=self.check_locks)
 
     def writer(self) -> BlobWriter:
         """Return a writer, to be used in a with block. It stops when a lock taken by ``lock()`` is lost."""

@@ -1,0 +1,87 @@
+"""The use cases: say which backups expire, and remove them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pgstow.app.holding import Waits
+from pgstow.app.prune import prune_under
+from pgstow.core.errors import Interrupted, PgstowError
+from pgstow.core.progress import Progress
+from pgstow.repository import Repository, RepositoryLock
+from pgstow.retention import Attempt, RetentionPolicies
+from pgstow.upkeep.expire import ExpiryPlan, PlannedDrops, expire, plan_expiry
+from pgstow.upkeep.prune import PruneResult
+from pgstow.upkeep.prune_plan import PruneOptions, PrunePlan
+
+__all__ = ["AppliedRetention", "RetentionRequest", "apply_retention", "plan_retention_only"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionRequest:
+    """What is to be planned or done.
+
+    ``policy`` is where a policy file comes in; ``attempts`` is the newest run of each database, as far as somebody keeps a
+    history. ``name`` limits everything to one database.
+    """
+
+    policy: RetentionPolicies = field(default_factory=RetentionPolicies)
+    attempts: Mapping[str, Attempt] = field(default_factory=dict)
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedRetention:
+    """What was done. The backups are gone also where the prune after it failed."""
+
+    plan: ExpiryPlan
+    prune: tuple[PrunePlan, PruneResult] | None = None
+    prune_error: PgstowError | None = None
+
+
+def plan_retention_only(
+    repository: Repository, request: RetentionRequest, progress: Progress, *, wait_s: float = 0.0
+) -> ExpiryPlan:
+    """Return what ``apply_retention()`` would do now."""
+    with repository.lock(wait_s=wait_s, on_wait=Waits(progress)) as lock:
+        return _plan(repository, lock, request, progress)
+
+
+def apply_retention(
+    repository: Repository,
+    request: RetentionRequest,
+    progress: Progress,
+    *,
+    planned: PlannedDrops | None,
+    prune: PruneOptions | None,
+    show: Callable[[ExpiryPlan], None] = lambda _: None,
+    wait_s: float = 0.0,
+) -> AppliedRetention:
+    """Remove what expires, with nobody else at work, and with ``prune`` free what that alone needed.
+
+    The plan is made anew under the lock; PgstowError, and nothing is removed, if it is not the one that was ``planned``.
+    ``show`` is told it before anything is removed.
+    """
+    with repository.lock(exclusive=True, wait_s=wait_s, on_wait=Waits(progress)) as lock:
+        plan = _plan(repository, lock, request, progress)
+        if planned is not None:
+            plan.require(planned)
+        show(plan)
+        expire(plan, repository, lock, progress)
+        if prune is None:
+            return AppliedRetention(plan=plan)
+        try:
+            return AppliedRetention(plan=plan, prune=prune_under(lock, repository, prune, progress))
+        except Interrupted:
+            raise
+        except PgstowError as exc:  # what expired is gone, and is told with this
+            return AppliedRetention(plan=plan, prune_error=exc)
+
+
+def _plan(
+    repository: Repository, lock: RepositoryLock, request: RetentionRequest, progress: Progress
+) -> ExpiryPlan:
+    return plan_expiry(
+        repository, lock, request.policy, progress, attempts=request.attempts, name=request.name
+    )

@@ -1,0 +1,69 @@
+"""A rekeyed repository holds what the old one held."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+from pgstow.app.copy import copy_repository, rekey_repository
+from pgstow.core.progress import SilentProgress
+from pgstow.repository import LockTimes, Proof, Repository
+from pgstow.store.memory import MemoryStore
+from support.backups import Notes
+from support.dated_backups import backup_id, save_dated
+from support.pruning import objects
+from support.repositories import init_repository, open_repository
+
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+PROOF = Proof(backup_id=backup_id(1), when=AT, what="whole database")
+
+
+def opened(store: MemoryStore) -> Repository:
+    repository = open_repository(store)
+    repository.lock_times = LockTimes(settle_s=0)
+    return repository
+
+
+def marked(store: MemoryStore) -> None:
+    """Backup 1 is held twice and proven, 2 was released, 3 has marks that cannot be read; shop is retired."""
+    repository = init_repository(store)
+    for number in (1, 2, 3):
+        save_dated(repository, number, AT)
+    marks = repository.marks()
+    marks.hold(backup_id(1), at=AT, by="anna@host", reason="case 7", until=date(2027, 1, 31))
+    marks.hold(backup_id(1), at=AT, by="bert@host", reason="audit")
+    marks.hold(backup_id(2), at=AT, by="anna@host", reason="case 8")
+    marks.release(backup_id(2), at=AT, by="anna@host", reason="closed")
+    marks.hold(backup_id(9), at=AT, by="anna@host", reason="of a backup that is not there")
+    marks.prove(PROOF)
+    marks.retire("shop", at=AT, by="anna@host", reason="shut down")
+    store.put(f"pgstow/holds/{backup_id(3)}/000001", b"nonsense")
+    store.put(f"pgstow/proofs/{backup_id(3)}/{'0' * 32}", b"nonsense")
+
+
+def test_rekeying_takes_along_what_is_held_proven_and_retired() -> None:
+    old, new = MemoryStore(), MemoryStore()
+    marked(old)
+    init_repository(new)
+    notes = Notes()
+    for _ in range(2):  # the second time nothing is added
+        report = rekey_repository(opened(old), opened(new), notes, read_data=True)
+        assert report.is_complete
+        marks = opened(new).marks()
+        held = marks.holds()
+        assert held[backup_id(1)] == opened(old).marks().holds()[backup_id(1)]
+        assert held.keys() == {backup_id(1), backup_id(3)}
+        (unreadable,) = held[backup_id(3)]
+        assert "cannot be read in the repository it was copied from" in unreadable.reason
+        assert marks.proofs({backup_id(n) for n in (1, 2, 3)}) == ([PROOF], set())
+        assert marks.retirements(["shop"])["shop"].when == AT
+        assert len(objects(new, "pgstow")) == 5
+    assert all(backup_id(3) in note for note in notes.notes)
+    assert len(notes.notes) == 2
+
+
+def test_a_copy_takes_no_marks_along() -> None:
+    old, new = MemoryStore(), MemoryStore()
+    marked(old)
+    init_repository(new)
+    copy_repository(opened(old), opened(new), (), SilentProgress(), dry_run=False)
+    assert objects(new, "pgstow") == set()
