@@ -209,6 +209,48 @@ def test_copy_that_lost_something_is_partial(
     expect("repo-copy-partial", ended.json(), tmp_path)
 
 
+def test_several_destinations(pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path) -> None:
+    source, second, missing = shop.connect_string(), str(tmp_path / "second"), str(tmp_path / "missing")
+    assert pgstow("init", "--repo", second, PGSTOW_PASSWORD="of the second").code == 0
+    also, secret = ("--also", second), {"PGSTOW_ALSO_PASSWORD": "of the second"}
+    story: list[tuple[str, tuple[str | Path, ...], dict[str, str], int]] = [
+        ("backup-also", ("backup", source, *also, "--must-contain", "clients"), secret, 0),
+        ("backup-also-partial", ("backup", source, *also, "--also", missing), secret, 3),
+        ("error-all-destinations", ("backup", source, "--repo", missing, *also), {}, 1),
+        ("error-missing-table", ("backup", source, "--must-contain", "auth.users"), {}, 1),
+        ("backup-table", ("backup", source, "--table", "public.clients"), {}, 0),
+        (
+            "repo-copy-catch-up",
+            ("repo", "copy", "--to", second, "--catch-up", "--kind", "critical", "--since", "1h"),
+            {"PGSTOW_TO_PASSWORD": "of the second"},
+            0,
+        ),
+    ]
+    for name, arguments, environ, code in story:
+        ended = pgstow(*arguments, "--json", "--quiet", **environ)
+        assert ended.code == code, ended.stdout + ended.stderr
+        assert ended.stderr == ""
+        expect(name, ended.json(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("backup", "dbname=x", "--table", "public.*"),
+        ("backup", "dbname=x", "--table", "clients", "--schema", "public"),
+        ("backup", "dbname=x", "--all-databases", "--must-contain", "clients"),
+        ("backup", "dbname=x", "--must-contain", "a.b.c"),
+        ("repo", "copy", "--to", "elsewhere", "--since", "1h"),
+        ("repo", "copy", "--to", "elsewhere", "--catch-up", "latest"),
+    ],
+)
+def test_destinations_and_choices_that_make_no_sense(
+    pgstow: Pgstow, repository: Repository, arguments: tuple[str, ...]
+) -> None:
+    ended = pgstow(*arguments, "--json")
+    assert (ended.code, ended.json()["error"]["code"]) == (2, "usage")
+
+
 def test_restore_that_lost_something_is_partial(
     pgstow: Pgstow,
     repository: Repository,

@@ -21,8 +21,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgstow.capture import conditions, large_objects, logical, reuse
+from pgstow.capture import conditions, destinations, large_objects, logical, reuse
+from pgstow.capture.bases import Base
 from pgstow.capture.conditions import SERVER_CONDITIONS, TABLE_CONDITIONS, Source
+from pgstow.capture.destinations import Destinations
 from pgstow.capture.reuse import KnownRange, Reuse
 from pgstow.catalog.manifest import Manifest
 from pgstow.core.errors import RepositoryDamaged
@@ -279,9 +281,15 @@ def test_trusted_base(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert alarmed.reuse.alarms
     assert not alarmed.reuse.is_base
 
-    def untrusting(*_: object) -> Any:
-        files = [one for one in backups.list_backups(shop.repository) if one.id == oldest_wrong.backup_id]
-        return backups.BackupFiles(twin.repository, files[0]), ()
+    def untrusting(destinations: Destinations, *_: object) -> Any:
+        (record,) = [one for one in backups.list_backups(shop.repository) if one.id == oldest_wrong.backup_id]
+        files = backups.BackupFiles(twin.repository, record)
+        return Base(
+            record=record,
+            manifest=files.manifest,
+            copies=[(destinations.names[0], files)],
+            destinations=destinations,
+        ), ()
 
     twin = shop.fork()
     assert shop.backup().reuse.refused == "no backup of this database can be a base"
@@ -444,7 +452,7 @@ def test_whole_blobs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < ranges(right)[0] < ranges(right)[1]
     with monkeypatch.context() as patch:
         the_checks(patch)
-        patch.setattr(reuse, "_is_whole", lambda *_: True)
+        patch.setattr(destinations, "_holds", lambda *_: True)
         with pytest.raises(RepositoryDamaged, match="no longer in the repository"):
             twin.backup()
 

@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
+from pgstow.capture.destinations import Destination, Destinations
 from pgstow.capture.ranges import PageRange, encode_ranges
 from pgstow.capture.reuse import KnownTable, same_ranges
+from pgstow.core.progress import SilentProgress
 from pgstow.postgres import catalogs
 from pgstow.postgres.archive import TABLE_DATA_TRAILER
 from pgstow.postgres.conninfo import ConnInfo
@@ -90,7 +92,8 @@ def test_the_index_of_a_hundred_million_rows_stays_small() -> None:
     for place in range(count):
         prints[place] = Fingerprint(5000, 7, -7)
     tracemalloc.start()
-    known = KnownTable(repository=repository, node=node, index=index)
+    destinations = Destinations([Destination.of(repository)], SilentProgress())
+    known = KnownTable(is_held=destinations.hold, node=node, index=index)
     known.check(128)
     same = same_ranges(known, prints, 0)
     _, most = tracemalloc.get_traced_memory()

@@ -13,11 +13,14 @@ from uuid import uuid4
 
 import psycopg
 
+from pgstow.app.holding import Hold
+from pgstow.capture.bases import Base, choose_base
+from pgstow.capture.destinations import Destination, Destinations, FanOutWriter
 from pgstow.capture.logical import Capture, capture
 from pgstow.capture.options import CapturedBackup, CaptureOptions
 from pgstow.capture.publish import Identity, publish
-from pgstow.capture.reuse import choose_base
 from pgstow.catalog.backups import BackupFiles, list_backups
+from pgstow.catalog.manifest import Selection
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
@@ -81,17 +84,21 @@ def capture_into(
         checkpoint=checkpoint,
         pause=lambda seconds: time.sleep(min(seconds, 0.25)),  # the server may need one to flush its log
     )
+    destinations = Destinations([Destination.of(repository)], job.progress)
     identity = Identity(backup_id=str(uuid4()), started=datetime.now(UTC), username="tests")
     of_nobody_else = LeasedDatabase(identity=identity.backup_id, name="test")
     with repository.lease(of_nobody_else, run_id=identity.backup_id) as lease, repository.lock() as lock:
         repository.load_index()
         if reuse:
-            job.base, job.distrusted = base_of(repository, source)
-        with repository.writer() as writer:
-            return publish(job, capture(job, writer), identity, repository, writer, lock, lease)
+            job.base, job.distrusted = base_of(destinations, source, job.options.selection)
+        hold = Hold(lease=lease, lock=lock, progress=job.progress, has_waited=False)
+        with FanOutWriter(destinations) as writer:
+            return publish(job, capture(job, writer), identity, writer, {destinations.names[0]: hold})
 
 
-def base_of(repository: Repository, source: ConnInfo) -> tuple[BackupFiles | None, tuple[str, ...]]:
+def base_of(
+    destinations: Destinations, source: ConnInfo, selection: Selection
+) -> tuple[Base | None, tuple[str, ...]]:
     """Return what a backup of ``source`` would be compared with, as the application chooses it."""
     with psycopg.connect(source.connect_string()) as connection:
         row = connection.execute(
@@ -100,7 +107,12 @@ def base_of(repository: Repository, source: ConnInfo) -> tuple[BackupFiles | Non
         ).fetchone()
     assert row is not None
     return choose_base(
-        repository, list_backups(repository), name="test", system_identifier=row[0], database_oid=row[1]
+        destinations,
+        destinations.each(lambda one: list_backups(one.repository)),
+        name="test",
+        system_identifier=row[0],
+        database_oid=row[1],
+        selection=selection,
     )
 
 

@@ -1,76 +1,48 @@
-"""The use case: back up one database, or every database of a server."""
+"""The use case: back up one database, or every database of a server, into one repository or several."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pgstow.app.holding import holding
+from pgstow.app.backup_request import BackupRequest
+from pgstow.app.backup_source import Source, damage_warnings, inspect, looking
+from pgstow.app.holding import Hold, holding
+from pgstow.capture.bases import choose_base
+from pgstow.capture.destinations import Destination, Destinations, FanOutWriter, OpenDestination
 from pgstow.capture.logical import Capture, capture
 from pgstow.capture.options import CapturedBackup, CaptureOptions
 from pgstow.capture.publish import Identity, publish
-from pgstow.capture.reuse import choose_base
-from pgstow.catalog.backups import DAILY, BackupRecord, check_backup_name, list_backups
-from pgstow.catalog.manifest import Selection, Warning_
+from pgstow.catalog.backups import BackupRecord, list_backups
+from pgstow.catalog.manifest import Warning_
 from pgstow.core.errors import (
-    CaptureError,
     Interrupted,
     PgstowError,
-    PostgresError,
     RepositoryDamaged,
-    UsageError,
 )
 from pgstow.core.progress import Progress
 from pgstow.postgres import catalogs
-from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.pooler import refuse_transaction_pooler
-from pgstow.postgres.session import CAPTURE_SETTINGS, Connection, connect, translated
-from pgstow.postgres.tools import ClientTools, pick
-from pgstow.repository import LeasedDatabase, Repository
+from pgstow.postgres.session import translated
+from pgstow.postgres.tools import ClientTools
+from pgstow.repository import Repository
 
-__all__ = ["BackupRequest", "FailedBackup", "backup", "backup_all"]
+__all__ = [
+    "BackupRequest",
+    "Destination",
+    "FailedBackup",
+    "backup",
+    "backup_all",
+    "backup_all_to",
+    "backup_to",
+]
 
-OLDEST_SERVER = 140000
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupRequest:
-    """What to back up and how. ``name`` None: the database's own name."""
-
-    source: ConnInfo
-    name: str | None = None
-    kind: str = DAILY
-    label: str | None = None
-    selection: Selection = field(default_factory=Selection)
-    jobs: int = 2
-    limit_rate: int | None = None
-    split_big_tables: bool = False
-    role_passwords: bool = False
-    max_blocking_s: float = 30.0
-    new_source: bool = False
-    full_read: bool = False
-    full_read_every: int = 7
-    wait_s: float = 0.0  # for the database's lease and the repository's lock
-    username: str = "pgstow"
-
-    def check(self) -> None:
-        """Raise UsageError for a request that cannot be carried out as it stands."""
-        check_backup_name(self.kind)
-        if self.name is not None:
-            check_backup_name(self.name)
-        if self.label is not None and (not self.label or re.search(r"[,\x00-\x1f\x7f]", self.label)):
-            raise UsageError("a label cannot be empty or hold commas or control characters")
-        if self.jobs < 1:
-            raise UsageError("--jobs must be at least 1")
-        if self.full_read_every < 1:
-            raise UsageError("--full-read-every must be at least 1")
-        if self.wait_s < 0:
-            raise UsageError("--wait cannot be negative")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,51 +53,56 @@ class FailedBackup:
     error: PgstowError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
-    """A source that has been looked at: it can be backed up under this name."""
-
-    conninfo: ConnInfo
-    tools: ClientTools
-    name: str
-    system_identifier: str | None
-    database_oid: int
-    known: _Known
-
-    @property
-    def leased(self) -> LeasedDatabase:
-        """What no two runs may back up at once: the database itself where the server lets us see which it is."""
-        known = f"database {self.system_identifier} {self.database_oid}"
-        return LeasedDatabase(
-            identity=known if self.system_identifier else f"name {self.name}", name=self.name
-        )
-
-
 def backup(
     request: BackupRequest, repository: Repository, tools: Sequence[ClientTools], progress: Progress
 ) -> CapturedBackup:
     """Back up one database. When this returns, the backup is durable in the repository."""
+    return backup_to(request, [Destination.of(repository)], tools, progress)
+
+
+def backup_to(
+    request: BackupRequest,
+    destinations: Sequence[Destination],
+    tools: Sequence[ClientTools],
+    progress: Progress,
+) -> CapturedBackup:
+    """Back up one database, reading it once, into every destination.
+
+    When this returns, the backup is durable in each that has no error; that is one at least. What is wrong with the
+    database or the request fails all of it.
+    """
     request.check()
     progress.phase("looking at the source")
     refuse_transaction_pooler(request.source)
-    with _looking(request.source) as connection:
-        source = _inspect(connection, request, _known_backups(repository), tools)
-    return _take(request, source, repository, progress, set_id=None)
+    return _back_up_one(request, destinations, tools, progress, set_id=None)
 
 
 def backup_all(
     request: BackupRequest, repository: Repository, tools: Sequence[ClientTools], progress: Progress
 ) -> list[CapturedBackup | FailedBackup]:
+    """Back up every database of the server into one repository; see ``backup_all_to()``."""
+    return backup_all_to(request, [Destination.of(repository)], tools, progress)
+
+
+def backup_all_to(
+    request: BackupRequest,
+    destinations: Sequence[Destination],
+    tools: Sequence[ClientTools],
+    progress: Progress,
+) -> list[CapturedBackup | FailedBackup]:
     """Back up every database of the server that allows connections, as one set; one failing does not stop the others.
 
     Each backup holds the globals as well. Names are the databases' own, behind ``NAME.`` when a name is given.
+    A destination that cannot be opened is not tried again for the next database; one that failed later is.
     """
     request.check()
+    request.check_for_all()
     progress.phase("looking at the server")
     refuse_transaction_pooler(request.source)
-    with _looking(request.source) as connection, translated("listing databases"):
+    with looking(request.source) as connection, translated("listing databases"):
         databases = catalogs.database_names(connection)
     set_id = str(uuid.uuid4())
+    opened = [_opened_once(destination) for destination in destinations]
     results: list[CapturedBackup | FailedBackup] = []
     for database in databases:
         name = _NOT_IN_NAMES.sub("_", database)
@@ -136,9 +113,7 @@ def backup_all(
         )
         progress.note(f"database {database}")
         try:
-            with _looking(one.source) as connection:
-                source = _inspect(connection, one, _known_backups(repository), tools)
-            results.append(_take(one, source, repository, progress, set_id=set_id))
+            results.append(_back_up_one(one, opened, tools, progress, set_id=set_id))
         except Interrupted:  # the whole set ends
             raise
         except PgstowError as exc:
@@ -146,78 +121,85 @@ def backup_all(
     return results
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """The backups there are, and what is said of snapshots that cannot be read: they must not stop a new one."""
+def _opened_once(destination: Destination) -> Destination:
+    """Return a destination that gives what it gave the first time, be it the repository or the error."""
 
-    records: Sequence[BackupRecord]
-    warnings: tuple[Warning_, ...]
+    @functools.cache
+    def tried() -> Repository | PgstowError:
+        try:
+            return destination.open()
+        except Interrupted:
+            raise
+        except PgstowError as exc:
+            return exc
 
+    def again() -> Repository:
+        found = tried()
+        if isinstance(found, PgstowError):
+            raise found
+        return found
 
-def _known_backups(repository: Repository) -> _Known:
-    damaged: list[RepositoryDamaged] = []
-    records = list_backups(repository, damaged=damaged)
-    return _Known(records=records, warnings=_damage_warnings(damaged))
-
-
-def _damage_warnings(damaged: Sequence[RepositoryDamaged]) -> tuple[Warning_, ...]:
-    """Return what the manifest says of damage that was met: what it hides is stored again, the backup is whole."""
-    return tuple(
-        Warning_(code="repository", message=f"{exc.message}; this backup does without (pgstow repo repair)")
-        for exc in damaged
-    )
-
-
-@contextlib.contextmanager
-def _looking(conninfo: ConnInfo) -> Iterator[Connection]:
-    with contextlib.closing(connect(conninfo, settings=CAPTURE_SETTINGS)) as connection:
-        yield connection
+    return Destination(name=destination.name, open=again)
 
 
-def _inspect(
-    connection: Connection,
+def _back_up_one(
     request: BackupRequest,
-    known: _Known,
+    destinations: Sequence[Destination],
     tools: Sequence[ClientTools],
-) -> _Source:
-    version = connection.info.server_version
-    if version < OLDEST_SERVER:
-        raise PostgresError(
-            f"the server is PostgreSQL {version // 10000}; pgstow backs up 14 and newer",
-            hint="upgrade the server",
-        )
-    with translated("looking at the server"):
-        facts = catalogs.server_facts(connection)
-        database = catalogs.text(facts.database)
-        system = catalogs.system_identifier(connection)
-    name = check_backup_name(request.name or database)
-    if not request.new_source:
-        _refuse_other_server(name, system, known.records)
-    return _Source(
-        conninfo=request.source.with_database(database),
-        tools=pick(tools, version, needs_tls=connection.pgconn.ssl_in_use),
-        name=name,
-        system_identifier=system,
-        database_oid=facts.database_oid,
-        known=known,
-    )
-
-
-def _refuse_other_server(name: str, system: str | None, records: Sequence[BackupRecord]) -> None:
-    """A name belongs to one server: staging must not become the newest backup of production."""
-    known = [record for record in records if record.name == name and record.system_identifier]
-    if known and system is not None and known[-1].system_identifier != system:
-        raise CaptureError(
-            f"{name} is the name of another server's backups (system identifier {known[-1].system_identifier},"
-            f" this server is {system})",
-            hint="give this source a --name of its own, or --new-source if the server was replaced",
-        )
+    progress: Progress,
+    *,
+    set_id: str | None,
+) -> CapturedBackup:
+    opened = Destinations(destinations, progress)
+    with looking(request.source) as connection:
+        source = inspect(connection, request, opened, tools)
+    return _take(request, source, opened, progress, set_id=set_id)
 
 
 def _take(
-    request: BackupRequest, source: _Source, repository: Repository, progress: Progress, *, set_id: str | None
+    request: BackupRequest,
+    source: Source,
+    destinations: Destinations,
+    progress: Progress,
+    *,
+    set_id: str | None,
 ) -> CapturedBackup:
-    job = Capture(
+    job = _job(request, source, progress, set_id)
+    identity = Identity(backup_id=str(uuid.uuid4()), started=datetime.now(UTC), username=request.username)
+    taken: CapturedBackup | None = None
+    try:
+        with contextlib.ExitStack() as stack:
+            holds = _hold(stack, source, destinations, request, identity.backup_id, progress)
+            damage = destinations.each(lambda one: _prepare(destinations, one))
+            told = [
+                warning
+                for one in destinations.alive
+                for warning in (*source.known[one.name].warnings, *damage[one.name])
+            ]
+            job.base, job.distrusted = choose_base(
+                destinations,
+                _records(source, destinations, holds),
+                name=source.name,
+                system_identifier=source.system_identifier,
+                database_oid=source.database_oid,
+                selection=request.selection,
+            )
+
+            def settle() -> None:
+                destinations.each(lambda one: _settle(one, holds[one.name]))
+                job.warnings = [*told, *_clock_warnings(destinations, holds)]
+
+            job.before_rows = settle
+            writer = stack.enter_context(FanOutWriter(destinations))
+            taken = publish(job, capture(job, writer), identity, writer, holds)
+    except Interrupted:
+        if taken is None:
+            raise
+    return taken  # an interruption after the backup had appeared changes nothing about it
+
+
+def _job(request: BackupRequest, source: Source, progress: Progress, set_id: str | None) -> Capture:
+    return Capture(
         source=source.conninfo,
         tools=source.tools,
         progress=progress,
@@ -227,6 +209,7 @@ def _take(
             label=request.label,
             set_id=set_id,
             selection=request.selection,
+            must_contain=request.must_contain,
             jobs=request.jobs,
             limit_rate=request.limit_rate,
             split_big_tables=request.split_big_tables,
@@ -236,35 +219,61 @@ def _take(
             full_read_every=request.full_read_every,
         ),
     )
-    identity = Identity(backup_id=str(uuid.uuid4()), started=datetime.now(UTC), username=request.username)
-    taken: CapturedBackup | None = None
-    try:
-        with holding(
-            repository, source.leased, run_id=identity.backup_id, wait_s=request.wait_s, progress=progress
-        ) as hold:
-            repository.store.remove_stale_temporaries()  # of runs that were killed
-            damaged: list[RepositoryDamaged] = []
-            repository.load_index(damaged=damaged)
-            told = [*source.known.warnings, *_damage_warnings(damaged)]
-            job.base, job.distrusted = choose_base(
-                repository,
-                list_backups(repository, damaged=[]) if hold.has_waited else source.known.records,
-                name=source.name,
-                system_identifier=source.system_identifier,
-                database_oid=source.database_oid,
+
+
+def _hold(
+    stack: contextlib.ExitStack,
+    source: Source,
+    destinations: Destinations,
+    request: BackupRequest,
+    run_id: str,
+    progress: Progress,
+) -> dict[str, Hold]:
+    """Take lease and lock of every destination, until the stack ends; all of them may be waited for ``wait_s`` together.
+
+    The order is that of the repositories' ids, whoever asks: two runs that wait for each other would wait for ever.
+    """
+    clock_s = destinations.first.repository.lock_times.clock_s
+    deadline_s = clock_s() + request.wait_s
+
+    def hold(one: OpenDestination) -> Hold:
+        return stack.enter_context(
+            holding(
+                one.repository,
+                source.leased,
+                run_id=run_id,
+                wait_s=max(0.0, deadline_s - clock_s()) if request.wait_s else 0.0,
+                progress=progress,
             )
+        )
 
-            def settle() -> None:
-                hold.check()
-                repository.load_index(damaged=[])  # somebody may have pruned until now
-                job.warnings = [*told, *hold.clock_warnings()]
+    return destinations.each(hold, order=lambda one: one.repository.id)
 
-            job.before_rows = settle
-            with repository.writer() as writer:
-                taken = publish(
-                    job, capture(job, writer), identity, repository, writer, hold.lock, hold.lease
-                )
-    except Interrupted:
-        if taken is None:
-            raise
-    return taken  # an interruption after the backup had appeared changes nothing about it
+
+def _prepare(destinations: Destinations, one: OpenDestination) -> tuple[Warning_, ...]:
+    """Clean up after runs that were killed and read the index; return what the manifest says of damage."""
+    one.repository.store.remove_stale_temporaries()
+    damaged: list[RepositoryDamaged] = []
+    one.repository.load_index(damaged=damaged)
+    return damage_warnings(destinations, one, damaged)
+
+
+def _records(
+    source: Source, destinations: Destinations, holds: Mapping[str, Hold]
+) -> Mapping[str, Sequence[BackupRecord]]:
+    """Return the backups of each destination; whoever we waited for may have made one."""
+    if any(hold.has_waited for hold in holds.values()):
+        return destinations.each(lambda one: list_backups(one.repository, damaged=[]))
+    return {name: known.records for name, known in source.known.items()}
+
+
+def _settle(one: OpenDestination, hold: Hold) -> None:
+    """Make sure, before rows are read, that they may be written."""
+    hold.check()
+    one.repository.load_index(damaged=[])  # somebody may have pruned until now
+
+
+def _clock_warnings(destinations: Destinations, holds: Mapping[str, Hold]) -> Iterator[Warning_]:
+    for one in destinations.alive:
+        for warning in holds[one.name].clock_warnings():
+            yield Warning_(code=warning.code, message=destinations.said_of(one.name, warning.message))

@@ -5,20 +5,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from pgstow.app.opening import open_repository
 from pgstow.assurance.verify import VerifyReport, verify
-from pgstow.catalog.backups import backups_among, resolve
+from pgstow.catalog.backups import BackupRecord, backups_among, list_backups, resolve
 from pgstow.core.errors import NoRepository, RepositoryDamaged, RepositoryLocked, UsageError, WrongPassword
 from pgstow.core.progress import Progress
 from pgstow.core.secrets import Secret
 from pgstow.repository import Repository, RepositoryLock, Snapshot
 from pgstow.store.opening import open_retrying_store
+from pgstow.upkeep.catch_up import plan_catch_up
 from pgstow.upkeep.copy import CopyReport, copy_snapshots, refuse_same
 from pgstow.upkeep.copy_marks import copy_marks
 from pgstow.upkeep.copy_present import PresentSnapshots
 
-__all__ = ["RekeyReport", "copy_repository", "open_or_make", "open_other", "rekey_repository"]
+__all__ = [
+    "CatchUp",
+    "RekeyReport",
+    "catch_up",
+    "copy_repository",
+    "open_or_make",
+    "open_other",
+    "rekey_repository",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +77,66 @@ def copy_repository(
 
     Snapshots of restic's own are among them. Both repositories are locked, shared.
     """
+
+    def choose(found: _Found) -> _Found:
+        if not backups:
+            return found
+        records = backups_among(found.snapshots)
+        chosen = {record.id: record.snapshot for record in (resolve(records, text) for text in backups)}
+        return _Found(snapshots=list(chosen.values()))  # nobody asked for the damaged ones
+
+    return _copy(source, target, choose, progress, dry_run=dry_run)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatchUp:
+    """What a target that missed backups is to be brought; see ``plan_catch_up()``."""
+
+    names: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    since: datetime | None = None
+    is_wanted: Callable[[BackupRecord], bool] = lambda _: True  # whether retention would keep it there
+
+
+def catch_up(
+    source: Repository, target: Repository, wish: CatchUp, progress: Progress, *, dry_run: bool = False
+) -> CopyReport:
+    """Copy the backups that ``target`` missed; what has expired there stays away, and so does what restic made.
+
+    Snapshots that cannot be read, in the source or in the target, do not stop it: what they are is unknown, and a backup
+    that is in the target already is not brought twice. Both repositories are locked, shared.
+    """
+
+    def choose(found: _Found) -> _Found:
+        planned = plan_catch_up(
+            backups_among(found.snapshots),
+            list_backups(target, damaged=[]),
+            names=wish.names,
+            kinds=wish.kinds,
+            since=wish.since,
+            is_wanted=wish.is_wanted,
+        )
+        return _Found(snapshots=[record.snapshot for record in planned], damaged=found.damaged)
+
+    return _copy(source, target, choose, progress, dry_run=dry_run)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Snapshots to copy, and what is said of those that cannot be read."""
+
+    snapshots: Sequence[Snapshot]
+    damaged: Sequence[RepositoryDamaged] = ()
+
+
+def _copy(
+    source: Repository,
+    target: Repository,
+    choose: Callable[[_Found], _Found],
+    progress: Progress,
+    *,
+    dry_run: bool,
+) -> CopyReport:
     refuse_same(source, target)
     damaged: list[RepositoryDamaged] = []
     with source.lock(), _lock_target(target) as target_lock:
@@ -74,17 +144,13 @@ def copy_repository(
             target.store.remove_stale_temporaries()  # of copies that were killed: nothing else may ever write here
         # Before the index is read: what a listed snapshot needs is then in it, also beside running backups.
         snapshots = source.snapshots(damaged=damaged)
-        if backups:
-            records = backups_among(snapshots)
-            chosen = {record.id: record.snapshot for record in (resolve(records, text) for text in backups)}
-            snapshots = list(chosen.values())
-            damaged = []  # nobody asked for those
+        chosen = choose(_Found(snapshots=snapshots, damaged=damaged))
         return copy_snapshots(
             source,
             target,
-            snapshots,
+            chosen.snapshots,
             target_lock=target_lock,
-            damaged=damaged,
+            damaged=chosen.damaged,
             dry_run=dry_run,
             progress=progress,
         )

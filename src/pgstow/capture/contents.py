@@ -6,6 +6,7 @@ and end the program: the catalog is its business, the rows are ours.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,10 +39,14 @@ def read_contents(
     *,
     snapshot: str,
     selection: Selection,
+    relations: Sequence[bytes] = (),
     lock_timeout_s: float,
     settings: Mapping[str, str],
 ) -> Contents:
     """Return what pg_dump would put into a directory-format archive under the exported snapshot.
+
+    With ``relations`` these tables and sequences alone, with what hangs on them. They are qualified and quoted as the
+    server does it: to pg_dump that is a pattern which only this one name matches.
 
     Its session runs with ``settings``, unless a pooler refuses them. Raises SourceMoved when something came in
     pg_dump's way that may be gone next time, ProcessFailed with its message otherwise.
@@ -53,6 +58,7 @@ def read_contents(
         "--no-password",
         f"--snapshot={snapshot}",
         f"--lock-wait-timeout={max(1, round(lock_timeout_s * 1000))}",
+        *(f"--table={os.fsdecode(name)}" for name in relations),
         *(f"--schema={pattern}" for pattern in selection.schemas),
         *(f"--exclude-schema={pattern}" for pattern in selection.exclude_schemas),
         *(f"--exclude-table={pattern}" for pattern in selection.exclude_tables),

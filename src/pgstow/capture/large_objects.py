@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 
 from psycopg import errors as pgerrors
 
+from pgstow.capture.bases import Base
 from pgstow.capture.reuse import Reuse
-from pgstow.catalog.backups import BackupFiles
 from pgstow.core.errors import RepositoryDamaged
 from pgstow.postgres.fingerprints import Fingerprint, large_object_fingerprints
 from pgstow.postgres.large_objects import large_objects_readable, lock_large_objects
 from pgstow.postgres.session import Connection
-from pgstow.repository import BlobIds, BlobKind
+from pgstow.repository import BlobIds
 
 __all__ = ["INDEX_NAME", "KnownLargeObjects", "LargeObjectIndex", "compare_large_objects"]
 
@@ -99,7 +99,7 @@ class KnownLargeObjects:
     refused: str | None
     index: LargeObjectIndex | None = None
     filenode: int | None = None
-    base: BackupFiles | None = None
+    base: Base | None = None
     same: bytearray = field(default_factory=bytearray)
     checked: int | None = None
 
@@ -112,9 +112,7 @@ class KnownLargeObjects:
         if node is None:
             return None
         content = BlobIds.of(node.content)
-        sizes = [self.base.repository.blob_size(BlobKind.DATA, blob) for blob in content]
-        is_whole = None not in sizes and sum(size or 0 for size in sizes) == node.size_bytes
-        return (content, node.size_bytes) if is_whole else None
+        return (content, node.size_bytes) if self.base.is_held(content, node.size_bytes) else None
 
 
 def compare_large_objects(connection: Connection, reuse: Reuse) -> KnownLargeObjects:

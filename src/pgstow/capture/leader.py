@@ -8,12 +8,13 @@ locked too, and then every table's storage must still be the one the snapshot sh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg import errors as pgerrors
 
+from pgstow.capture.chosen import chosen_only
 from pgstow.core.errors import SourceMoved
 from pgstow.core.lsn import Lsn
 from pgstow.postgres import catalogs
@@ -48,11 +49,15 @@ class Leader:
 
 @contextlib.contextmanager
 def taking_lead(
-    conninfo: ConnInfo, *, lock_timeout_s: float, checkpoint: Checkpoint = no_checkpoint
+    conninfo: ConnInfo,
+    *,
+    lock_timeout_s: float,
+    checkpoint: Checkpoint = no_checkpoint,
+    chosen: Sequence[str] = (),
 ) -> Iterator[Leader]:
     """Hold ACCESS SHARE on every readable table, and an exported snapshot, for the length of the block.
 
-    Raises SourceMoved when a table changed or could not be locked in time: nothing is held then, and trying
+    If tables are ``chosen`` by name it is these and their partitions alone; MissingTable if one is not there. Raises SourceMoved when a table changed or could not be locked in time: nothing is held then, and trying
     again may work.
     """
     settings = {**CAPTURE_SETTINGS, "lock_timeout": f"{lock_timeout_s * 1000:.0f}"}
@@ -60,16 +65,21 @@ def taking_lead(
     try:
         with translated("looking at the server"):
             facts = catalogs.server_facts(connection)
+        tables = chosen_only(chosen, facts.encoding) if chosen else catalogs.capturable_tables
         with translated("listing tables"):
-            expected = catalogs.capturable_tables(connection)
+            expected = tables(connection)
         checkpoint("tables listed")
-        yield _lock_then_look(connection, facts, expected, checkpoint)
+        yield _lock_then_look(connection, facts, expected, tables, checkpoint)
     finally:
         connection.close()  # ends the transaction and releases every lock
 
 
 def _lock_then_look(
-    connection: Connection, facts: ServerFacts, expected: list[TableName], checkpoint: Checkpoint
+    connection: Connection,
+    facts: ServerFacts,
+    expected: list[TableName],
+    tables: Callable[[Connection], list[TableName]],
+    checkpoint: Checkpoint,
 ) -> Leader:
     with _moving_source(), translated("locking tables"):
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -80,7 +90,7 @@ def _lock_then_look(
         taken = catalogs.clock(connection)
         checkpoint("snapshot exported")
         lsn = catalogs.current_lsn(connection, is_standby=facts.is_standby)
-        present = catalogs.capturable_tables(connection)
+        present = tables(connection)
         known = set(expected)
         newcomers = [table for table in present if table not in known]
         catalogs.lock_tables(connection, newcomers)
@@ -103,7 +113,8 @@ def _lock_then_look(
 def _refuse_moved(connection: Connection, present: list[TableName]) -> None:
     held = catalogs.held_table_locks(connection)
     unlocked = [table.qualified for table in present if table.oid not in held]
-    moved = catalogs.moved_tables(connection)
+    oids = {table.oid for table in present}
+    moved = [table.qualified for table in catalogs.moved_tables(connection) if table.oid in oids]
     if unlocked or moved:
         names = [catalogs.text(name) for name in unlocked or moved]
         raise SourceMoved(

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 
 from psycopg import errors as pgerrors
 
+from pgstow.capture.bases import Base
 from pgstow.capture.cancellation import Cancellation
 from pgstow.capture.conditions import Source
 from pgstow.capture.contents import Contents, read_contents
+from pgstow.capture.destinations import FanOutWriter
 from pgstow.capture.globals import CapturedGlobals, capture_globals
 from pgstow.capture.large_objects import KnownLargeObjects
 from pgstow.capture.leader import Checkpoint, Leader, no_checkpoint, taking_lead
 from pgstow.capture.options import CaptureOptions
+from pgstow.capture.required import RequiredTable, find_required, refuse_left_out
 from pgstow.capture.reuse import Reuse, plan_reuse
 from pgstow.capture.tables import CapturedPart, CapturedTable, TablePart, TableTask, assemble, split
 from pgstow.capture.watchdog import watching_lock_queues
@@ -27,7 +30,6 @@ from pgstow.capture.workers import (
     ReadResults,
     read_everything,
 )
-from pgstow.catalog.backups import BackupFiles
 from pgstow.catalog.manifest import ReuseRecord, Warning_
 from pgstow.core.errors import CaptureError, GaveWay, SourceMoved
 from pgstow.core.progress import Progress
@@ -35,10 +37,10 @@ from pgstow.postgres import catalogs
 from pgstow.postgres.archive import large_object_ids
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.programs import no_timeouts
+from pgstow.postgres.relations import owned_names
 from pgstow.postgres.session import CAPTURE_SETTINGS, connect, translated
 from pgstow.postgres.shapes import read_shapes
 from pgstow.postgres.tools import ClientTools
-from pgstow.repository import BlobWriter
 
 __all__ = ["Capture", "SavedContents", "capture"]
 
@@ -62,7 +64,7 @@ class Capture:
     tools: ClientTools
     options: CaptureOptions
     progress: Progress
-    base: BackupFiles | None = None  # an earlier backup of this database, see choose_base()
+    base: Base | None = None  # an earlier backup of this database, see choose_base()
     distrusted: tuple[str, ...] = ()  # ids of backups that are no base any more
     checkpoint: Checkpoint = no_checkpoint
     pause: Callable[[float], None] = time.sleep
@@ -83,7 +85,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedContents:
-    """Everything that was read under one snapshot; its blobs are in the repository writer's hands."""
+    """Everything that was read under one snapshot; its blobs are in the writer's hands."""
 
     leader: Leader
     contents: Contents
@@ -93,11 +95,12 @@ class SavedContents:
     globals: CapturedGlobals
     extensions: Sequence[tuple[str, str, str]]
     system_identifier: str | None
+    required: Sequence[RequiredTable]
     reuse: ReuseRecord
     attempts: int
 
 
-def capture(job: Capture, writer: BlobWriter) -> SavedContents:
+def capture(job: Capture, writer: FanOutWriter) -> SavedContents:
     """Read one database under one snapshot, its rows going to ``writer``. Publishing comes after.
 
     A source that moves under the backup (DDL, a waiting session, a recovery conflict on a standby) is tried
@@ -129,7 +132,7 @@ class _BaseDiffers(Exception):
         self.alarms = tuple(alarms)
 
 
-def _attempt(job: Capture, writer: BlobWriter, attempt: int, alarms: tuple[str, ...]) -> SavedContents:
+def _attempt(job: Capture, writer: FanOutWriter, attempt: int, alarms: tuple[str, ...]) -> SavedContents:
     cancellation = Cancellation()
     try:
         return _read(job, writer, cancellation, attempt, alarms)
@@ -147,18 +150,25 @@ def _attempt(job: Capture, writer: BlobWriter, attempt: int, alarms: tuple[str, 
 
 
 def _read(
-    job: Capture, writer: BlobWriter, cancellation: Cancellation, attempt: int, alarms: tuple[str, ...]
+    job: Capture, writer: FanOutWriter, cancellation: Cancellation, attempt: int, alarms: tuple[str, ...]
 ) -> SavedContents:
     options = job.options
     job.progress.phase("locking tables")
     with (
-        taking_lead(job.source, lock_timeout_s=options.lock_wait_s, checkpoint=job.checkpoint) as leader,
+        taking_lead(
+            job.source,
+            lock_timeout_s=options.lock_wait_s,
+            checkpoint=job.checkpoint,
+            chosen=options.selection.tables,
+        ) as leader,
         cancellation.covering(leader.connection, leader.pid),
         watching_lock_queues(
             job.source, cancellation, max_blocking_s=options.max_blocking_s, progress=job.progress
         ),
     ):
+        required = find_required(leader.connection, options.must_contain, leader.facts.encoding)
         contents = _read_contents(job, leader)
+        refuse_left_out(required, contents.toc)
         job.checkpoint("catalog read")
         job.before_rows()
         with translated("looking at the server"):
@@ -186,6 +196,7 @@ def _read(
             globals=captured_globals,
             extensions=found,
             system_identifier=system,
+            required=required,
             reuse=reuse.record(is_base=_is_durable(job, leader), alarms=alarms),
             attempts=attempt,
         )
@@ -193,11 +204,16 @@ def _read(
 
 def _read_contents(job: Capture, leader: Leader) -> Contents:
     with job.phase("reading the catalog"):
+        relations: Sequence[bytes] = ()
+        if job.options.selection.tables:
+            with translated("looking for sequences"):
+                relations = owned_names(leader.connection, sorted(leader.locked))
         return read_contents(
             job.tools,
             job.source,
             snapshot=leader.snapshot,
             selection=job.options.selection,
+            relations=relations,
             lock_timeout_s=job.options.lock_wait_s,
             settings=no_timeouts(leader.facts.version_num),
         )
@@ -207,7 +223,7 @@ def _read_rows(
     job: Capture,
     leader: Leader,
     contents: Contents,
-    writer: BlobWriter,
+    writer: FanOutWriter,
     reuse: Reuse,
     cancellation: Cancellation,
 ) -> tuple[list[CapturedTable], ReadResults]:

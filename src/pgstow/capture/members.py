@@ -10,7 +10,8 @@ import collections
 from concurrent.futures import Executor, Future
 from datetime import datetime
 
-from pgstow.repository import BlobIds, BlobKind, BlobWriter, FileNode, SavedBlob
+from pgstow.capture.destinations import FanOutWriter
+from pgstow.repository import BlobIds, BlobKind, FileNode, SavedBlob
 
 __all__ = ["MemberWriter", "save_file"]
 
@@ -21,7 +22,7 @@ _MAX_BLOB_BYTES = 4 << 20
 class MemberWriter:
     """Collects the content of one member. Used by one thread; ``complete()`` gives its blobs."""
 
-    def __init__(self, writer: BlobWriter, pool: Executor) -> None:
+    def __init__(self, writer: FanOutWriter, pool: Executor) -> None:
         self._writer = writer
         self._pool = pool
         self._waiting: collections.deque[Future[SavedBlob] | BlobIds] = collections.deque()
@@ -65,7 +66,7 @@ class MemberWriter:
         return BlobIds(self._content)
 
 
-def save_file(writer: BlobWriter, name: str, data: bytes, modified: datetime) -> FileNode:
+def save_file(writer: FanOutWriter, name: str, data: bytes, modified: datetime) -> FileNode:
     """Save a small file in the calling thread and return its node."""
     parts = (data[start : start + _MAX_BLOB_BYTES] for start in range(0, len(data), _MAX_BLOB_BYTES))
     content = tuple(writer.save(BlobKind.DATA, part).id for part in parts)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pgstow.catalog.manifest import Manifest, Selection
+from pgstow.core.errors import PgstowError
+from pgstow.repository import WriterStats
 
-__all__ = ["CaptureOptions", "CapturedBackup"]
+__all__ = ["CaptureOptions", "CapturedBackup", "DestinationResult"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,7 @@ class CaptureOptions:
     label: str | None = None
     set_id: str | None = None
     selection: Selection = field(default_factory=Selection)
+    must_contain: tuple[str, ...] = ()  # SCHEMA.TABLE or SCHEMA.*: without it the backup fails
     jobs: int = 2
     limit_rate: int | None = None  # bytes of table data per second, all jobs together
     split_big_tables: bool = False
@@ -36,8 +39,25 @@ class CaptureOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationResult:
+    """What became of a backup in one destination: it is there under ``snapshot_id``, or ``error`` says why not."""
+
+    name: str
+    location: str | None  # None where it could not be opened
+    snapshot_id: str | None = None
+    stats: WriterStats  # what was new there
+    error: PgstowError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedBackup:
-    """A published backup."""
+    """A backup that was published in one destination at least."""
 
     manifest: Manifest
-    snapshot_id: str
+    snapshot_id: str  # in the first destination that has it
+    destinations: tuple[DestinationResult, ...] = ()
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether every destination has it."""
+        return all(each.error is None for each in self.destinations)

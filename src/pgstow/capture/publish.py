@@ -3,19 +3,25 @@
 The order is what makes a backup never lie: packs, then the index, then (lock and lease still ours, every blob still
 indexed, the run claimed) the snapshot. Dying before the last step leaves garbage that the next run finds again, never
 half a backup. A process that was stopped meanwhile, for longer than others wait for it, publishes nothing.
+
+With several destinations each goes through all of that by itself, one after the other. Trees and manifest are the same
+bytes everywhere; what the manifest says was new, was new to the first destination.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import pgstow
+from pgstow.capture.destinations import Destinations, FanOutWriter, OpenDestination
 from pgstow.capture.large_objects import INDEX_NAME
 from pgstow.capture.logical import Capture, SavedContents
 from pgstow.capture.members import save_file
-from pgstow.capture.options import CapturedBackup
+from pgstow.capture.options import CapturedBackup, DestinationResult
+from pgstow.capture.required import empty_warnings
 from pgstow.capture.tables import CapturedTable
 from pgstow.catalog.backups import snapshot_path
 from pgstow.catalog.manifest import (
@@ -35,7 +41,6 @@ from pgstow.postgres.encodings import decoded
 from pgstow.postgres.session import CAPTURE_SETTINGS
 from pgstow.repository import (
     BlobKind,
-    BlobWriter,
     DirNode,
     FileNode,
     Lease,
@@ -43,9 +48,10 @@ from pgstow.repository import (
     RepositoryLock,
     Snapshot,
     SnapshotSummary,
+    WriterStats,
 )
 
-__all__ = ["Identity", "publish"]
+__all__ = ["Held", "Identity", "publish"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,41 +63,97 @@ class Identity:
     username: str
 
 
+class Held(Protocol):
+    """What a run holds of a destination, and must still hold when the backup appears there."""
+
+    @property
+    def lock(self) -> RepositoryLock: ...
+
+    @property
+    def lease(self) -> Lease: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Content:
+    """A backup whose blobs have all been given to the writer."""
+
+    manifest: Manifest
+    path: str
+    root: bytes
+    files: Sequence[FileNode]
+
+
 def publish(
-    job: Capture,
-    saved: SavedContents,
-    identity: Identity,
-    repository: Repository,
-    writer: BlobWriter,
-    lock: RepositoryLock,
-    lease: Lease,
+    job: Capture, saved: SavedContents, identity: Identity, writer: FanOutWriter, held: Mapping[str, Held]
 ) -> CapturedBackup:
-    """Write trees and manifest, make everything durable, and let the backup appear."""
+    """Write trees and manifest, make everything durable, and let the backup appear in every destination that is left.
+
+    ``held`` is by the destination's name. Raises when it appeared nowhere.
+    """
     with job.phase("publishing"):
-        modified = saved.leader.taken
-        members = _archive_members(saved, writer)
-        manifest = _manifest(job, saved, identity, writer, sum(node.size_bytes for node in members))
-        files = [save_file(writer, "manifest.json", manifest.to_json(), modified)]
-        if saved.globals.sql is not None:
-            files.append(save_file(writer, "globals.sql", saved.globals.sql, modified))
-        indexes = _range_indexes(saved, writer)
-        folders = [DirNode(name="archive", subtree=writer.save_tree(members), modified=modified)]
-        if indexes:
-            folders.append(DirNode(name="ranges", subtree=writer.save_tree(indexes), modified=modified))
-        path = snapshot_path(manifest.name, manifest.kind, is_partial=manifest.is_partial)
-        backup = DirNode(name=path, subtree=writer.save_tree([*files, *folders]), modified=modified)
-        root = writer.save_tree([backup])
-        writer.flush()
-        lock.confirm()
-        repository.load_index(damaged=[])  # what cannot be read was unknown from the beginning
-        _refuse_lost_blobs(repository, [*members, *files, *indexes])
-        lease.claim()  # if ours is still the highest
-        summary = _summary(identity, writer, [*members, *files, *indexes])
-        snapshot = _snapshot(manifest, identity, path, root, summary)
-        return CapturedBackup(manifest=manifest, snapshot_id=_appear(repository, snapshot))
+        content = _save_content(job, saved, identity, writer)
+        appeared: dict[str, str] = {}
+
+        def appear(one: OpenDestination) -> None:
+            appeared[one.name] = _publish_in(one, content, identity, writer, held[one.name])
+
+        try:
+            writer.destinations.each(appear)
+        except Interrupted as exc:
+            if not appeared:
+                raise
+            for one in writer.destinations.alive:
+                if one.name not in appeared:
+                    writer.destinations.drop(one.name, exc)
+        results = tuple(_results(writer, appeared))
+        first = next(result.snapshot_id for result in results if result.snapshot_id is not None)
+        return CapturedBackup(manifest=content.manifest, snapshot_id=first, destinations=results)
 
 
-def _range_indexes(saved: SavedContents, writer: BlobWriter) -> list[FileNode]:
+def _results(writer: FanOutWriter, appeared: Mapping[str, str]) -> Iterable[DestinationResult]:
+    destinations: Destinations = writer.destinations
+    for name in destinations.names:
+        yield DestinationResult(
+            name=name,
+            location=destinations.location_of(name),
+            snapshot_id=appeared.get(name),
+            stats=writer.stats_of(name),
+            error=destinations.error_of(name),
+        )
+
+
+def _save_content(job: Capture, saved: SavedContents, identity: Identity, writer: FanOutWriter) -> _Content:
+    """Save what is not rows: the rest of the archive, the manifest, and the trees."""
+    modified = saved.leader.taken
+    members = _archive_members(saved, writer)
+    manifest = _manifest(job, saved, identity, writer.stats, sum(node.size_bytes for node in members))
+    files = [save_file(writer, "manifest.json", manifest.to_json(), modified)]
+    if saved.globals.sql is not None:
+        files.append(save_file(writer, "globals.sql", saved.globals.sql, modified))
+    indexes = _range_indexes(saved, writer)
+    folders = [DirNode(name="archive", subtree=writer.save_tree(members), modified=modified)]
+    if indexes:
+        folders.append(DirNode(name="ranges", subtree=writer.save_tree(indexes), modified=modified))
+    path = snapshot_path(manifest.name, manifest.kind, is_partial=manifest.is_partial)
+    backup = DirNode(name=path, subtree=writer.save_tree([*files, *folders]), modified=modified)
+    root = writer.save_tree([backup])
+    return _Content(manifest=manifest, path=path, root=root, files=[*members, *files, *indexes])
+
+
+def _publish_in(
+    one: OpenDestination, content: _Content, identity: Identity, writer: FanOutWriter, held: Held
+) -> str:
+    """Let the backup appear in one destination and return its snapshot's id there."""
+    writer.flush(one.name)
+    held.lock.confirm()
+    one.repository.load_index(damaged=[])  # what cannot be read was unknown from the beginning
+    _refuse_lost_blobs(one.repository, content.files)
+    held.lease.claim()  # if ours is still the highest
+    summary = _summary(identity, writer.stats_of(one.name), content.files)
+    return _appear(one.repository, _snapshot(content.manifest, identity, content.path, content.root, summary))
+
+
+def _range_indexes(saved: SavedContents, writer: FanOutWriter) -> list[FileNode]:
     """Return what the next backup compares with: the files of the ranges folder."""
     nodes = [table.ranges_node for table in saved.tables if table.ranges_node is not None]
     known = saved.known_objects
@@ -147,7 +209,7 @@ def _withdraw_if_late(repository: Repository, snapshot_id: str) -> None:
         raise
 
 
-def _archive_members(saved: SavedContents, writer: BlobWriter) -> list[FileNode]:
+def _archive_members(saved: SavedContents, writer: FanOutWriter) -> list[FileNode]:
     """Save toc.dat and the lists of large objects; return the files of the archive folder."""
     modified = saved.leader.taken
     toc = saved.contents.toc
@@ -173,9 +235,8 @@ def _large_object(saved: SavedContents, oid: int) -> FileNode:
     )
 
 
-def _summary(identity: Identity, writer: BlobWriter, files: Sequence[FileNode]) -> SnapshotSummary:
+def _summary(identity: Identity, stats: WriterStats, files: Sequence[FileNode]) -> SnapshotSummary:
     """Return what restic lists beside the snapshot; files and bytes must be exact, or its rewrite corrects them."""
-    stats = writer.stats
     return SnapshotSummary(
         backup_start=identity.started,
         backup_end=datetime.now(UTC),
@@ -213,9 +274,9 @@ def _snapshot(
 
 
 def _manifest(
-    job: Capture, saved: SavedContents, identity: Identity, writer: BlobWriter, size_bytes: int
+    job: Capture, saved: SavedContents, identity: Identity, stats: WriterStats, size_bytes: int
 ) -> Manifest:
-    options, stats = job.options, writer.stats
+    options = job.options
     return Manifest(
         backup_id=identity.backup_id,
         set_id=options.set_id,
@@ -224,6 +285,7 @@ def _manifest(
         label=options.label,
         is_partial=options.selection.is_partial,
         selection=options.selection,
+        must_contain=options.must_contain,
         started=identity.started,
         snapshot_taken=saved.leader.taken,
         finished=datetime.now(UTC),
@@ -272,6 +334,7 @@ def _large_objects(saved: SavedContents) -> LargeObjectsRecord:
 def _warnings(saved: SavedContents) -> tuple[Warning_, ...]:
     warnings = [Warning_(code="pg_dump", message=line) for line in saved.contents.warnings]
     warnings += [Warning_(code="globals", message=f"not captured: {what}") for what in saved.globals.refused]
+    warnings += empty_warnings(saved.required, saved.tables)
     if saved.leader.lsn is None:
         warnings.append(Warning_(code="lsn", message="this role may not see the write-ahead log position"))
     return tuple(warnings)

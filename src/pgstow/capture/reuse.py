@@ -9,27 +9,25 @@ out (docs/reliability.md). Whatever is in doubt is read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice
 
+from pgstow.capture.bases import Base
 from pgstow.capture.conditions import Source, refuse_server, refuse_table
 from pgstow.capture.leader import Leader
 from pgstow.capture.ranges import PageRange, decode_ranges
-from pgstow.catalog.backups import BackupFiles, BackupRecord
 from pgstow.catalog.manifest import Manifest, ReuseRecord, TableRecord
 from pgstow.core.errors import RepositoryDamaged
 from pgstow.postgres.archive import TABLE_DATA_TRAILER
 from pgstow.postgres.catalogs import TableFacts
 from pgstow.postgres.fingerprints import Fingerprint, Fingerprints, XidWindow
 from pgstow.postgres.shapes import Shapes
-from pgstow.repository import BlobIds, BlobKind, FileNode, Repository
+from pgstow.repository import BlobIds, FileNode
 
-__all__ = ["KnownRange", "KnownTable", "Reuse", "choose_base", "plan_reuse", "same_ranges"]
+__all__ = ["KnownRange", "KnownTable", "Reuse", "plan_reuse", "same_ranges"]
 
 _XID_WRAP = 1 << 32
-_BASES_LOOKED_AT = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +43,12 @@ class KnownRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownTable:
-    """A table of the base that stands for the same rows wherever its ranges have the same fingerprints."""
+    """A table of the base that stands for the same rows wherever its ranges have the same fingerprints.
 
-    repository: Repository
+    ``is_held`` tells whether blobs, of so many bytes together, are wherever the backup goes.
+    """
+
+    is_held: Callable[[BlobIds, int], bool]
     node: FileNode
     index: bytes
 
@@ -77,7 +78,7 @@ class Reuse:
     ``is_full_read``: everything is read all the same, and compared with what would have been taken over.
     """
 
-    base: BackupFiles | None
+    base: Base | None
     refused: str | None
     is_full_read: bool
     window: XidWindow | None = None
@@ -157,45 +158,8 @@ class Reuse:
         )
 
 
-def choose_base(
-    repository: Repository,
-    records: Sequence[BackupRecord],
-    *,
-    name: str,
-    system_identifier: str | None,
-    database_oid: int,
-) -> tuple[BackupFiles | None, tuple[str, ...]]:
-    """Return the newest backup of this very database that may be a base, and the ids that must not be one.
-
-    The manifest decides, not the name, under which one merely looks first: a renamed database keeps its base. Nothing
-    from before an alarm can be one: what differed may have been taken over from backup to backup.
-    """
-    distrusted: set[str] = set()
-    alarmed: datetime | None = None  # when an alarm was raised last
-    if system_identifier is None:
-        return None, ()
-    mine = [record for record in records if record.system_identifier == system_identifier]
-    mine.sort(key=lambda record: (record.name == name, record.time), reverse=True)
-    for record in mine[:_BASES_LOOKED_AT]:
-        files = BackupFiles(repository, record)
-        try:
-            manifest = files.manifest
-        except RepositoryDamaged:
-            continue
-        if manifest.server.database_oid != database_oid:
-            continue
-        distrusted |= set(manifest.reuse.distrusted)
-        if alarmed is not None and record.time < alarmed:
-            distrusted.add(record.id)
-        if manifest.reuse.is_base and record.id not in distrusted:
-            return files, tuple(sorted(distrusted))
-        if manifest.reuse.alarms:
-            alarmed = max(alarmed, record.time) if alarmed else record.time
-    return None, tuple(sorted(distrusted))
-
-
 def plan_reuse(
-    base: BackupFiles | None,
+    base: Base | None,
     source: Source,
     *,
     full_read: bool,
@@ -233,26 +197,21 @@ def _window(base: Manifest, leader: Leader) -> XidWindow | None:
     return XidWindow(base.server.oldest_xid % _XID_WRAP, leader.horizon.next - base.server.oldest_xid)
 
 
-def _known_table(base: BackupFiles, member: str, ranges: str) -> KnownTable:
+def _known_table(base: Base, member: str, ranges: str) -> KnownTable:
     node = base.member(member)
     if node is None:
         raise RepositoryDamaged(f"{member} is missing")
-    return KnownTable(repository=base.repository, node=node, index=base.read(ranges))
+    return KnownTable(is_held=base.is_held, node=node, index=base.read(ranges))
 
 
 def same_ranges(known: KnownTable, prints: Fingerprints, first: int) -> bytes:
     """Return 1 for each range that the base holds as it is now, 0 for those that must be read.
 
-    A range whose blobs the repository's index no longer lists, or lists with other sizes, must be read.
+    A range whose blobs the index of a repository no longer lists, or lists with other sizes, must be read.
     """
     there = known.ranges(first, len(prints))
     same = bytearray(len(prints))
     for place, (found, one) in enumerate(zip(prints, there, strict=False)):
         if place not in prints.young and one.is_same(found):
-            same[place] = _is_whole(known.repository, one)
+            same[place] = known.is_held(one.content, one.range.size_bytes)
     return bytes(same)
-
-
-def _is_whole(repository: Repository, one: KnownRange) -> bool:
-    sizes = [repository.blob_size(BlobKind.DATA, blob) for blob in one.content]
-    return None not in sizes and sum(size or 0 for size in sizes) == one.range.size_bytes

@@ -14,6 +14,7 @@ from itertools import groupby
 import psycopg
 from psycopg import errors as pgerrors
 
+from pgstow.capture.destinations import FanOutWriter
 from pgstow.capture.members import MemberWriter, save_file
 from pgstow.capture.ranges import (
     MAX_PIECE_BYTES,
@@ -32,7 +33,7 @@ from pgstow.postgres.catalogs import TableFacts
 from pgstow.postgres.copy_out import RowStream
 from pgstow.postgres.fingerprints import Fingerprint, Fingerprints, PageBounds, range_fingerprints
 from pgstow.postgres.session import Connection
-from pgstow.repository import BlobIds, BlobKind, BlobWriter, FileNode
+from pgstow.repository import BlobIds, BlobKind, FileNode
 
 __all__ = [
     "CapturedPart",
@@ -172,7 +173,7 @@ def split(task: TableTask, parts: int) -> list[TablePart]:
 
 
 def assemble(
-    parts: Sequence[CapturedPart], writer: BlobWriter, modified: datetime, reuse: Reuse
+    parts: Sequence[CapturedPart], writer: FanOutWriter, modified: datetime, reuse: Reuse
 ) -> CapturedTable:
     """Return the member made of all parts of one table, with its trailer and page-range index saved."""
     parts = sorted(parts, key=lambda done: done.part.number)
@@ -208,7 +209,7 @@ class SessionReader:
     def __init__(
         self,
         connection: Connection,
-        writer: BlobWriter,
+        writer: FanOutWriter,
         pool: Executor,
         *,
         limit: RateLimit,

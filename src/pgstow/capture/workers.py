@@ -14,6 +14,7 @@ from psycopg import errors as pgerrors
 from psycopg import sql
 
 from pgstow.capture.cancellation import Cancellation
+from pgstow.capture.destinations import FanOutWriter
 from pgstow.capture.large_objects import KnownLargeObjects, compare_large_objects
 from pgstow.capture.leader import Leader
 from pgstow.capture.options import CaptureOptions
@@ -28,7 +29,7 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.fingerprints import Fingerprints
 from pgstow.postgres.large_objects import read_large_objects
 from pgstow.postgres.session import CAPTURE_SETTINGS, Connection, connect, postgres_error, translated
-from pgstow.repository import BlobIds, BlobWriter
+from pgstow.repository import BlobIds
 
 __all__ = ["CapturedLargeObject", "LargeObjectBatch", "ReadJobs", "ReadResults", "read_everything"]
 
@@ -89,7 +90,7 @@ def read_everything(
     leader: Leader,
     conninfo: ConnInfo,
     jobs: ReadJobs,
-    writer: BlobWriter,
+    writer: FanOutWriter,
     options: CaptureOptions,
     *,
     reuse: Reuse,

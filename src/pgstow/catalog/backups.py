@@ -14,6 +14,7 @@ from pgstow.postgres.archive import Toc, read_directory_toc
 from pgstow.repository import BlobId, BlobKind, DirNode, FileNode, Repository, Snapshot
 
 __all__ = [
+    "CRITICAL",
     "DAILY",
     "DAMAGED",
     "BackupFiles",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 DAILY = "daily"  # the plain kind: its path is /NAME alone
+CRITICAL = "critical"  # the kind of a backup of chosen tables, unless it is given another
 DAMAGED = "damaged"  # the tag of a backup from which a repair left out what was lost
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")

@@ -36,8 +36,11 @@ class _Record(BaseModel):
 
 
 class Selection(_Record):
-    """What the user asked to leave in or out, in pg_dump's pattern language."""
+    """What the user asked to leave in or out: tables by name, all else in pg_dump's pattern language."""
 
+    tables: tuple[
+        str, ...
+    ] = ()  # these alone, with their partitions; QualifiedName says how they are written
     schemas: tuple[str, ...] = ()
     exclude_schemas: tuple[str, ...] = ()
     exclude_tables: tuple[str, ...] = ()
@@ -45,7 +48,13 @@ class Selection(_Record):
 
     @property
     def is_partial(self) -> bool:
-        return bool(self.schemas or self.exclude_schemas or self.exclude_tables or self.exclude_table_data)
+        return bool(
+            self.tables
+            or self.schemas
+            or self.exclude_schemas
+            or self.exclude_tables
+            or self.exclude_table_data
+        )
 
 
 class ServerRecord(_Record):
@@ -175,6 +184,7 @@ class Manifest(_Record):
     label: str | None = None
     is_partial: bool
     selection: Selection = Selection()
+    must_contain: tuple[str, ...] = ()  # it was made sure that the rows of these are here
     started: datetime
     snapshot_taken: datetime
     finished: datetime

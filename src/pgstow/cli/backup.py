@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pgstow.app.backup import BackupRequest, FailedBackup, backup, backup_all
-from pgstow.capture.options import CapturedBackup
-from pgstow.catalog.backups import DAILY
+from pgstow.app.backup import BackupRequest, Destination, FailedBackup, backup_all_to, backup_to
+from pgstow.app.opening import open_repository
+from pgstow.capture.options import CapturedBackup, DestinationResult
+from pgstow.catalog.backups import CRITICAL, DAILY
 from pgstow.catalog.manifest import Manifest, Selection
 from pgstow.cli.backup_options import (
     AllDatabasesOption,
+    AlsoOption,
+    AlsoPasswordCommandOption,
+    AlsoPasswordFileOption,
     ExcludeSchemaOption,
     ExcludeTableDataOption,
     ExcludeTableOption,
@@ -25,19 +30,26 @@ from pgstow.cli.backup_options import (
     LabelOption,
     LimitRateOption,
     MaxBlockingOption,
+    MustContainOption,
     NameOption,
     NewSourceOption,
     RolePasswordsOption,
     SchemaOption,
     SourceArgument,
     SplitBigTablesOption,
+    TableOption,
     WaitOption,
 )
 from pgstow.cli.command import Invocation
 from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import count_text, duration_text, parse_size, plural, safe, size_text
+from pgstow.cli.further import other_password
 from pgstow.cli.output import Outcome, Output, Status
+from pgstow.cli.passwords import ALSO_PASSWORD
 from pgstow.cli.records import facts_table, large_objects_text, reuse_text, reused_bytes
+from pgstow.core.progress import Progress
+from pgstow.core.secrets import Secret
+from pgstow.postgres.names import parse_qualified
 
 __all__ = ["backup_command"]
 
@@ -46,13 +58,15 @@ def backup_command(
     invocation: Invocation,
     source: SourceArgument = None,
     name: NameOption = None,
-    kind: KindOption = DAILY,
+    kind: KindOption = None,
     label: LabelOption = None,
     all_databases: AllDatabasesOption = False,
+    table: TableOption = None,
     schema: SchemaOption = None,
     exclude_schema: ExcludeSchemaOption = None,
     exclude_table: ExcludeTableOption = None,
     exclude_table_data: ExcludeTableDataOption = None,
+    must_contain: MustContainOption = None,
     role_passwords: RolePasswordsOption = False,
     new_source: NewSourceOption = False,
     jobs: JobsOption = 2,
@@ -62,22 +76,30 @@ def backup_command(
     full_read_every: FullReadEveryOption = 7,
     max_blocking: MaxBlockingOption = 30.0,
     wait: WaitOption = None,
+    also: AlsoOption = None,
+    also_password_file: AlsoPasswordFileOption = None,
+    also_password_command: AlsoPasswordCommandOption = None,
 ) -> Outcome:
     """Back up a PostgreSQL database into a repository.
 
     One consistent snapshot, encrypted before it leaves this machine; blocks the repository has already are
-    not stored again.
+    not stored again. With `--also` it goes to several repositories: where one fails the others go on, and the exit code
+    is 3. `pgstow repo copy` brings over later what that one missed.
     """
     request = BackupRequest(
         source=invocation.connection(source, variable="PGSTOW_SOURCE", what="database"),
         name=name,
-        kind=kind,
+        kind=kind or (CRITICAL if table else DAILY),
         label=label,
         selection=Selection(
+            tables=tuple(sorted({str(parse_qualified(name)) for name in table or ()})),
             schemas=tuple(schema or ()),
             exclude_schemas=tuple(exclude_schema or ()),
             exclude_tables=tuple(exclude_table or ()),
             exclude_table_data=tuple(exclude_table_data or ()),
+        ),
+        must_contain=tuple(
+            sorted({str(parse_qualified(name, may_be_schema=True)) for name in must_contain or ()})
         ),
         jobs=jobs,
         limit_rate=parse_size(limit_rate, option="--limit-rate") if limit_rate else None,
@@ -91,24 +113,49 @@ def backup_command(
         username=invocation.username,
     )
     request.check()
+    if all_databases:
+        request.check_for_all()
     with invocation.output.progress() as progress:
-        repository = invocation.repository(progress, is_cached=True)
+        destinations = _destinations(
+            invocation, progress, also or [], also_password_file, also_password_command
+        )
         tools = invocation.tools()
         results: Sequence[CapturedBackup | FailedBackup]
         if all_databases:
-            results = backup_all(request, repository, tools, progress)
+            results = backup_all_to(request, destinations, tools, progress)
         else:
-            results = [backup(request, repository, tools, progress)]
+            results = [backup_to(request, destinations, tools, progress)]
     return _outcome(invocation.output, results)
+
+
+def _destinations(
+    invocation: Invocation, progress: Progress, also: Sequence[str], file: Path | None, command: str | None
+) -> list[Destination]:
+    """Return where the backup goes. A single one is opened at once; with several each fails by itself."""
+    if not also:
+        return [Destination.of(invocation.repository(progress, is_cached=True))]
+    location, password = invocation.require_location(), invocation.password()
+    other = other_password(invocation, ALSO_PASSWORD, file, command, default=password)
+
+    def opened(location: str, password: Secret) -> Destination:
+        return Destination(
+            name=location,
+            open=lambda: open_repository(
+                location, password, invocation.environ, on_retry=progress.note, is_cached=True
+            ),
+        )
+
+    return [opened(location, password), *(opened(one, other) for one in also)]
 
 
 def _outcome(output: Output, results: Sequence[CapturedBackup | FailedBackup]) -> Outcome:
     taken = [result for result in results if isinstance(result, CapturedBackup)]
     failed = [result for result in results if isinstance(result, FailedBackup)]
     alarms = any(result.manifest.reuse.alarms for result in taken)
-    status: Status = "failed" if alarms or not taken else "partial" if failed else "done"
+    is_partial = failed or not all(result.is_everywhere for result in taken)
+    status: Status = "failed" if alarms or not taken else "partial" if is_partial else "done"
     document: dict[str, Any] = {
-        "backups": [_document(result) for result in taken],
+        "backups": [_document(output, result) for result in taken],
         "failures": [
             {"database": result.database, "error": output.error_document(result.error)} for result in failed
         ],
@@ -116,6 +163,8 @@ def _outcome(output: Output, results: Sequence[CapturedBackup | FailedBackup]) -
     view: list[RenderableType] = []
     for result in taken:
         view += _view(result.manifest)
+        if len(result.destinations) > 1:
+            view += [_destination_line(output, each) for each in result.destinations]
     for failure in failed:
         view.append(
             Text.assemble(
@@ -126,7 +175,29 @@ def _outcome(output: Output, results: Sequence[CapturedBackup | FailedBackup]) -
     return Outcome(status=status, document=document, view=view)
 
 
-def _document(result: CapturedBackup) -> dict[str, Any]:
+def _destination_line(output: Output, result: DestinationResult) -> Text:
+    name = f"  {safe(result.name)}: "
+    if result.error is not None:
+        return Text.assemble(
+            ("  failed: ", "bold red"), name.lstrip(), safe(output.scrub(result.error.message))
+        )
+    stored = size_text(result.stats.stored_bytes)
+    return Text.assemble(name, ("saved", "green"), f" as {(result.snapshot_id or '')[:8]}, {stored} stored")
+
+
+def _destination_document(output: Output, result: DestinationResult) -> dict[str, Any]:
+    return {
+        "name": result.name,
+        "location": result.location,
+        "snapshot": result.snapshot_id,
+        "new_bytes": result.stats.new_bytes,
+        "stored_bytes": result.stats.stored_bytes,
+        "known_bytes": result.stats.known_bytes,
+        "error": output.error_document(result.error) if result.error is not None else None,
+    }
+
+
+def _document(output: Output, result: CapturedBackup) -> dict[str, Any]:
     manifest, totals = result.manifest, result.manifest.totals
     return {
         "id": manifest.backup_id,
@@ -165,6 +236,8 @@ def _document(result: CapturedBackup) -> dict[str, Any]:
             "missing": list(manifest.globals.missing),
         },
         "warnings": [{"code": warning.code, "message": warning.message} for warning in manifest.warnings],
+        "must_contain": list(manifest.must_contain),
+        "destinations": [_destination_document(output, each) for each in result.destinations],
     }
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 __all__ = [
     "AllDatabasesOption",
+    "AlsoOption",
+    "AlsoPasswordCommandOption",
+    "AlsoPasswordFileOption",
     "ExcludeSchemaOption",
     "ExcludeTableDataOption",
     "ExcludeTableOption",
@@ -18,16 +22,19 @@ __all__ = [
     "LabelOption",
     "LimitRateOption",
     "MaxBlockingOption",
+    "MustContainOption",
     "NameOption",
     "NewSourceOption",
     "RolePasswordsOption",
     "SchemaOption",
     "SourceArgument",
     "SplitBigTablesOption",
+    "TableOption",
     "WaitOption",
 ]
 
 _CHOICE_PANEL = "What to take"
+_DESTINATIONS_PANEL = "Further destinations"
 _MANNER_PANEL = "How to read"
 
 SourceArgument = Annotated[
@@ -40,7 +47,12 @@ NameOption = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="Name of the source; by default the database's own."),
 ]
-KindOption = Annotated[str, typer.Option("--kind", metavar="KIND", help="Kind, such as daily, weekly, dr.")]
+KindOption = Annotated[
+    str | None,
+    typer.Option(
+        "--kind", metavar="KIND", help="Kind, such as weekly, dr; by default daily, with --table critical."
+    ),
+]
 LabelOption = Annotated[str | None, typer.Option("--label", metavar="TEXT", help="A note to find it by.")]
 AllDatabasesOption = Annotated[
     bool,
@@ -52,6 +64,25 @@ SchemaOption = Annotated[
     list[str] | None,
     typer.Option(
         "--schema", "-n", metavar="PATTERN", help="Only these schemas.", rich_help_panel=_CHOICE_PANEL
+    ),
+]
+TableOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--table",
+        "-t",
+        metavar="SCHEMA.TABLE",
+        help="Only this table, with its partitions and sequences; a name, no pattern. May be repeated.",
+        rich_help_panel=_CHOICE_PANEL,
+    ),
+]
+MustContainOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--must-contain",
+        metavar="SCHEMA.TABLE",
+        help="Fail unless the backup holds the rows of this table, or of every table with SCHEMA.*. May be repeated.",
+        rich_help_panel=_CHOICE_PANEL,
     ),
 ]
 ExcludeSchemaOption = Annotated[
@@ -155,5 +186,33 @@ WaitOption = Annotated[
         help="Wait so long, such as 10m, for another backup of the same database or an exclusive lock; "
         "with --all-databases for each. Without it pgstow gives way at once.",
         rich_help_panel=_MANNER_PANEL,
+    ),
+]
+AlsoOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also",
+        metavar="LOCATION",
+        help="Another repository that the same backup goes to, the database being read once. May be repeated.",
+        rich_help_panel=_DESTINATIONS_PANEL,
+    ),
+]
+AlsoPasswordFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--also-password-file",
+        metavar="FILE",
+        help="File that holds the password of these; without any, the password of --repo. Or PGSTOW_ALSO_PASSWORD_FILE; "
+        "PGSTOW_ALSO_PASSWORD is the password itself.",
+        rich_help_panel=_DESTINATIONS_PANEL,
+    ),
+]
+AlsoPasswordCommandOption = Annotated[
+    str | None,
+    typer.Option(
+        "--also-password-command",
+        metavar="COMMAND",
+        help="Program whose first line of output is their password. Or PGSTOW_ALSO_PASSWORD_COMMAND.",
+        rich_help_panel=_DESTINATIONS_PANEL,
     ),
 ]

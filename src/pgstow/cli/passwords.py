@@ -19,6 +19,7 @@ from pgstow.core.process import run
 from pgstow.core.secrets import Secret
 
 __all__ = [
+    "ALSO_PASSWORD",
     "FROM_PASSWORD",
     "NEW_PASSWORD",
     "REPOSITORY_PASSWORD",
@@ -53,6 +54,9 @@ REPOSITORY_PASSWORD = PasswordPurpose(
 NEW_PASSWORD = PasswordPurpose(what="new password", flag="--new-password", variable="PGSTOW_NEW_PASSWORD")
 FROM_PASSWORD = PasswordPurpose(
     what="password of the other repository", flag="--from-password", variable="PGSTOW_FROM_PASSWORD"
+)
+ALSO_PASSWORD = PasswordPurpose(
+    what="password of the further destinations", flag="--also-password", variable="PGSTOW_ALSO_PASSWORD"
 )
 TO_PASSWORD = PasswordPurpose(
     what="password of the target repository", flag="--to-password", variable="PGSTOW_TO_PASSWORD"

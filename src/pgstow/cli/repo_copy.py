@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from pgstow.app.copy import copy_repository, open_other
+from pgstow.app.copy import CatchUp, catch_up, copy_repository, open_other
 from pgstow.app.opening import open_repository
 from pgstow.catalog.backups import backup_record
 from pgstow.cli.command import Invocation
+from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import plural, safe, size_text
 from pgstow.cli.further import ToPasswordCommandOption, ToPasswordFileOption, other_password
 from pgstow.cli.output import Outcome
 from pgstow.cli.passwords import TO_PASSWORD
 from pgstow.cli.records import backup_of
+from pgstow.core.errors import UsageError
 from pgstow.repository import Snapshot
 from pgstow.upkeep.copy import CopyReport
 
 __all__ = ["copy_document", "copy_view", "repo_copy_command", "snapshot_words"]
+
+_CATCH_UP_PANEL = "Catching up"
 
 
 def repo_copy_command(
@@ -35,6 +40,35 @@ def repo_copy_command(
         list[str] | None,
         typer.Argument(metavar="BACKUP...", help="As for show; everything when there is none."),
     ] = None,
+    is_catch_up: Annotated[
+        bool,
+        typer.Option(
+            "--catch-up",
+            help="Only what the target missed: backups newer than the newest it has of that name and kind.",
+            rich_help_panel=_CATCH_UP_PANEL,
+        ),
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="DURATION",
+            help="And every backup it lacks that was made within this time, such as 7d.",
+            rich_help_panel=_CATCH_UP_PANEL,
+        ),
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", metavar="NAME", help="Only backups of this source.", rich_help_panel=_CATCH_UP_PANEL
+        ),
+    ] = None,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind", metavar="KIND", help="Only backups of this kind.", rich_help_panel=_CATCH_UP_PANEL
+        ),
+    ] = None,
     to_password_file: ToPasswordFileOption = None,
     to_password_command: ToPasswordCommandOption = None,
     dry_run: Annotated[
@@ -46,7 +80,10 @@ def repo_copy_command(
     Nothing is compressed again. Into a repository made by `pgstow init --from` whole packs are moved as they are.
     Snapshots that restic made are copied too. A copy that is interrupted keeps what it finished; the same command
     goes on from there. Exits with 3 when the source has lost something that a backup needs; the others are copied.
+
+    With `--catch-up` it does not bring back what has expired in the target: for a destination that missed backups.
     """
+    wish = _wish(backups or [], names or [], kinds or [], since, is_catch_up=is_catch_up)
     with invocation.output.progress() as progress:
         location = invocation.require_location()
         password = invocation.password()
@@ -61,12 +98,34 @@ def repo_copy_command(
             password_flag=TO_PASSWORD.flag,
             on_retry=progress.note,
         )
-        report = copy_repository(source, target, backups or [], progress, dry_run=dry_run)
+        if wish is not None:
+            report = catch_up(source, target, wish, progress, dry_run=dry_run)
+        else:
+            report = copy_repository(source, target, backups or [], progress, dry_run=dry_run)
     return Outcome(
         status="done" if report.is_complete else "partial",
         document={"to": target.store.location, **copy_document(report)},
         view=list(copy_view(report)),
     )
+
+
+def _wish(
+    backups: Sequence[str],
+    names: Sequence[str],
+    kinds: Sequence[str],
+    since: str | None,
+    *,
+    is_catch_up: bool,
+) -> CatchUp | None:
+    """Return what --catch-up is limited to; None without it. UsageError where options contradict each other."""
+    if not is_catch_up:
+        if names or kinds or since:
+            raise UsageError("--since, --name and --kind belong to --catch-up", hint="add --catch-up")
+        return None
+    if backups:
+        raise UsageError("--catch-up finds the backups by itself", hint="leave out BACKUP, or --catch-up")
+    earliest = datetime.now(UTC) - timedelta(seconds=parse_duration(since)) if since else None
+    return CatchUp(names=tuple(names), kinds=tuple(kinds), since=earliest)
 
 
 def copy_document(report: CopyReport) -> dict[str, Any]:

@@ -104,6 +104,10 @@ def _facts(manifest: Manifest) -> Table:
     partial = ", partial" if manifest.is_partial else ""
     label = f", {safe(manifest.label)}" if manifest.label else ""
     table.add_row("source", f"{safe(manifest.name)} ({safe(manifest.kind)}{partial}{label})")
+    if manifest.selection.tables:
+        table.add_row("only", safe(", ".join(manifest.selection.tables)))
+    if manifest.must_contain:
+        table.add_row("must contain", safe(", ".join(manifest.must_contain)))
     table.add_row("data from", f"{time_text(manifest.snapshot_taken)} UTC")
     role = ", a standby" if server.is_standby else ""
     table.add_row("server", f"{safe(server.version.partition(' on ')[0])} ({safe(server.host)}){role}")

@@ -23,6 +23,7 @@
     │   └── PoolerRefused          a transaction pooler stands between
     ├── ArchiveError               a pg_dump archive that cannot be read
     ├── CaptureError               a backup could not be made
+    │   ├── MissingTable           a table that the backup must contain is not there
     │   ├── SourceMoved            the schema changed under the backup; trying again may work
     │   └── GaveWay                the backup stepped aside for a waiting session
     ├── RestoreError               a restore could not be done
@@ -48,6 +49,7 @@ __all__ = [
     "ContentMismatch",
     "GaveWay",
     "Interrupted",
+    "MissingTable",
     "NoRepository",
     "ObjectExists",
     "ObjectNotFound",
@@ -187,6 +189,10 @@ class ArchiveError(PgstowError):
 
 class CaptureError(PgstowError):
     code = "capture"
+
+
+class MissingTable(CaptureError):
+    code = "missing_table"
 
 
 class SourceMoved(CaptureError):

@@ -147,17 +147,17 @@ def export_snapshot(connection: Connection) -> str:
     return text(row[0])
 
 
-def moved_tables(connection: Connection) -> list[bytes]:
+def moved_tables(connection: Connection) -> list[TableName]:
     """Return tables whose storage is no longer the one the snapshot shows.
 
     ``pg_class.relfilenode`` is read under the snapshot, ``pg_relation_filenode`` sees the present. A TRUNCATE
     or rewrite in between reads as an empty table, silently.
     """
     rows = connection.execute(
-        f"SELECT {_QUALIFIED} {_CAPTURABLE} AND c.relkind = 'r' AND c.relfilenode <> 0"
-        " AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid) ORDER BY 1"
+        f"SELECT c.oid, {_QUALIFIED} {_CAPTURABLE} AND c.relkind = 'r' AND c.relfilenode <> 0"
+        " AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid) ORDER BY 2"
     )
-    return [name for (name,) in rows]
+    return [TableName(oid, qualified) for oid, qualified in rows]
 
 
 def table_facts(connection: Connection, oids: Sequence[int]) -> dict[int, TableFacts]:

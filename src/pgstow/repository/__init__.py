@@ -37,7 +37,7 @@ from pgstow.repository.tree import (
     without_nodes,
 )
 from pgstow.repository.unlocking import Obstacle
-from pgstow.repository.writer import BlobWriter, SavedBlob, WriterStats
+from pgstow.repository.writer import BlobWriter, PreparedBlob, SavedBlob, WriterStats
 
 __all__ = [
     "BlobId",
@@ -62,6 +62,7 @@ __all__ = [
     "PackCheck",
     "PackContents",
     "PackEntry",
+    "PreparedBlob",
     "Proof",
     "PruneRecord",
     "Repository",

@@ -28,7 +28,7 @@ from pgstow.repository.index import BlobIndex, PackContents, encode_index
 from pgstow.repository.packs import PackEntry, encode_header, pack_size
 from pgstow.repository.tree import DirNode, FileNode, encode_tree
 
-__all__ = ["BlobWriter", "SavedBlob", "WriterStats"]
+__all__ = ["BlobWriter", "PreparedBlob", "SavedBlob", "WriterStats"]
 
 PACK_BYTES = 16 << 20
 _MAX_PACKS = 8  # open or on their way; each holds a buffer of PACK_BYTES
@@ -58,6 +58,35 @@ class WriterStats:
     known_blobs: int = 0
     known_bytes: int = 0
     packs: int = 0
+
+
+class PreparedBlob:
+    """A blob on its way into one or more repositories: hashed once, and compressed once, by the first that lacks it.
+
+    Used by one thread.
+    """
+
+    __slots__ = ("_body", "_data", "id", "kind", "size_bytes")
+
+    def __init__(self, kind: BlobKind, data: bytes | bytearray | memoryview) -> None:
+        self.kind = kind
+        self.id: BlobId = hashlib.sha256(data).digest()
+        self.size_bytes = len(data)
+        self._data = data
+        self._body: bytes | bytearray | memoryview | None = None
+
+    def body(self) -> bytes | bytearray | memoryview:
+        """Return what is to be sealed: a frame where that is shorter, and for every tree; else the data itself."""
+        if self._body is None:
+            frame = compress(self._data)
+            is_shorter = len(frame) < self.size_bytes or (self.kind is BlobKind.TREE and self.size_bytes > 0)
+            self._body = frame if is_shorter else self._data
+        return self._body
+
+    @property
+    def plain_length(self) -> int:
+        """What pack and index say of the length: 0 for a body that is not compressed."""
+        return 0 if self.body() is self._data else self.size_bytes
 
 
 class _OpenPack:
@@ -205,18 +234,19 @@ class BlobWriter:
 
         Blocks while too many packs are on their way. Durable, and safe to refer to, after ``flush()``.
         """
-        blob_id = hashlib.sha256(data).digest()
-        size_bytes = len(data)
-        if not self._claim(kind, blob_id, size_bytes):
-            return SavedBlob(id=blob_id, size_bytes=size_bytes, is_new=False, stored_bytes=0)
+        return self.save_prepared(PreparedBlob(kind, data))
+
+    def save_prepared(self, blob: PreparedBlob) -> SavedBlob:
+        """Do the same with a blob that other repositories are given as well."""
+        if not self._claim(blob.kind, blob.id, blob.size_bytes):
+            return SavedBlob(id=blob.id, size_bytes=blob.size_bytes, is_new=False, stored_bytes=0)
         with self._failing():
-            body = compress(data)
-            is_compressed = len(body) < size_bytes or (kind is BlobKind.TREE and size_bytes > 0)
-            length = (len(body) if is_compressed else size_bytes) + SEAL_BYTES
-            pack, room = self._reserve(kind, blob_id, length, size_bytes if is_compressed else 0)
-            self._key.seal_into(body if is_compressed else data, room)
-            self._sealed(pack, size_bytes, length)
-        return SavedBlob(id=blob_id, size_bytes=size_bytes, is_new=True, stored_bytes=length)
+            body = blob.body()
+            length = len(body) + SEAL_BYTES
+            pack, room = self._reserve(blob.kind, blob.id, length, blob.plain_length)
+            self._key.seal_into(body, room)
+            self._sealed(pack, blob.size_bytes, length)
+        return SavedBlob(id=blob.id, size_bytes=blob.size_bytes, is_new=True, stored_bytes=length)
 
     def save_sealed(
         self, kind: BlobKind, blob_id: BlobId, sealed: bytes | memoryview, plain_length: int

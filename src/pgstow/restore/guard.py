@@ -138,7 +138,7 @@ def _select(
 ) -> Selection:
     if options.is_selective:
         return select_some(files.toc, options, existing)
-    return select_whole(files.toc, options)
+    return select_whole(files.toc, options, holds_chosen_tables=bool(files.manifest.selection.tables))
 
 
 # -- the server

@@ -40,10 +40,19 @@ class Selection:
         return tuple(entry for entry in self.entries if entry.has_data and entry.desc == b"BLOBS")
 
 
-def select_whole(toc: Toc, options: RestoreOptions) -> Selection:
-    """Return everything that belongs into the database; what is about the database itself is not among it."""
+def select_whole(toc: Toc, options: RestoreOptions, *, holds_chosen_tables: bool = False) -> Selection:
+    """Return everything that belongs into the database; what is about the database itself is not among it.
+
+    Where the archive ``holds_chosen_tables`` alone, foreign keys may point to tables that it has not.
+    """
     entries = tuple(e for e in toc.entries if e.desc not in _SESSION and not is_about_database(e))
-    return Selection(entries=without_unwanted_kinds(toc, entries, options))
+    entries = without_unwanted_kinds(toc, entries, options)
+    if not holds_chosen_tables:
+        return Selection(entries=entries)
+    keys = tuple(entry for entry in entries if entry.desc == b"FK CONSTRAINT")
+    apart = {key.dump_id for key in keys}
+    remarks = {e.dump_id for e in entries if e.section is Section.NONE and apart & set(e.dependencies)}
+    return Selection(entries=tuple(e for e in entries if e.dump_id not in apart | remarks), foreign_keys=keys)
 
 
 def is_about_database(entry: TocEntry) -> bool:

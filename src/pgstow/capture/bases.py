@@ -1,0 +1,135 @@
+"""The earlier backup, the *base*, that a new one is compared with: which, and where it is read.
+
+It is the same backup in every destination that has it, so it is read from the first one that can give it. What is taken
+over from it has to be in all of them: ``Base.is_held()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from pgstow.capture.destinations import Destinations, OpenDestination
+from pgstow.catalog.backups import BackupFiles, BackupRecord
+from pgstow.catalog.manifest import Manifest, Selection
+from pgstow.core.errors import Interrupted, PgstowError, RepositoryDamaged
+from pgstow.repository import BlobIds, FileNode
+
+__all__ = ["Base", "choose_base"]
+
+T = TypeVar("T")
+
+_BASES_LOOKED_AT = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Base:
+    """A backup whose unchanged ranges may be taken over; ``copies`` are what destinations, by name, have of it."""
+
+    record: BackupRecord
+    manifest: Manifest
+    copies: Sequence[tuple[str, BackupFiles]]
+    destinations: Destinations
+
+    def member(self, name: str) -> FileNode | None:
+        """Return a file of the backup, None if it has none of that name. Raises RepositoryDamaged."""
+        return self._from_any(lambda files: files.member(name))
+
+    def read(self, name: str) -> bytes:
+        """Return a small file whole. Raises RepositoryDamaged when no destination that is left can give it."""
+        return self._from_any(lambda files: files.read(name))
+
+    def is_held(self, content: BlobIds, size_bytes: int) -> bool:
+        """Whether every destination that is left has these blobs, of ``size_bytes`` together."""
+        return self.destinations.hold(content, size_bytes)
+
+    def _from_any(self, read: Callable[[BackupFiles], T]) -> T:
+        """Return what the first destination says that can; one that is damaged only here stays in the run."""
+        damage: RepositoryDamaged | None = None
+        for name, files in self.copies:
+            if not self.destinations.is_alive(name):
+                continue
+            try:
+                return read(files)
+            except RepositoryDamaged as exc:
+                damage = damage or exc
+            except Interrupted:
+                raise
+            except PgstowError as exc:
+                self.destinations.drop(name, exc)
+        raise damage or RepositoryDamaged("no destination that is left has it")
+
+
+def choose_base(
+    destinations: Destinations,
+    records: Mapping[str, Sequence[BackupRecord]],
+    *,
+    name: str,
+    system_identifier: str | None,
+    database_oid: int,
+    selection: Selection,
+) -> tuple[Base | None, tuple[str, ...]]:
+    """Return the backup of this very database that a new one is compared with, and the ids that must not be one.
+
+    ``records`` are those of each destination, by its name. The newest one that holds all that is ``selection``ed is
+    chosen; only where there is none the newest of all, which may lack tables that are then read whole. The manifest
+    decides, not the name, under which one merely looks first: a renamed database keeps its base. Nothing from before
+    an alarm can be a base, in whichever destination it was raised: what differed may have been taken over from backup
+    to backup.
+    """
+    distrusted: set[str] = set()
+    alarmed: datetime | None = None  # when an alarm was raised last
+    second_best: Base | None = None
+    if system_identifier is None:
+        return None, ()
+    for base in _candidates(destinations, records, name, system_identifier):
+        record, manifest = base.record, base.manifest
+        if manifest.server.database_oid != database_oid:
+            continue
+        distrusted |= set(manifest.reuse.distrusted)
+        if alarmed is not None and record.time < alarmed:
+            distrusted.add(record.id)
+        if manifest.reuse.is_base and record.id not in distrusted:
+            if not manifest.is_partial or manifest.selection == selection:
+                return base, tuple(sorted(distrusted))
+            second_best = second_best or base
+        if manifest.reuse.alarms:
+            alarmed = max(alarmed, record.time) if alarmed else record.time
+    return second_best, tuple(sorted(distrusted))
+
+
+def _candidates(
+    destinations: Destinations,
+    records: Mapping[str, Sequence[BackupRecord]],
+    name: str,
+    system_identifier: str,
+) -> Iterator[Base]:
+    """Yield the backups of a server whose manifests can be read: those under the name first, the newest first."""
+    found: dict[str, list[tuple[OpenDestination, BackupRecord]]] = {}
+    for one in destinations.alive:
+        for record in records.get(one.name, ()):
+            if record.system_identifier == system_identifier:
+                found.setdefault(record.id, []).append((one, record))
+    newest = sorted(found.values(), key=lambda each: (each[0][1].name == name, each[0][1].time), reverse=True)
+    for each in newest[:_BASES_LOOKED_AT]:
+        copies = [(one.name, BackupFiles(one.repository, record)) for one, record in each]
+        manifest = _manifest(destinations, copies)
+        if manifest is not None:
+            yield Base(record=each[0][1], manifest=manifest, copies=copies, destinations=destinations)
+
+
+def _manifest(destinations: Destinations, copies: Sequence[tuple[str, BackupFiles]]) -> Manifest | None:
+    for name, files in copies:
+        if not destinations.is_alive(name):
+            continue
+        try:
+            return files.manifest
+        except RepositoryDamaged:
+            continue
+        except Interrupted:
+            raise
+        except PgstowError as exc:
+            destinations.drop(name, exc)
+    return None
