@@ -233,6 +233,35 @@ def test_several_destinations(pgstow: Pgstow, repository: Repository, shop: Conn
         expect(name, ended.json(), tmp_path)
 
 
+def test_plans(pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path) -> None:
+    (tmp_path / "pgstow.yaml").write_text(
+        f"databases:\n  shop:\n    url: {shop.connect_string()}\n"
+        f"repositories:\n  main:\n    location: {tmp_path}/repository\n    password: ${{PGSTOW_PASSWORD}}\n"
+        f"  offsite:\n    location: {tmp_path}/offsite\n    password: ${{PGSTOW_PASSWORD}}\n"
+        "plans:\n  daily:\n    schedule: '0 0 29 2 *'\n    repositories: [main]\n  weekly: {}\n"
+        "  verify:\n    repositories: [main]\n"
+    )
+    environ = {"PGSTOW_CONFIG": str(tmp_path / "pgstow.yaml"), "PGSTOW_STATE_DIR": str(tmp_path / "state")}
+    story: list[tuple[str, tuple[str, ...], int]] = [
+        ("run", ("daily", "--label", "release 7"), 0),
+        ("run-not-due", ("daily", "--if-due"), 0),
+        ("run-partial", ("weekly",), 3),
+        ("run-verify", ("verify",), 0),
+        ("error-no-plan", ("dayly",), 2),
+    ]
+    for name, arguments, code in story:
+        ended = pgstow("run", *arguments, "--json", "--quiet", **environ)
+        assert ended.code == code, ended.stdout + ended.stderr
+        expect(name, ended.json(), tmp_path)
+    with pgstow.start("serve", "--json", **environ) as serving:
+        assert serving.stderr is not None
+        assert b"serving" in serving.stderr.readline()
+        serving.send_signal(signal.SIGTERM)
+        stdout, _ = serving.communicate()
+    assert serving.returncode == 0
+    expect("serve", json.loads(stdout), tmp_path)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

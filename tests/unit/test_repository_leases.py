@@ -497,3 +497,32 @@ def test_a_lease_that_could_not_be_released_is_no_obstacle_to_its_own_process(
         ):
             pytest.fail("the second run is alive")
     assert claims(store) == ["first"], "it was voided before it was taken over"
+
+
+def test_a_run_that_was_given_up_is_superseded(
+    repository: Repository, store: WatchedStore, clock: Clock
+) -> None:
+    """However alive its holder seems; runs that were not given up are not touched, and the old one never publishes."""
+    with host("first"):
+        first = opened(open_repository(store), clock)
+        old = first.lease(SHOP, run_id="old")
+        held = old.__enter__()
+    with host("second"):
+        second = opened(open_repository(store), clock)
+        with pytest.raises(RepositoryLocked), second.lease(SHOP, run_id="new", supersedes=["another"]):
+            pass
+        with second.lease(SHOP, run_id="new", supersedes=["old"]) as lease:
+            with pytest.raises(RepositoryLocked):
+                held.claim()
+            lease.claim()
+    old.__exit__(None, None, None)
+
+
+def test_a_run_is_voided_once_and_only_before_it_may_publish(repository: Repository) -> None:
+    assert repository.void_run("cut-off")
+    assert not repository.void_run("cut-off")
+    with pytest.raises(RepositoryLocked), repository.lease(SHOP, run_id="cut-off") as lease:
+        lease.claim()
+    with repository.lease(SHOP, run_id="faster") as lease:
+        lease.claim()
+    assert not repository.void_run("faster")

@@ -165,7 +165,9 @@ def _take(
     set_id: str | None,
 ) -> CapturedBackup:
     job = _job(request, source, progress, set_id)
-    identity = Identity(backup_id=str(uuid.uuid4()), started=datetime.now(UTC), username=request.username)
+    identity = Identity(
+        backup_id=request.backup_id or str(uuid.uuid4()), started=datetime.now(UTC), username=request.username
+    )
     taken: CapturedBackup | None = None
     try:
         with contextlib.ExitStack() as stack:
@@ -244,6 +246,7 @@ def _hold(
                 run_id=run_id,
                 wait_s=max(0.0, deadline_s - clock_s()) if request.wait_s else 0.0,
                 progress=progress,
+                supersedes=request.supersedes,
             )
         )
 

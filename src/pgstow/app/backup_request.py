@@ -33,6 +33,8 @@ class BackupRequest:
     full_read: bool = False
     full_read_every: int = 7
     wait_s: float = 0.0  # for the database's lease and the repository's lock
+    backup_id: str | None = None  # None: a new one
+    supersedes: tuple[str, ...] = ()  # runs that were given up: whoever carried them out is not waited for
     username: str = "pgstow"
 
     def check(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from pgstow.catalog.manifest import Warning_
@@ -70,7 +70,13 @@ class Waits:
 
 @contextlib.contextmanager
 def holding(
-    repository: Repository, database: LeasedDatabase, *, run_id: str, wait_s: float, progress: Progress
+    repository: Repository,
+    database: LeasedDatabase,
+    *,
+    run_id: str,
+    wait_s: float,
+    progress: Progress,
+    supersedes: Collection[str] = (),
 ) -> Iterator[Hold]:
     """Hold both for a block. RepositoryLocked if someone else's forbids it for ``wait_s``.
 
@@ -81,7 +87,9 @@ def holding(
     deadline_s = clock_s() + wait_s
     waits = Waits(progress)
     with (
-        repository.lease(database, run_id=run_id, early=True, wait_s=wait_s, on_wait=waits) as lease,
+        repository.lease(
+            database, run_id=run_id, early=True, wait_s=wait_s, on_wait=waits, supersedes=supersedes
+        ) as lease,
         repository.lock(
             early=True, wait_s=max(0.0, deadline_s - clock_s()) if wait_s else 0.0, on_wait=waits
         ) as lock,

@@ -62,6 +62,8 @@ COMMANDS = (
     "hold",
     "release",
     "retire",
+    "run",
+    "serve",
 )
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
@@ -87,6 +89,7 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "restore": "the target may hold a part of the backup",
         "export": "what was written so far is not a whole archive",
         "demo": "nothing was left running",
+        "run": "the run is written down as interrupted; nothing was published by it",
         "repo prune": "every backup is whole, and the next prune goes on from here",
         "keys add": "pgstow keys list shows whether the new password was added",
         "keys passwd": "both passwords may open the repository now; pgstow keys list shows its keys",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Literal
 
 from pgstow.core.errors import Interrupted
 
-__all__ = ["end_at_interrupts", "interruptible"]
+__all__ = ["Request", "end_at_interrupts", "interruptible", "requests"]
+
+Request = Literal["stop", "reload"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -48,6 +52,35 @@ def interruptible() -> Iterator[None]:
     finally:
         for number in handled:
             signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def requests(at_second: Callable[[], None]) -> Iterator[Callable[[], Request]]:
+    """Turn signals into requests for a service; the block is given a function that waits for the next.
+
+    SIGTERM and Ctrl-C ask it to stop, SIGHUP to read its settings again. The second signal to stop calls
+    ``at_second`` and ends the process at once with exit status 130.
+    """
+    asked: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    stops: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        stops.append(number)
+        if len(stops) > 1:
+            at_second()
+            os._exit(Interrupted.exit_code)
+        asked.put("stop")
+
+    def reload(_number: int, _frame: FrameType | None) -> None:
+        asked.put("reload")
+
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield asked.get
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say_and_end(_number: int, _frame: FrameType | None) -> None:

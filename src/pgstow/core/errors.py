@@ -29,6 +29,7 @@
     ├── RestoreError               a restore could not be done
     │   ├── TargetRefused          nothing was touched
     │   └── ContentMismatch        what was restored is not what was saved
+    ├── RunUnderWay                another run does it, or holds what this one needs
     ├── StateError                 the service's own database said no; the backups do not depend on it
     └── Interrupted                Ctrl-C or SIGTERM
 
@@ -62,6 +63,7 @@ __all__ = [
     "RepositoryExists",
     "RepositoryLocked",
     "RestoreError",
+    "RunUnderWay",
     "SourceMoved",
     "StateError",
     "StoreDenied",
@@ -213,6 +215,11 @@ class TargetRefused(RestoreError):
 
 class ContentMismatch(RestoreError):
     code = "content_mismatch"
+
+
+class RunUnderWay(PgstowError):
+    code = "under_way"
+    exit_code = 11
 
 
 class StateError(PgstowError):

@@ -26,7 +26,10 @@ _STOP_GRACE_S = 5.0
 
 
 class Process:
-    """A started program. Use ``running()``, which never leaves one behind."""
+    """A started program. Use ``running()``, which never leaves one behind.
+
+    One that ``shares_stderr`` writes to ours, which outlives us.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Process:
         user: int | None = None,
         group: int | None = None,
         tail_lines: int = TAIL_LINES,
+        shares_stderr: bool = False,
     ) -> None:
         self.name = Path(command[0]).name
         try:
@@ -46,7 +50,7 @@ class Process:
                 [os.fspath(part) for part in command],
                 stdin=stdin,
                 stdout=stdout,
-                stderr=subprocess.PIPE,
+                stderr=None if shares_stderr else subprocess.PIPE,
                 env={**os.environ, **env} if env else None,
                 cwd=cwd,
                 user=user,
@@ -78,7 +82,8 @@ class Process:
         return self._popen.stdout
 
     def _read_stderr(self) -> None:
-        assert self._popen.stderr is not None
+        if self._popen.stderr is None:  # it is ours
+            return
         with self._popen.stderr as stream:
             for line in stream:
                 self._tail.append(line[:2000].decode(errors="backslashreplace").rstrip("\n"))
@@ -110,6 +115,10 @@ class Process:
         return ProcessFailed(
             f"{self.name} {how}" + (f": {tail}" if tail else ""), exit_status=status, stderr_tail=tail
         )
+
+    def terminate(self) -> None:
+        """Ask the process group to end."""
+        self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End the process group at once. For another thread than the one that reads from it and calls ``stop()``."""

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
-__all__ = ["Schedule"]
+from cronsim import CronSim
+
+__all__ = ["Schedule", "due_times", "newest_due", "next_due", "start_time"]
+
+_FIRST_LOOK = timedelta(hours=1)
+_LONGEST = timedelta(days=366 * 8 + 2)  # between two 29ths of February
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,3 +28,46 @@ class Schedule:
     time_zone: str = "UTC"
     jitter_s: float = 0.0
     catch_up_s: float = 6 * 3600.0
+
+    def __str__(self) -> str:
+        return f"{self.cron} ({self.time_zone})"
+
+
+def due_times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
+    """Yield the due times later than ``after``, in order, in UTC. Where one starts to look changes none of them.
+
+    A run in an hour that daylight saving leaves out is due when that hour would have begun; one in an hour that comes
+    twice is due once; expressions for every hour or minute are due at every one that passes (cron(8) of Debian).
+    """
+    zone = ZoneInfo(schedule.time_zone)
+    for local in CronSim(schedule.cron, after.astimezone(zone)):
+        yield local.astimezone(UTC)
+
+
+def next_due(schedule: Schedule, after: datetime) -> datetime | None:
+    """Return the first due time later than ``after``; None for an expression that names no day there is."""
+    return next(due_times(schedule, after), None)
+
+
+def newest_due(schedule: Schedule, after: datetime, until: datetime) -> datetime | None:
+    """Return the last due time later than ``after`` and not later than ``until``."""
+    span = _FIRST_LOOK
+    while True:  # look back further and further: a long pause of a frequent plan is not walked through
+        begin = max(after, until - span)
+        newest = None
+        for moment in due_times(schedule, begin):
+            if moment > until:
+                break
+            newest = moment
+        if newest is not None or begin <= after or span > _LONGEST:
+            return newest
+        span *= 8
+
+
+def start_time(schedule: Schedule, key: str, due: datetime) -> datetime:
+    """Return when a due run starts: the same on every host, spread over the jitter by what runs (``key``) and when."""
+    if schedule.jitter_s <= 0:
+        return due
+    mixed = hashlib.sha256(f"{key} {due.timestamp():.0f}".encode()).digest()
+    share = int.from_bytes(mixed[:8], "big") / 2**64
+    return due + timedelta(seconds=share * schedule.jitter_s)

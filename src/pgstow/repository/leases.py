@@ -20,7 +20,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -127,7 +127,11 @@ def seize_lease(
 
 
 class Lease(Renewed):
-    """A held lease. Made by ``Repository.lease()``."""
+    """A held lease. Made by ``Repository.lease()``.
+
+    A lease of one of the runs that this one ``supersedes`` is taken over however alive its holder seems: they were given
+    up, and cannot publish from then on.
+    """
 
     _how_lost = "taken over"
 
@@ -142,6 +146,7 @@ class Lease(Renewed):
         times: LockTimes,
         is_early: bool = False,
         may_seize: bool = False,
+        supersedes: Collection[str] = (),
     ) -> None:
         super().__init__(f"the lease of {database}", times, is_early=is_early)
         self._files = files
@@ -150,6 +155,7 @@ class Lease(Renewed):
         self._run_id = run_id
         self._holder = holder
         self._may_seize = may_seize
+        self._supersedes = frozenset(supersedes)
         self._started = times.now()
         self._number = 0
         self._is_conditional = True
@@ -198,7 +204,9 @@ class Lease(Renewed):
 
     def _end(self, found: FoundLease) -> None:
         """Raise RepositoryLocked if the lease is held, else make sure that its run cannot publish any more."""
-        is_dead = found.is_dead(self._holder, lambda: store_now(self._files.store), self._times)
+        is_dead = found.run_id in self._supersedes or found.is_dead(
+            self._holder, lambda: store_now(self._files.store), self._times
+        )
         if not (is_dead or self._may_seize):
             raise self._held(found)
         if not found.is_released and found.run_id:

@@ -16,6 +16,7 @@ from pgstow.core.errors import (
     RepositoryLocked,
 )
 from pgstow.core.secrets import Secret
+from pgstow.repository.claims import void_run
 from pgstow.repository.files import CONFIG, FileKind, SealedFiles, list_ids, pack_name
 from pgstow.repository.holder import Holder
 from pgstow.repository.holdings import Holdings
@@ -431,8 +432,12 @@ class Repository:
         wait_s: float = 0.0,
         times: LockTimes | None = None,
         on_wait: Callable[[RepositoryLocked], None] = lambda _: None,
+        supersedes: Collection[str] = (),
     ) -> Iterator[Lease]:
-        """Hold the lease of a database for a block, so that no other run backs it up. All else is as in ``lock()``."""
+        """Hold the lease of a database for a block, so that no other run backs it up. All else is as in ``lock()``.
+
+        Runs that this one ``supersedes`` are not waited for.
+        """
         times = times or self.lock_times
 
         def make() -> Lease:
@@ -444,10 +449,15 @@ class Repository:
                 holder=Holder.current(),
                 times=times,
                 is_early=early and not wait_s,
+                supersedes=supersedes,
             )
 
         with self._held(make, times, wait_s, on_wait) as lease:
             yield lease
+
+    def void_run(self, run_id: str) -> bool:
+        """Make sure that a run that was given up never publishes; False if it has, or may be about to."""
+        return void_run(self._files, run_id, by=str(Holder.current()))
 
     @contextlib.contextmanager
     def _held(

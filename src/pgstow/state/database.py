@@ -52,11 +52,23 @@ class StateDatabase:
 
     def now(self) -> datetime:
         """Return the time by the database's clock, which all hosts share."""
+        with self.begin() as connection:
+            return self.now_in(connection)
+
+    def now_in(self, connection: Connection) -> datetime:
+        """Return the same, asked for inside a transaction."""
         if not self.is_shared:
             return datetime.now(UTC)
-        with self.begin() as connection:
-            moment: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        moment: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
         return moment.astimezone(UTC)
+
+    @contextlib.contextmanager
+    def alone(self, lock: int) -> Iterator[Connection]:
+        """Give a transaction beside which no other one with the same ``lock`` runs, on any host."""
+        with self.begin() as connection:
+            if self.is_shared:  # SQLite lets only one transaction write anyway
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
+            yield connection
 
     def close(self) -> None:
         self._engine.dispose()
@@ -120,6 +132,9 @@ def _open_postgresql(secret: Secret) -> StateDatabase:
         connect_args={
             "application_name": "pgstow",
             "connect_timeout": 10,
+            "tcp_user_timeout": 30_000,  # ms: a server that fell silent is away
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
             "options": f"-c search_path={_SCHEMA}",
         },
     )

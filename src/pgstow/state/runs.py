@@ -94,12 +94,19 @@ class Runs:
     def new_id() -> str:
         return str(uuid.uuid4())
 
-    def save(self, record: RunRecord) -> None:
-        """Write a run, or what became of it since: durable when this returns."""
+    def save(self, record: RunRecord, *, only_if_running: bool = False) -> None:
+        """Write a run, or what became of it since: durable when this returns.
+
+        ``only_if_running`` leaves a record alone that tells how the run ended already.
+        """
         row = _row(record)
+        update = sa.update(_RUNS).where(_RUNS.c.id == record.id)
+        if only_if_running:
+            update = update.where(_RUNS.c.outcome == "running")
         with self._state.begin() as connection:
-            updated = connection.execute(sa.update(_RUNS).where(_RUNS.c.id == record.id).values(row))
-            if not updated.rowcount:
+            if connection.execute(update.values(row)).rowcount:
+                return
+            if connection.execute(sa.select(_RUNS.c.id).where(_RUNS.c.id == record.id)).first() is None:
                 connection.execute(sa.insert(_RUNS).values(row))
 
     def get(self, run_id: str) -> RunRecord | None:
@@ -115,6 +122,7 @@ class Runs:
         job: str | None = None,
         kind: str | None = None,
         since: datetime | None = None,
+        due: datetime | None = None,
         limit: int = 1000,
     ) -> list[RunRecord]:
         """Return the newest runs that fit, newest first; an argument of None asks for nothing."""
@@ -125,6 +133,8 @@ class Runs:
                 query = query.where(_RUNS.c[column] == value)
         if since is not None:
             query = query.where(_RUNS.c.started >= since)
+        if due is not None:
+            query = query.where(_RUNS.c.due == due)
         with self._state.begin() as connection:
             return [_record(row) for row in connection.execute(query)]
 

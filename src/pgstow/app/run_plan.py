@@ -1,0 +1,272 @@
+"""The use case: carry out one plan for one database now, and write down what became of it.
+
+The same work whoever asks: a person, cron, CI, or the service for a due time. A due time belongs to one run at a time
+(``state.dues``). A run that takes over one whose earlier attempts were cut off first makes sure that none of these can
+publish any more, then looks whether one has: then nothing is left to do but to write it down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from pgstow.app.plan_jobs import JobResult, back_up, find_published, look_after_repositories
+from pgstow.app.plan_parts import PlanParts
+from pgstow.app.run_history import RunHistory
+from pgstow.app.run_slots import taking_slots
+from pgstow.config.settings import DatabaseSettings, PlanSettings
+from pgstow.core.errors import Interrupted, PgstowError, RepositoryLocked, RunUnderWay, StateError
+from pgstow.jobs.service import coalesced_text
+from pgstow.state.database import StateDatabase
+from pgstow.state.dues import DueKey, Dues, OpenDue
+from pgstow.state.hosts import Hosts
+from pgstow.state.runs import DestinationResult, Outcome, RunRecord, Runs
+
+__all__ = ["PlanOrder", "PlanRun", "RunEvent", "run_plan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOrder:
+    """One plan for one database (None for jobs that concern repositories); ``due`` for one of its due times."""
+
+    plan: PlanSettings
+    database: DatabaseSettings | None
+    due: DueKey | None = None
+    label: str | None = None
+    wait_s: float = 0.0  # for other runs of the same database, server or repository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """A run began (its outcome is ``running``) or ended. Told once each, to whoever pings or alerts."""
+
+    plan: PlanSettings
+    record: RunRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRun:
+    """What became of it; ``error`` is why it failed."""
+
+    record: RunRecord
+    error: PgstowError | None = None
+
+
+def run_plan(
+    order: PlanOrder, parts: PlanParts, *, on_event: Callable[[RunEvent], None] = lambda _: None
+) -> PlanRun | None:
+    """Carry it out; None if its due time is another run's by now, or has ended.
+
+    Raises Interrupted, once that is written down; every other failure of the work is returned. StateError if it is
+    for a due time and nobody can tell whose that is.
+    """
+    history = RunHistory(parts.state, parts.spool, parts.progress.note)
+    record = _first_record(order, parts)
+    taken = None
+    if order.due is not None and parts.state is not None:
+        taken = Dues(parts.state).take(order.due, run_id=record.id, host=parts.host_id)
+        if taken is None:
+            return None
+    run = _Run(order, parts, history, taken)
+    return run.conduct(record, lambda each: on_event(RunEvent(plan=order.plan, record=each)))
+
+
+class _Run:
+    """A run that has begun. ``taken`` is its due time, if it is for one and the state database is there."""
+
+    def __init__(
+        self, order: PlanOrder, parts: PlanParts, history: RunHistory, taken: OpenDue | None
+    ) -> None:
+        self._order = order
+        self._parts = parts
+        self._history = history
+        self._taken = taken
+        self._earlier = taken.runs if taken is not None else ()
+
+    def conduct(self, record: RunRecord, tell: Callable[[RunRecord], None]) -> PlanRun:
+        """Do the work; the record of it is saved before and after, and the due time settled, or left to the next."""
+        if self._taken is not None and self._taken.coalesced:
+            passed = coalesced_text(self._taken.coalesced)
+            record = replace(record, warnings=(f"stands for {passed} before as well, which had passed",))
+        error: PgstowError | None = None
+        try:
+            published = self._published_earlier(record)
+            if published is not None:
+                tell(published)
+                self._settle()
+                return PlanRun(record=published)
+            self._tell_state(lambda state: Hosts(state).begins(self._parts.host_id, record.id))
+            self._history.save(record)
+            tell(record)
+            with taking_slots(self._parts, self._resources(), wait_s=self._order.wait_s):
+                result = self._work(record)
+            record, error = _finished(record, result), result.error
+        except Interrupted as exc:
+            self._end(_failed(record, exc, "interrupted"), tell)
+            self._begin_again()
+            raise
+        except (RepositoryLocked, RunUnderWay) as exc:
+            if self._taken is not None:
+                self._end(_failed(record, exc, "interrupted"), tell)
+                self._begin_again()
+                return PlanRun(record=_failed(record, exc, "failed"), error=exc)
+            record, error = _failed(record, exc, "failed"), exc
+        except PgstowError as exc:
+            record, error = _failed(record, exc, "failed"), exc
+        except Exception as exc:  # a bug is written down too, and stays one
+            bug = PgstowError(f"{type(exc).__name__}: {exc}")
+            self._end(_failed(record, bug, "failed"), tell)
+            raise
+        self._end(record, tell)
+        self._settle()
+        return PlanRun(record=record, error=error)
+
+    def _resources(self) -> dict[str, int]:
+        return self._parts.resources(self._order.plan, self._order.database)
+
+    def _work(self, record: RunRecord) -> JobResult:
+        order = self._order
+        if order.database is None:
+            return look_after_repositories(order.plan, self._parts, wait_s=order.wait_s)
+        return back_up(
+            order.plan,
+            order.database,
+            self._parts,
+            run_id=record.id,
+            supersedes=self._earlier,
+            label=order.label,
+            wait_s=order.wait_s,
+        )
+
+    def _end(self, record: RunRecord, tell: Callable[[RunRecord], None]) -> None:
+        """Write down how it ended, unless another run that took its place did."""
+        self._history.save(record, only_if_running=self._taken is not None)
+        tell(record)
+
+    # -- earlier attempts
+
+    def _published_earlier(self, record: RunRecord) -> RunRecord | None:
+        """Return the record of an earlier attempt whose backup is there, saved as done; None if there is none.
+
+        The others are written down as abandoned.
+        """
+        if not self._earlier:
+            return None
+        is_backup = self._order.plan.job == "backup"
+        found = find_published(self._order.plan, self._parts, self._earlier) if is_backup else {}
+        published = None
+        for run_id in self._earlier:
+            places = found.get(run_id)
+            ended = self._earlier_record(record, run_id, places)
+            self._history.save(ended, only_if_running=places is None)
+            published = ended if places else published
+        return published
+
+    def _earlier_record(
+        self, record: RunRecord, run_id: str, places: list[DestinationResult] | None
+    ) -> RunRecord:
+        now = datetime.now(UTC)
+        known = self._known(run_id) or replace(record, id=run_id)
+        if places is None:
+            return replace(
+                known,
+                outcome="abandoned",
+                finished=now,
+                error_code="abandoned",
+                error="it was cut off; another run took its place",
+            )
+        if known.outcome in ("done", "partial"):
+            return known
+        there = {one.repository for one in places}
+        missing = [one.name for one in self._parts.destinations(self._order.plan) if one.name not in there]
+        lost = [
+            DestinationResult(repository=name, error_code="abandoned", error="the run was cut off before")
+            for name in missing
+        ]
+        return replace(
+            known,
+            outcome="partial" if missing else "done",
+            finished=known.finished or now,
+            backup_id=run_id,
+            destinations=(*places, *lost),
+            error_code=None,
+            error=None,
+            warnings=(
+                *known.warnings,
+                "cut off after it had published; found by the run that took its place",
+            ),
+        )
+
+    def _known(self, run_id: str) -> RunRecord | None:
+        try:
+            return Runs(self._parts.state).get(run_id) if self._parts.state is not None else None
+        except StateError:
+            return None
+
+    # -- the due time
+
+    def _settle(self) -> None:
+        """End the due time. If that fails, another run takes it over and finds what this one published."""
+        if (taken := self._taken) is not None:
+            self._tell_state(lambda state: Dues(state).settle(taken.key, host=self._parts.host_id))
+
+    def _begin_again(self) -> None:
+        """Leave the due time to another run at once."""
+        if (taken := self._taken) is not None:
+            self._tell_state(lambda state: Dues(state).queue_again(taken))
+
+    def _tell_state(self, tell: Callable[[StateDatabase], object]) -> None:
+        """Say something to the state database if that is there: nothing depends on it."""
+        if self._parts.state is None:
+            return
+        try:
+            tell(self._parts.state)
+        except StateError as exc:
+            self._parts.progress.note(exc.message)
+
+
+def _first_record(order: PlanOrder, parts: PlanParts) -> RunRecord:
+    return RunRecord(
+        id=Runs.new_id(),
+        plan=order.plan.name,
+        job=order.plan.job,
+        kind=order.plan.kind,
+        database=order.database.name if order.database is not None else None,
+        due=order.due.due if order.due is not None else None,
+        started=datetime.now(UTC),
+        host=parts.hostname,
+    )
+
+
+def _failed(record: RunRecord, exc: PgstowError, outcome: Outcome) -> RunRecord:
+    return replace(
+        record, outcome=outcome, finished=datetime.now(UTC), error_code=exc.code, error=exc.message
+    )
+
+
+def _finished(record: RunRecord, result: JobResult) -> RunRecord:
+    failed = [one for one in result.destinations if one.error_code is not None]
+    outcome: Outcome = (
+        "done" if not failed else "failed" if len(failed) == len(result.destinations) else "partial"
+    )
+    record = replace(
+        record,
+        outcome=outcome,
+        finished=datetime.now(UTC),
+        destinations=result.destinations,
+        warnings=(*record.warnings, *result.warnings),
+        tables=result.tables,
+        error_code=result.error.code if result.error is not None else None,
+        error=result.error.message if result.error is not None else None,
+    )
+    if result.captured is None:
+        return record
+    totals = result.captured.manifest.totals
+    return replace(
+        record,
+        backup_id=result.captured.manifest.backup_id,
+        size_bytes=totals.size_bytes,
+        new_bytes=totals.new_bytes,
+        stored_bytes=totals.stored_bytes,
+    )

@@ -1,0 +1,198 @@
+"""The service as processes: hosts that are killed, stopped, cut off from their state database, upgraded."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.server import Cluster
+from support.service import PATIENCE_S, Site, has_pending, until
+
+DatabaseFactory = Callable[..., ConnInfo]
+
+
+POINTS = ("begin", "rows", "claim", "record")
+
+
+@pytest.fixture
+def make_site(pg15: Cluster, database: DatabaseFactory, tmp_path: Path) -> Callable[..., Site]:
+    """Make a site with a small database per name; the state of a fleet is in PostgreSQL, on ``state`` or the same server."""
+
+    def make(*names: str, is_fleet: bool = True, state: Cluster | None = None) -> Site:
+        sources = {name: database(pg15) for name in names}
+        for source in sources.values():
+            with psycopg.connect(source.connect_string(), autocommit=True) as connection:
+                connection.execute(
+                    "CREATE TABLE a AS SELECT i, md5(i::text) AS f FROM generate_series(1, 5000) i"
+                )
+        where = state or pg15
+        name = database(where).dbname
+        url = f"postgresql://postgres@/{name}?host={where.socket_dir}&port={where.port}"
+        return Site(folder=tmp_path, sources=sources, state_url=url if is_fleet else None)
+
+    return make
+
+
+def assert_one_backup_each(site: Site) -> None:
+    """Exactly one backup per database for its due time, and the history says the same."""
+    backups = {record.name: record.id for record in site.backups()}
+    assert len(site.backups()) == len(backups) == len(site.sources), site.runs()
+    done = site.runs("done")
+    assert {one.database: one.backup_id for one in done} == backups
+    assert len(done) == len(backups)
+    assert {one.due for one in done} == {site.due}
+    assert not site.runs("running")
+    assert not site.open_dues()
+
+
+def test_one_machine(make_site: Callable[..., Site]) -> None:
+    """SQLite: a due run is carried out once; a second service of the machine is refused; stop leaves nothing."""
+    site = make_site("shop", is_fleet=False)
+    site.make_due()
+    with site.ending_everything():
+        host = site.serve()
+        until(lambda: site.runs("done"), "a backup")
+        second = site.pgstow("serve")
+        assert second.code == 1
+        assert "another pgstow serve uses" in second.stderr
+        assert host.stop() == 0, host.text()
+        assert "Traceback" not in host.text()
+        assert not site.hosts()
+    assert_one_backup_each(site)
+    assert site.runs("done")[0].warnings == ()
+
+
+def test_settings_are_read_again(make_site: Callable[..., Site]) -> None:
+    """On SIGHUP; what is wrong is refused and told, and what was in force stays so, for the runs that begin too."""
+    site = make_site("shop", is_fleet=False)
+    with site.ending_everything():
+        host = site.serve()
+        host.says("serving")
+        good = site.settings_path.read_text()
+        site.settings_path.write_text(good.replace("schedule:", "shedule:"))
+        host.process.send_signal(signal.SIGHUP)
+        host.says("the old ones stay")
+        until(site.is_scheduled, "a first look")
+        site.make_due(schedule=f"{site.cron} (UTC)")
+        until(lambda: site.runs("done"), lambda: f"a backup by the settings in force: {host.text()}")
+        site.settings_path.write_text(good.replace("nightly:", "weekly-one:"))
+        host.process.send_signal(signal.SIGHUP)
+        host.says("settings read again")
+        site.make_due("weekly-one")
+        until(lambda: len(site.runs("done")) == 2, lambda: f"a backup by the new ones: {host.text()}")
+        assert {one.plan for one in site.runs("done")} == {"nightly", "weekly-one"}
+
+
+def test_killed_with_its_runs(make_site: Callable[..., Site]) -> None:
+    """A host and its runs are killed, each run at another step: another host carries them out, and each has one backup."""
+    site = make_site(*POINTS)
+    site.make_due()
+    with site.ending_everything():
+        first = site.serve(has_stops=True)
+        runs = first.stopped_runs(len(POINTS))
+        second = site.serve()
+        for pid in (first.process.pid, *runs):
+            os.kill(pid, signal.SIGKILL)
+        until(
+            lambda: len(site.runs("done")) == len(POINTS) and not site.open_dues(),
+            lambda: f"backups by another host: {second.text()}",
+        )
+        assert "Traceback" not in second.text()
+    assert_one_backup_each(site)
+    assert {one.database for one in site.runs("abandoned")} == {"begin", "rows", "claim"}
+    (found,) = [one for one in site.runs("done") if one.database == "record"]
+    assert any("cut off after it had published" in warning for warning in found.warnings)
+
+
+def test_stopped_and_come_back(make_site: Callable[..., Site]) -> None:
+    """A host and its runs fall silent, are taken for dead, and go on when another has done their work: one backup each."""
+    site = make_site("rows", "claim", "record")
+    site.make_due()
+    with site.ending_everything():
+        first = site.serve(has_stops=True)
+        runs = first.stopped_runs(3)
+        second = site.serve()
+        first.process.send_signal(signal.SIGSTOP)
+        until(lambda: len(site.runs("done")) == 3, lambda: f"backups by another host: {second.text()}")
+        for pid in (first.process.pid, *runs):
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: first.text().count(": gave way") == 2, lambda: f"two that gave way: {first.text()}")
+        first.says("nightly/record due " + f"{site.due:%Y-%m-%dT%H:%M:%SZ}: done")
+        assert_one_backup_each(site)
+        assert first.stop() == 0
+    assert_one_backup_each(site)
+    assert {one.database for one in site.runs("abandoned")} == {"rows", "claim"}
+
+
+def test_state_database_away(make_site: Callable[..., Site], make_cluster: Callable[..., Cluster]) -> None:
+    """What is under way when the state database goes away is finished, and done once when that is back."""
+    cluster = make_cluster(17)
+    site = make_site("rows", "shop", state=cluster)
+    site.make_due()
+    with site.ending_everything():
+        host = site.serve(has_stops=True)
+        (run,) = host.stopped_runs(1)
+        until(lambda: site.runs("done"), "the other database's backup")
+        cluster.stop("immediate")
+        host.says("nothing new begins until this has passed")
+        os.kill(run, signal.SIGCONT)
+        spool = site.folder / "state" / "spool"
+        until(lambda: list(spool.glob("*.json")), lambda: f"a record that is kept here: {host.text()}")
+        cluster.start()
+        host.says("that has passed")
+        until(
+            lambda: len(site.runs("done")) == 2 and not site.open_dues(), lambda: f"the record: {host.text()}"
+        )
+        assert not list(spool.glob("*"))
+        assert host.stop() == 0
+        assert "Traceback" not in host.text()
+    assert_one_backup_each(site)
+
+
+def test_asked_to_stop_and_started_again(make_site: Callable[..., Site]) -> None:
+    """A run that outlasts the grace is interrupted, written down as such, and begun again by the next start."""
+    site = make_site("rows", is_fleet=False)
+    site.make_due()
+    with site.ending_everything():
+        host = site.serve("--grace", "0s", has_stops=True)
+        (run,) = host.stopped_runs(1)
+        host.process.send_signal(signal.SIGTERM)
+        until(lambda: has_pending(run, signal.SIGTERM), lambda: f"an interruption: {host.text()}")
+        os.kill(run, signal.SIGCONT)
+        assert host.process.wait(PATIENCE_S) == 0
+        assert [one.outcome for one in site.runs()] == ["interrupted"]
+        assert "1 interrupted" in host.text()
+        again = site.serve()
+        until(lambda: site.runs("done"), lambda: f"a backup: {again.text()}")
+        assert again.stop() == 0
+    assert_one_backup_each(site)
+
+
+def test_rolling_upgrade(make_site: Callable[..., Site]) -> None:
+    """Beside a newer host the older one ends what it began, and new runs go to the newer one."""
+    site = make_site("rows")
+    later = (site.due.minute - 1) % 60
+    plan = f'    kind: daily\n    schedule: "{site.cron}"\n    catch_up: 12h\n'
+    site.write_settings(
+        plans=f'  nightly:\n{plan}  later:\n    kind: weekly\n    schedule: "{later} * * * *"\n    catch_up: 12h\n'
+    )
+    site.make_due()
+    with site.ending_everything():
+        old = site.serve(has_stops=True)
+        (run,) = old.stopped_runs(1)
+        new = site.serve(shape=2)
+        until(lambda: len([host for host in site.hosts() if host.role == "serve"]) == 2, "two hosts")
+        site.make_due("later")
+        new.says("later/rows due")
+        assert "later/rows" not in old.text()
+        os.kill(run, signal.SIGCONT)
+        until(lambda: len(site.runs("done")) == 2, lambda: f"both: {old.text()}{new.text()}")
+        old.says(f"nightly/rows due {site.due:%Y-%m-%dT%H:%M:%SZ}: done")
+    assert {one.kind for one in site.backups()} == {"daily", "weekly"}
+    assert len(site.backups()) == 2
