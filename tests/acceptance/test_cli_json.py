@@ -33,6 +33,7 @@ from pgstow.repository.holder import Holder
 from pgstow.store.local import LocalStore
 from support.command import Pgstow
 from support.dated_backups import save_dated
+from support.telling import web_server
 
 DatabaseFactory = Callable[..., ConnInfo]
 
@@ -43,10 +44,14 @@ PASSWORD = "correct horse battery"
 _IDS = {
     "id", "backup_id", "snapshot", "system_identifier", "set_id", "new_snapshot", "added", "removed",
 }  # fmt: skip
-_TIMES = {"time", "snapshot_taken", "started", "finished", "postmaster_start", "created"}
+_TIMES = {
+    "time", "snapshot_taken", "started", "finished", "postmaster_start", "created", "opened", "since", "until", "evaluated",
+    "acknowledged",
+}  # fmt: skip
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
     "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication", "last_sizes_bytes", "evidence", "value",
+    "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "by", "acknowledged_by", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication",
 }  # fmt: skip
 _COUNTS = {"saved", "packs", "trees", "files", "blobs"}  # where 0 and none are told apart from some
 
@@ -405,6 +410,64 @@ def test_doctor(pgstow: Pgstow, repository: Repository, shop: ConnInfo) -> None:
     assert ended.code == 1
     assert ended.json()["status"] == "failed"
     assert [each["code"] for each in ended.json()["findings"] if each["level"] == "problem"] == ["connection"]
+
+
+SETTINGS = """\
+databases:
+  shop:
+    url: dbname=shop
+repositories:
+  local:
+    location: repository
+    password: ${PGSTOW_PASSWORD}
+plans:
+  daily:
+    schedule: "0 2 * * *"
+contacts:
+  - name: on call
+    channels: [hook]
+    phone: "+30 1"
+channels:
+  hook: ${HOOK}
+"""
+
+
+def test_alerts(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "pgstow.yaml").write_text(SETTINGS)
+    with web_server() as web:
+        environ = {
+            "PGSTOW_CONFIG": str(tmp_path / "pgstow.yaml"),
+            "PGSTOW_STATE_DIR": str(tmp_path / "state"),
+            "HOOK": f"json://127.0.0.1:{web.port}/token-token",
+        }
+        checked = pgstow("alerts", "check", "--json", **environ)
+        assert checked.code == 0, checked.stdout
+        expect("alerts-check", checked.json(), tmp_path)
+        (alert,) = checked.json()["alerts"]
+        assert len(web.posts) == 1
+        story: list[tuple[str, tuple[str, ...], int]] = [
+            ("alerts-ack", ("ack", alert["id"]), 0),
+            ("alerts-silence", ("silence", "unprotected", "--until", "2h", "--reason", "it is new"), 0),
+            ("alerts-list", ("list",), 0),
+            ("alerts-test", ("test",), 0),
+            ("error-alerts-ack", ("ack", "ffffffff"), 2),
+            ("error-alerts-silence", ("silence", "*", "--until", "2001-01-01"), 2),
+        ]
+        for name, arguments, code in story:
+            ended = pgstow("alerts", *arguments, "--json", **environ)
+            assert ended.code == code, ended.stdout + ended.stderr
+            expect(name, ended.json(), tmp_path)
+        code_of_test = json.loads(web.posts[1].body)["title"].rpartition(" ")[2]
+        assert code_of_test not in ended.stdout
+        assert pgstow("alerts", "ack", code_of_test, "--json", **environ).json()["channel"] == "hook"
+        web.status = 500
+        failed = pgstow("alerts", "test", "--json", **environ)
+        assert failed.code == 1
+        expect("alerts-test-failed", failed.json(), tmp_path)
+        shown = pgstow("alerts", "list", **environ)
+        assert "acknowledged by" in shown.stdout
+        assert "unprotected/shop" in shown.stdout
+        assert "token-token" not in failed.stdout + shown.stdout
 
 
 @pytest.mark.parametrize(

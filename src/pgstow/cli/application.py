@@ -64,6 +64,11 @@ COMMANDS = (
     "retire",
     "run",
     "serve",
+    "alerts list",
+    "alerts check",
+    "alerts ack",
+    "alerts silence",
+    "alerts test",
 )
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
@@ -73,6 +78,7 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
         "config": "The settings file pgstow.yaml: check it, show what it says.",
         "service": "Run by systemd: write, show and remove its units.",
         "retention": "Which backups are kept, and removing the others.",
+        "alerts": "What is wrong, and who is told.",
     }
 )
 
@@ -95,6 +101,7 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "keys passwd": "both passwords may open the repository now; pgstow keys list shows its keys",
         "repo copy": "what was copied so far is kept, and the same command goes on from there",
         "repo rekey": "what was copied so far is kept, and the same command goes on from there; the old repository is needed",
+        "alerts check": "what could not be told is told by the next one",
         "repo repair": "nothing that can be read was lost; run it again to finish",
         "service install": "every unit is whole, the old or the new one; run it again to finish",
         "service uninstall": "run it again to finish",

@@ -110,7 +110,8 @@ class Facts:
 
     ``runs``, newest first, is None where the history could not be read: see ``runs_error``; so are ``alerts``, the open
     ones. ``contents`` are the tables of newest backups by backup id: what is not in it was not looked at. So are
-    ``server_versions``, as PostgreSQL numbers them (150019).
+    ``server_versions``, as PostgreSQL numbers them (150019). ``known_since`` says when what is not there yet was first
+    expected: ``DATABASE/KIND@REPOSITORY`` of backups, ``plan NAME`` and ``repository NAME``.
     """
 
     now: datetime
@@ -123,6 +124,7 @@ class Facts:
     alerts: tuple[AlertFacts, ...] | None = None
     contents: Mapping[str, Mapping[str, TableSize]] = field(default_factory=dict)
     server_versions: Mapping[str, int] = field(default_factory=dict)
+    known_since: Mapping[str, datetime] = field(default_factory=dict)
 
     def plans_of(self, database: str) -> Sequence[PlanFacts]:
         """Return the plans that make backups of a database."""

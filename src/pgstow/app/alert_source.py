@@ -1,0 +1,63 @@
+"""What status, metrics and checklists are told of alerts."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pgstow.monitor.facts import AlertFacts
+from pgstow.state.alerts import AlertBook
+from pgstow.state.database import StateDatabase
+
+__all__ = ["StateAlerts"]
+
+_LATELY = timedelta(hours=26)  # even who evaluates once a day has done so
+
+
+class StateAlerts:
+    """The alerts of a state database, for ``History.alerts``."""
+
+    def __init__(self, state: StateDatabase) -> None:
+        self._book = AlertBook(state)
+
+    def open_alerts(self, now: datetime) -> tuple[AlertFacts, ...] | None:
+        """Return the alerts that are open; None where nobody looked lately, so that none says nothing."""
+        evaluated = self._book.last_evaluation()
+        if evaluated is None or now - evaluated > _LATELY:
+            return None
+        return tuple(
+            AlertFacts(
+                fingerprint=alert.fingerprint,
+                rule=alert.rule,
+                severity=alert.severity,
+                subject=alert.subject,
+                message=alert.message,
+                since=alert.since or alert.first_seen,
+                database=_database(alert.rule, alert.subject),
+                is_acknowledged=alert.acknowledged is not None,
+            )
+            for alert in self._book.alerts()
+            if alert.is_open
+        )
+
+    def last_acknowledged(self) -> datetime | None:
+        """Return when somebody last acknowledged a test message; None if nobody ever did."""
+        return max((each.acknowledged for each in self._book.canaries() if each.acknowledged), default=None)
+
+
+_OF_OTHERS = (
+    "repository_",
+    "snapshots_",
+    "storage_",
+    "clock_",
+    "history_",
+    "retention_",
+    "verify_",
+    "channel_",
+    "canary_",
+    "ping_",
+)
+
+
+def _database(rule: str, subject: str) -> str | None:
+    """Return the database that a subject begins with; None where it is about something else."""
+    return None if rule.startswith(_OF_OTHERS) else subject.partition("/")[0]
