@@ -51,7 +51,7 @@ _TIMES = {
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
     "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication", "last_sizes_bytes", "evidence", "value",
-    "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "by", "acknowledged_by", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication",
+    "by", "acknowledged_by",
 }  # fmt: skip
 _COUNTS = {"saved", "packs", "trees", "files", "blobs"}  # where 0 and none are told apart from some
 
@@ -68,7 +68,7 @@ def normalized(value: Any, key: str = "", folder: str = "") -> Any:
         return [normalized(each, "", folder) for each in value]
     if key in _IDS:
         return "<id>"
-    if key in _TIMES:
+    if key in _TIMES and not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value)):  # a day is not the machine's
         return "<time>"
     if key == "seconds" or key.endswith("_seconds"):
         return "<seconds>"

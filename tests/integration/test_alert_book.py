@@ -307,7 +307,7 @@ def test_from_the_facts_to_people(world: World) -> None:
     assert world.mail.titles() == []
     assert world.check().deliveries == ()
     assert world.history.state is not None
-    source = StateAlerts(world.history.state)
+    source = StateAlerts(world.history.state, channels=[])
     known = source.open_alerts(datetime.now(UTC))
     assert known is not None
     assert [(each.rule, each.database, each.is_acknowledged) for each in known] == [
@@ -384,7 +384,8 @@ def test_test_messages(world: World) -> None:
     assert f"pgstow alerts ack {code}" in body
     assert acknowledge(world.history, code.lower(), by="me").channel == "slack"
     assert world.history.state is not None
-    assert StateAlerts(world.history.state).last_acknowledged() is not None
+    assert StateAlerts(world.history.state, channels=["slack"]).last_acknowledged() is not None
+    assert StateAlerts(world.history.state, channels=["slack", "mail"]).last_acknowledged() is None
     with pytest.raises(UsageError, match="neither"):
         acknowledge(world.history, "ACDEFHJK", by="me")
     with pytest.raises(UsageError, match="no channel called sms"):

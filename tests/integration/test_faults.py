@@ -99,7 +99,7 @@ def try_fault(
 ) -> bool:
     """Do the operation with a fault, judge what is left, and do it again; return whether the point was reached."""
     store = fresh(operation.template)
-    faulty = FaultyStore(store, fault, point)
+    faulty = FaultyStore(store, fault, point, believed=operation.believes)
     outcome = operation.run(templates.world, patient(faulty))
     if fault.must_be_survived:
         assert outcome.errors == []

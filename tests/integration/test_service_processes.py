@@ -110,6 +110,24 @@ def test_killed_with_its_runs(make_site: Callable[..., Site]) -> None:
     assert any("cut off after it had published" in warning for warning in found.warnings)
 
 
+def test_killed_without_its_run(make_site: Callable[..., Site]) -> None:
+    """A run goes on to its end when its service is killed, and the next service does not begin it again."""
+    site = make_site("rows", is_fleet=False)
+    site.make_due()
+    with site.ending_everything():
+        first = site.serve(has_stops=True)
+        (run,) = first.stopped_runs(1)
+        first.process.kill()
+        first.process.wait()
+        os.kill(run, signal.SIGCONT)
+        second = site.serve()
+        second.says("serving")
+        until(lambda: site.runs("done") and not site.open_dues(), lambda: f"its backup: {second.text()}")
+        assert second.stop() == 0
+        assert not second.runs()
+    assert_one_backup_each(site)
+
+
 def test_stopped_and_come_back(make_site: Callable[..., Site]) -> None:
     """A host and its runs fall silent, are taken for dead, and go on when another has done their work: one backup each."""
     site = make_site("rows", "claim", "record")

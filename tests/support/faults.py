@@ -110,7 +110,8 @@ class Point:
 class FaultyStore:
     """Passes everything on to ``inner``, except what ``fault`` does at ``at``.
 
-    ``points`` are those that were passed; ``passing`` is told each of them before anything is done there.
+    ``points`` are those that were passed; ``passing`` is told each of them before anything is done there. Lists of the
+    folder ``believed`` are never stale: the operation has no choice but to believe them.
     """
 
     inner: Store
@@ -118,6 +119,7 @@ class FaultyStore:
     at: Point | None = None
     sleep: Callable[[float], None] = time.sleep
     passing: Callable[[Point], object] = lambda _point: None
+    believed: str | None = None
     points: list[Point] = field(default_factory=list)
     was_hit: bool = False
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -151,7 +153,7 @@ class FaultyStore:
         """Yield the objects. What goes wrong does so after half of them have been shown."""
         kind = self._fault("list", prefix)
         found = list(self.inner.list(prefix))
-        if kind is Kind.STALE_LIST and found:
+        if kind is Kind.STALE_LIST and found and prefix.rstrip("/") != self.believed:
             found.remove(max(found, key=lambda info: info.modified))
         half = len(found) // 2
         yield from found[:half]

@@ -244,9 +244,12 @@ def test_rpo() -> None:
         in only(facts(database=shop)).message
     )
     assert judge(facts(database=replace(shop, rpo_s=9 * 3600))).findings == ()
-    partial = store("offsite", backup(timedelta(hours=9)), backup(HOUR, kind="critical", is_partial=True))
+    old = backup(timedelta(hours=9))
+    partial = store("offsite", old, backup(HOUR, is_partial=True))
     assert only(facts(partial, database=shop)).fingerprint == "rpo_exceeded/shop"
     assert judge(facts(partial, database=replace(shop, is_partial=True))).findings == ()
+    critical = store("offsite", old, backup(HOUR, kind="critical", is_partial=True))
+    assert only(facts(critical, database=replace(shop, is_partial=True))).fingerprint == "rpo_exceeded/shop"
 
 
 def test_rpo_of_critical_tables_counts_backups_of_these_alone() -> None:

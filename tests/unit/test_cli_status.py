@@ -52,7 +52,8 @@ def test_ok() -> None:
     assert code == 0
     assert line.startswith("PGSTOW OK - shop: newest backup 9 h 59 min old | ")
     assert performance(line) == [
-        "'shop age'=35993s;;86400;0",
+        "'shop age'=35993s;;;0",
+        "'shop rpo'=35993s;;86400;0",
         "'shop size'=5000B;;;0",
         "'disk of /srv free'=400B;100:;;0;1000",
     ]
@@ -82,7 +83,7 @@ def test_many_reasons_are_counted() -> None:
     code, line = checked(facts)
     assert code == 2
     assert "and 26 more" in line
-    assert len(performance(line)) == 60
+    assert len(performance(line)) == 90
 
 
 def test_an_error_is_unknown() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pgstow.monitor.facts import AlertFacts
@@ -16,8 +17,9 @@ _LATELY = timedelta(hours=26)  # even who evaluates once a day has done so
 class StateAlerts:
     """The alerts of a state database, for ``History.alerts``."""
 
-    def __init__(self, state: StateDatabase) -> None:
+    def __init__(self, state: StateDatabase, *, channels: Sequence[str]) -> None:
         self._book = AlertBook(state)
+        self._channels = channels
 
     def open_alerts(self, now: datetime) -> tuple[AlertFacts, ...] | None:
         """Return the alerts that are open; None where nobody looked lately, so that none says nothing."""
@@ -40,8 +42,13 @@ class StateAlerts:
         )
 
     def last_acknowledged(self) -> datetime | None:
-        """Return when somebody last acknowledged a test message; None if nobody ever did."""
-        return max((each.acknowledged for each in self._book.canaries() if each.acknowledged), default=None)
+        """Return since when a test message of every channel has been acknowledged; None if one never was."""
+        acknowledged = {
+            each.channel: each.acknowledged for each in self._book.canaries() if each.acknowledged
+        }
+        moments = [acknowledged.get(channel) for channel in self._channels]
+        known = [moment for moment in moments if moment is not None]
+        return min(known) if known and len(known) == len(moments) else None
 
 
 _OF_OTHERS = (

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pgstow.app.observation import History, observe, opened_history
+from pgstow.app.opening import open_repository
+from pgstow.app.retention import RetentionRequest, plan_retention_only
 from pgstow.app.status import refuse_unknown_databases
-from pgstow.config.settings import Settings
-from pgstow.core.errors import StateError
+from pgstow.config.connections import credentials_of
+from pgstow.config.settings import RepositorySettings, Settings
+from pgstow.core.errors import Interrupted, PgstowError, StateError
+from pgstow.core.progress import SilentProgress
 from pgstow.monitor.checklists import Canary, Checklist, ChecklistFacts, Period, checklist
 from pgstow.monitor.verdict import judge
+from pgstow.retention import RetentionPolicies, RetentionPolicy
 
 __all__ = ["run_checklist"]
+
+_EXPIRY_TAKES = timedelta(days=2)  # what went out of time since may be waiting for the next run of retention
 
 
 def run_checklist(
@@ -40,6 +47,12 @@ def run_checklist(
             conceal=conceal,
         )
         canary = _canary(history)
+        known = [settings.repositories[name] for name, each in facts.repositories.items() if each.is_known]
+        overdue = (
+            _overdue(known, settings.retention, environ, now, note, conceal)
+            if period is Period.MONTHLY
+            else None
+        )
     return checklist(
         period,
         ChecklistFacts(
@@ -47,8 +60,38 @@ def run_checklist(
             contacts=tuple(contact.name for contact in settings.alerts.contacts),
             promotes=settings.retention.promotes,
             canary=canary,
+            overdue=overdue,
         ),
     )
+
+
+def _overdue(
+    repositories: Sequence[RepositorySettings],
+    policy: RetentionPolicy,
+    environ: Mapping[str, str],
+    now: datetime,
+    note: Callable[[str], None],
+    conceal: Callable[[str], None],
+) -> dict[str, int]:
+    """Return how many backups of each repository should have expired days ago; a repository that cannot be asked is left out."""
+    latest = now.date() - _EXPIRY_TAKES
+    counts = {}
+    for repository in repositories:
+        try:
+            password, own = credentials_of(repository, environ, conceal)
+            opened = open_repository(repository.location, password, own, on_retry=note, is_cached=True)
+            request = RetentionRequest(policy=RetentionPolicies(default=policy))
+            plan = plan_retention_only(opened, request, SilentProgress())
+        except Interrupted:
+            raise
+        except PgstowError as exc:
+            note(f"repository {repository.name}: what should have expired is unknown: {exc.message}")
+            continue
+        counts[repository.name] = sum(
+            all(reason.until is not None and reason.until < latest for reason in decision.reasons)
+            for decision in plan.dropped
+        )
+    return counts
 
 
 def _canary(history: History) -> Canary | None:

@@ -9,11 +9,14 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
+from pgstow.app.alert_source import StateAlerts
 from pgstow.app.opening import local_folder
 from pgstow.app.storage import observe_storage
 from pgstow.catalog.backups import BackupFiles, BackupRecord, list_backups
+from pgstow.config.connections import credentials_of
 from pgstow.config.settings import CriticalTable, DatabaseSettings, PlanSettings, RepositorySettings, Settings
 from pgstow.core.errors import (
     ArchiveError,
@@ -24,7 +27,7 @@ from pgstow.core.errors import (
     StoreError,
 )
 from pgstow.core.secrets import Secret
-from pgstow.jobs.calendar import due_at_or_before, next_due
+from pgstow.jobs.schedule import last_due, next_due
 from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, PlanFacts, RepositoryFacts, TableSize
 from pgstow.repository import Repository
 from pgstow.state.database import StateDatabase, open_state
@@ -81,7 +84,7 @@ class AlertSource(Protocol):
         """Return the alerts that are open; None where nobody looked lately, so that none says nothing."""
 
     def last_acknowledged(self) -> datetime | None:
-        """Return when somebody last acknowledged a test alert; None if nobody ever did."""
+        """Return since when a test message of every channel has been acknowledged; None if one never was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +112,7 @@ def opened_history(settings: Settings, environ: Mapping[str, str]) -> Iterator[H
         yield History(error=exc)
         return
     with contextlib.closing(state):
-        yield History(state=state)
+        yield History(state=state, alerts=StateAlerts(state, channels=tuple(settings.channels)))
 
 
 def observe(
@@ -209,7 +212,7 @@ def _plan_facts(plan: PlanSettings, database: str | None, settings: Settings, no
     return replace(
         facts,
         cron=schedule.cron,
-        expected_since=due_at_or_before(schedule, settled),
+        expected_since=last_due(schedule, settled),
         next_due=next_due(schedule, now),
     )
 
@@ -239,20 +242,10 @@ def place_of(
     conceal: Callable[[str], None] = lambda _secret: None,
 ) -> Place:
     """Return a repository of the settings as a place to look at; its secrets are had when it is opened."""
-
-    def unlock() -> tuple[Secret, Mapping[str, str]]:
-        own = {name: each.resolve(environ).reveal() for name, each in repository.environment.items()}
-        password = repository.password.resolve(environ)
-        conceal(password.reveal())
-        for name, each in repository.environment.items():
-            if not each.is_plain:
-                conceal(own[name])
-        return password, {**environ, **own}
-
     return Place(
         name=repository.name,
         location=repository.location,
-        unlock=unlock,
+        unlock=partial(credentials_of, repository, environ, conceal),
         quota_bytes=repository.quota_bytes,
     )
 

@@ -77,8 +77,17 @@ def back_up(
     return JobResult(
         captured=taken,
         destinations=tuple(_result(one) for one in taken.destinations),
-        warnings=tuple(warning.message for warning in taken.manifest.warnings),
+        warnings=_warnings(taken),
         tables={f"{t.schema_}.{t.name}": (t.rows, t.size_bytes) for t in taken.manifest.tables},
+    )
+
+
+def _warnings(taken: CapturedBackup) -> tuple[str, ...]:
+    """Return what rules of alerts recognize by its beginning."""
+    manifest = taken.manifest
+    return (
+        *(f"reuse alarm: {alarm}" for alarm in manifest.reuse.alarms),
+        *(f"{warning.code}: {warning.message}" for warning in manifest.warnings),
     )
 
 

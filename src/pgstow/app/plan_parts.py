@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pgstow.app.opening import open_repository
+from pgstow.config.connections import credentials_of
 from pgstow.config.settings import DatabaseSettings, PlanSettings, RepositorySettings, Settings
 from pgstow.core.errors import UsageError
 from pgstow.core.progress import Progress
@@ -54,14 +55,7 @@ class PlanParts:
 
     def repository(self, settings: RepositorySettings) -> Repository:
         """Return a repository of the settings, open."""
-        environ = dict(self.environ)
-        for name, reference in settings.environment.items():
-            secret = reference.resolve(self.environ)
-            if not reference.is_plain:
-                self.conceal(secret.reveal())
-            environ[name] = secret.reveal()
-        password = settings.password.resolve(environ)
-        self.conceal(password.reveal())
+        password, environ = credentials_of(settings, self.environ, self.conceal)
         return open_repository(
             settings.location, password, environ, on_retry=self.progress.note, is_cached=True
         )

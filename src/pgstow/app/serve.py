@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from pgstow.app.alert_watch import AlertWatch
+from pgstow.app.metrics import MetricsBoard, MetricsKeeper
 from pgstow.app.run_due import scheduled_runs
 from pgstow.config.settings import Settings
 from pgstow.core.errors import PgstowError, StateError
@@ -18,6 +20,7 @@ from pgstow.jobs.engine import Engine
 from pgstow.jobs.presence import DEAD_AFTER_S, Presence, describe_host
 from pgstow.jobs.service import Scheduled, Service, ServiceParts
 from pgstow.jobs.workers import Workers
+from pgstow.monitor.exporter import serve_metrics
 from pgstow.state.database import StateDatabase
 from pgstow.state.spool import Spool
 
@@ -28,23 +31,24 @@ _SHORTEST_WAIT_S = (
 )  # longer than it takes until the lock of a process that was killed elsewhere is stale
 _LOOKS = 6  # within the time after which a silent host is dead
 _LONGEST_LOOK_S = 5.0
+_FAREWELL_S = 30.0  # for an alert that is being told while the service stops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeRequest:
     """How to serve. ``load`` reads the settings and returns where a copy of them is kept for the runs.
 
-    ``program`` is how this pgstow is called, before the command's name; ``on_tick`` functions are called about once a
-    minute.
+    ``program`` is how this pgstow is called, before the command's name; references of the settings are resolved in
+    ``environ``.
     """
 
     load: Callable[[], tuple[Settings, Path]]
     program: Sequence[str]
     folder: Path  # for what belongs to this machine
+    environ: Mapping[str, str]
     note: Callable[[str], None]
     grace_s: float = 600.0
     dead_after_s: float = DEAD_AFTER_S
-    on_tick: Sequence[Callable[[datetime], None]] = ()
     shape: int = SHAPE
 
 
@@ -84,8 +88,12 @@ class Serving:
     def __init__(self, request: ServeRequest) -> None:
         self._request = request
         self._current = _Current(request)
-        self.settings = self._current.settings
         self.workers = Workers(self._command, request.note)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._current.settings
 
     def run(self, state: StateDatabase, wait: Callable[[], Literal["stop", "reload"]]) -> ServeReport:
         """Serve until ``wait()`` says stop; then give what is under way its grace, interrupt it, and leave."""
@@ -99,7 +107,12 @@ class Serving:
             note=request.note,
             shape=request.shape,
         )
-        with _only_one(request.folder, state), Presence(state, host) as presence, engine.working():
+        with (
+            _only_one(request.folder, state),
+            self._watching() as on_tick,
+            Presence(state, host) as presence,
+            engine.working(),
+        ):
             parts = ServiceParts(
                 state=state,
                 dispatcher=engine,
@@ -107,7 +120,7 @@ class Serving:
                 spool=Spool(request.folder / "spool"),
                 scheduled=self._current.scheduled,
                 note=request.note,
-                on_tick=request.on_tick,
+                on_tick=on_tick,
                 look_every_s=min(_LONGEST_LOOK_S, request.dead_after_s / _LOOKS),
                 shape=request.shape,
             )
@@ -123,6 +136,19 @@ class Serving:
         return ServeReport(
             host_id=host.id, started=started, stopped=datetime.now(UTC), ended=dict(self.workers.ended)
         )
+
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[Sequence[Callable[[datetime], None]]]:
+        """Give what is called about once a minute: alerts and metrics; these are answered meanwhile, where that is wanted."""
+        request, monitoring = self._request, self.settings.monitoring
+        board = MetricsBoard(monitoring.textfile)
+        metrics = MetricsKeeper(board, lambda: self.settings, request.environ, note=request.note)
+        alerts = AlertWatch(lambda: self.settings, request.environ, request.note)
+        with contextlib.ExitStack() as stack:
+            if monitoring.listen is not None:
+                stack.enter_context(serve_metrics(monitoring.listen, board.text))
+            yield [alerts, metrics] if monitoring.listen or monitoring.textfile else [alerts]
+            alerts.wait(_FAREWELL_S)
 
     def _command(self, order: Order) -> list[str]:
         """Return how a run is called: as a person would, for its due time."""

@@ -18,6 +18,7 @@ from pgstow.app.opening import open_repository
 from pgstow.cli.output import Outcome, Output
 from pgstow.cli.passwords import REPOSITORY_PASSWORD, PasswordPurpose, read_password
 from pgstow.cli.signals import interruptible
+from pgstow.config.connections import environment_of
 from pgstow.config.finding import find_settings_file, require_settings_file
 from pgstow.config.problems import nearest, quoted
 from pgstow.config.settings import RepositorySettings, Settings
@@ -336,14 +337,10 @@ def with_named_repository(invocation: Invocation) -> Invocation:
             f"the settings have no repository called {quoted(word)}{nearest(word, known)}",
             hint=f"write ./{word} for a folder of that name; pgstow config show lists the repositories",
         )
-    added = {name: value.resolve(invocation.environ) for name, value in repository.environment.items()}
-    invocation.output.conceal(
-        *(added[name].reveal() for name, value in repository.environment.items() if not value.is_plain)
-    )
     return replace(
         invocation,
         given_location=repository.location,
-        environ={**invocation.environ, **{name: secret.reveal() for name, secret in added.items()}},
+        environ=environment_of(repository, invocation.environ, invocation.output.conceal),
         named=repository,
     )
 

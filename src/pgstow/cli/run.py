@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from pgstow.app.observation import History
+from pgstow.app.pings import ping_run
 from pgstow.app.plan_parts import PlanParts
 from pgstow.app.run_due import Verdict, find_due
 from pgstow.app.run_history import RunHistory
@@ -29,6 +32,7 @@ from pgstow.core.errors import PgstowError, RunUnderWay, StateError, UsageError
 from pgstow.core.progress import Progress
 from pgstow.jobs.dispatch import SHAPE
 from pgstow.jobs.presence import DEAD_AFTER_S, Presence, bury, describe_host
+from pgstow.monitor.rules.backups import REUSE_ALARM
 from pgstow.state.database import StateDatabase, open_state, state_folder
 from pgstow.state.dues import DueKey
 from pgstow.state.runs import RunRecord
@@ -101,8 +105,9 @@ def run_command(
     with (
         invocation.output.progress() as progress,
         _parts(invocation, settings, progress, dead_after_s, needs_state=moment is not None) as parts,
+        _pinging(parts) as on_event,
     ):
-        done = [_carry_out(order, parts, if_due=if_due) for order in orders]
+        done = [_carry_out(order, parts, on_event, if_due=if_due) for order in orders]
     return _outcome(invocation.output, chosen, done)
 
 
@@ -180,7 +185,9 @@ def _open_state(invocation: Invocation, settings: Settings) -> StateDatabase:
     return open_state(url, invocation.environ)
 
 
-def _carry_out(order: PlanOrder, parts: PlanParts, *, if_due: bool) -> _Done:
+def _carry_out(
+    order: PlanOrder, parts: PlanParts, on_event: Callable[[RunEvent], None], *, if_due: bool
+) -> _Done:
     name = order.database.name if order.database is not None else None
     if name is not None:
         parts.progress.note(f"database {name}")
@@ -189,11 +196,25 @@ def _carry_out(order: PlanOrder, parts: PlanParts, *, if_due: bool) -> _Done:
         if verdict.due is None:
             return _Done(database=name, verdict=verdict)
         order = replace(order, due=verdict.due)
-    return _Done(database=name, run=run_plan(order, parts, on_event=_on_event))
+    return _Done(database=name, run=run_plan(order, parts, on_event=on_event))
 
 
-def _on_event(_event: RunEvent) -> None:
-    """Tell whoever wants to know that a run began or ended; must not fail the run."""
+@contextlib.contextmanager
+def _pinging(parts: PlanParts) -> Iterator[Callable[[RunEvent], None]]:
+    """Give what tells the dead man's switches that runs begin and end; at the end it waits until they have heard."""
+    history = History(state=parts.state)
+    under_way: list[threading.Thread] = []
+
+    def tell(event: RunEvent) -> None:
+        thread = ping_run(event.plan, event.record, parts.environ, history)
+        if thread is not None:
+            under_way.append(thread)
+
+    try:
+        yield tell
+    finally:
+        for thread in under_way:
+            thread.join()  # half a minute at the most
 
 
 def _outcome(output: Output, plan: PlanSettings, done: Sequence[_Done]) -> Outcome:
@@ -203,7 +224,9 @@ def _outcome(output: Output, plan: PlanSettings, done: Sequence[_Done]) -> Outco
     bad = [run for run in runs if run.record.outcome == "failed"]
     partial = [run for run in runs if run.record.outcome == "partial"]
     status: Status = "done"
-    if bad or partial:
+    if any(warning.startswith(REUSE_ALARM) for run in runs for warning in run.record.warnings):
+        status = "failed"  # the new backup is right, and an earlier one may not be
+    elif bad or partial:
         status = "failed" if len(bad) == len(runs) else "partial"
     document: dict[str, Any] = {
         "plan": plan.name,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -64,10 +62,10 @@ def serve_command(
             load=lambda: keep_settings(path, folder),
             program=(sys.executable, "-m", "pgstow.cli"),
             folder=folder,
+            environ=invocation.environ,
             note=invocation.output.note,
             grace_s=parse_duration(grace),
             dead_after_s=dead_after_s,
-            on_tick=_on_tick(invocation),
         )
     )
     reference = serving.settings.state
@@ -80,11 +78,6 @@ def serve_command(
     ):
         report = serving.run(state, wait)
     return _outcome(report)
-
-
-def _on_tick(_invocation: Invocation) -> list[Callable[[datetime], None]]:
-    """Return what is to be done about once a minute besides."""
-    return []
 
 
 def _outcome(report: ServeReport) -> Outcome:

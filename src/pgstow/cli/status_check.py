@@ -56,16 +56,20 @@ def _outcome(
 
 
 def _healthy(database: DatabaseVerdict) -> str:
-    return f"{database.name}: newest backup {duration_words(database.standing.achieved_rpo_s or 0)} old"
+    return f"{database.name}: newest backup {duration_words(database.standing.newest_age_s or 0)} old"
 
 
 def _performance(verdict: Verdict) -> Iterator[str]:
     for each in verdict.databases:
         standing = each.standing
-        if standing.achieved_rpo_s is not None:
-            limits = [s for s in (standing.database.rpo_s, verdict.max_age_s) if s is not None]
-            limit = f"{min(limits):.0f}" if limits else ""
-            yield f"{_label(f'{each.name} age')}={standing.achieved_rpo_s:.0f}s;;{limit};0"
+        ages = {
+            "age": (standing.newest_age_s, verdict.max_age_s),
+            "rpo": (standing.achieved_rpo_s, standing.database.rpo_s),
+        }
+        for what, (found_s, limit_s) in ages.items():
+            if found_s is not None and (what == "age" or limit_s is not None):
+                limit = f"{limit_s:.0f}" if limit_s is not None else ""
+                yield f"{_label(f'{each.name} {what}')}={found_s:.0f}s;;{limit};0"
         if standing.newest is not None and standing.newest.size_bytes is not None:
             yield f"{_label(f'{each.name} size')}={standing.newest.size_bytes}B;;;0"
     for repository in verdict.facts.repositories.values():

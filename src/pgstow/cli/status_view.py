@@ -76,7 +76,7 @@ def _database(verdict: DatabaseVerdict) -> Iterator[RenderableType]:
 
 
 def _age(standing: DatabaseStanding) -> str:
-    if standing.achieved_rpo_s is None:
+    if standing.achieved_rpo_s is None or standing.newest is None:
         return "no whole backup" + ("" if standing.is_known else ", as far as can be seen")
     told = [f"achieved RPO {duration_words(standing.achieved_rpo_s)}"]
     if standing.database.rpo_s is not None:

@@ -1,15 +1,16 @@
-"""From a database of the settings to where it is."""
+"""From a database or repository of the settings to where it is, and what opens it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from pgstow.config.settings import DatabaseSettings
+from pgstow.config.settings import DatabaseSettings, RepositorySettings
 from pgstow.core.errors import UsageError
+from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 
-__all__ = ["connection_of"]
+__all__ = ["connection_of", "credentials_of", "environment_of"]
 
 
 def connection_of(database: DatabaseSettings, environ: Mapping[str, str]) -> ConnInfo:
@@ -26,3 +27,28 @@ def connection_of(database: DatabaseSettings, environ: Mapping[str, str]) -> Con
         return conninfo
     secrets = {**conninfo.secrets, "password": database.password.resolve(environ)}
     return ConnInfo(params=conninfo.params, secrets=MappingProxyType(secrets))
+
+
+def credentials_of(
+    repository: RepositorySettings,
+    environ: Mapping[str, str],
+    conceal: Callable[[str], None] = lambda _secret: None,
+) -> tuple[Secret, Mapping[str, str]]:
+    """Return the password of a repository and the environment its store is opened with, references resolved now.
+
+    ``conceal`` is told every secret. Raises UsageError, ProcessFailed, ToolMissing.
+    """
+    password = repository.password.resolve(environ)
+    conceal(password.reveal())
+    return password, environment_of(repository, environ, conceal)
+
+
+def environment_of(
+    repository: RepositorySettings, environ: Mapping[str, str], conceal: Callable[[str], None]
+) -> Mapping[str, str]:
+    """Return the environment that a repository's store is opened with; as ``credentials_of()``."""
+    own = {name: each.resolve(environ).reveal() for name, each in repository.environment.items()}
+    for name, each in repository.environment.items():
+        if not each.is_plain:
+            conceal(own[name])
+    return {**environ, **own}

@@ -160,7 +160,9 @@ def _database(look: DatabaseLook, critical: Sequence[TableLook], must_contain: S
         lines += [f"    #   - {_scalar(table.qualified)} # {_size(table.size_bytes)}" for table in others]
     return [
         *lines,
-        "    rpo: 26h # how much may be lost, as time: a day between backups, and time to make one",
+        "    rpo: 7h # how much of the critical tables may be lost, as time: six hours between backups, and time to make one"
+        if critical
+        else "    rpo: 26h # how much may be lost, as time: a day between backups, and time to make one",
         "    rto: 4h # how long a restore may take",
         "",
     ]

@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-__all__ = ["Schedule", "due_times", "newest_due", "next_due", "start_time"]
+__all__ = ["Schedule", "due_times", "last_due", "newest_due", "next_due", "start_time"]
 
 _FIRST_LOOK = timedelta(hours=1)
+_RUN_UP = timedelta(hours=4)  # in an hour that comes twice, what is due depends on what was before it
 _LONGEST = timedelta(days=366 * 8 + 2)  # between two 29ths of February
 
 
@@ -39,9 +40,11 @@ def due_times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
     A run in an hour that daylight saving leaves out is due when that hour would have begun; one in an hour that comes
     twice is due once; expressions for every hour or minute are due at every one that passes (cron(8) of Debian).
     """
-    zone = ZoneInfo(schedule.time_zone)
-    for local in CronSim(schedule.cron, after.astimezone(zone)):
-        yield local.astimezone(UTC)
+    begin = (after - _RUN_UP).astimezone(ZoneInfo(schedule.time_zone))
+    for local in CronSim(schedule.cron, begin):
+        due = local.astimezone(UTC)
+        if due > after:
+            yield due
 
 
 def next_due(schedule: Schedule, after: datetime) -> datetime | None:
@@ -62,6 +65,11 @@ def newest_due(schedule: Schedule, after: datetime, until: datetime) -> datetime
         if newest is not None or begin <= after or span > _LONGEST:
             return newest
         span *= 8
+
+
+def last_due(schedule: Schedule, moment: datetime) -> datetime | None:
+    """Return the last due time not later than ``moment``; None for an expression that names no day there is."""
+    return newest_due(schedule, moment - 2 * _LONGEST, moment)
 
 
 def start_time(schedule: Schedule, key: str, due: datetime) -> datetime:

@@ -16,6 +16,7 @@ from pgstow.monitor.storage import StorageFacts
 from pgstow.state.runs import RunRecord
 
 __all__ = [
+    "CRITICAL_KIND",
     "AlertFacts",
     "DatabaseFacts",
     "Facts",
@@ -23,6 +24,8 @@ __all__ = [
     "RepositoryFacts",
     "TableSize",
 ]
+
+CRITICAL_KIND = "critical"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,20 @@ class DatabaseFacts:
     is_partial: bool = False
     critical: tuple[str, ...] = ()
     must_contain: tuple[str, ...] = ()
+
+    def is_whole(self, record: BackupRecord) -> bool:
+        """Whether a backup holds everything that the settings want of this database."""
+        return (
+            record.kind != CRITICAL_KIND
+            and not record.is_damaged
+            and (self.is_partial or not record.is_partial)
+        )
+
+    def counts_for_rpo(self, record: BackupRecord) -> bool:
+        """Whether a backup limits what would be lost: with critical tables the RPO is theirs, else the database's."""
+        if self.critical and record.kind == CRITICAL_KIND:
+            return not record.is_damaged
+        return self.is_whole(record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

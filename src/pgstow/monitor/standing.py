@@ -12,7 +12,6 @@ from pgstow.monitor.storage import Growth, Sample, growth_of
 from pgstow.state.runs import RunRecord
 
 __all__ = [
-    "CRITICAL_KIND",
     "DatabaseStanding",
     "DestinationStanding",
     "KindStanding",
@@ -23,7 +22,6 @@ __all__ = [
     "standing_of",
 ]
 
-CRITICAL_KIND = "critical"  # backups of a database's critical tables alone
 
 _WINDOW = timedelta(days=30)
 _SIZES = 14
@@ -87,11 +85,15 @@ class TableStanding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseStanding:
-    """A database. ``newest`` is its newest whole backup anywhere: what a loss now would be set back to."""
+    """A database. ``newest`` is its newest whole backup anywhere: what a loss now would be set back to.
+
+    ``newest_counted`` is the newest that counts for its RPO: of a database with critical tables one of these alone counts, too.
+    """
 
     database: DatabaseFacts
     now: datetime
     newest: BackupRecord | None
+    newest_counted: BackupRecord | None
     is_known: bool
     longest_gap_s: float | None
     kinds: tuple[KindStanding, ...]
@@ -99,9 +101,14 @@ class DatabaseStanding:
     alerts: tuple[AlertFacts, ...] | None
 
     @property
-    def achieved_rpo_s(self) -> float | None:
-        """How much work would be lost now; None while there is no whole backup."""
+    def newest_age_s(self) -> float | None:
+        """How old the newest whole backup is; None while there is none."""
         return None if self.newest is None else age_s(self.newest, self.now)
+
+    @property
+    def achieved_rpo_s(self) -> float | None:
+        """How much work would be lost now; None while there is no backup that counts."""
+        return None if self.newest_counted is None else age_s(self.newest_counted, self.now)
 
 
 def age_s(record: BackupRecord, now: datetime) -> float:
@@ -118,7 +125,7 @@ def standing_of(facts: Facts, database: DatabaseFacts) -> DatabaseStanding:
     """Return how one database stands."""
     holders = list(facts.repositories.values())
     records = _merged(holders, database.name)
-    whole = [record for record in records if _is_whole(record, database)]
+    whole = [record for record in records if database.is_whole(record)]
     plans = facts.plans_of(database.name)
     planned = dict.fromkeys(plan.kind for plan in plans)
     found = dict.fromkeys(record.kind for record in records)
@@ -128,6 +135,7 @@ def standing_of(facts: Facts, database: DatabaseFacts) -> DatabaseStanding:
         database=database,
         now=facts.now,
         newest=whole[-1] if whole else None,
+        newest_counted=next((one for one in reversed(records) if database.counts_for_rpo(one)), None),
         is_known=all(facts.repositories[name].is_known for name in used),
         longest_gap_s=longest_gap_s([record.time for record in whole], facts.now),
         kinds=kinds,
@@ -136,10 +144,6 @@ def standing_of(facts: Facts, database: DatabaseFacts) -> DatabaseStanding:
         if facts.alerts is None
         else tuple(alert for alert in facts.alerts if alert.database == database.name),
     )
-
-
-def _is_whole(record: BackupRecord, database: DatabaseFacts) -> bool:
-    return record.kind != CRITICAL_KIND and (database.is_partial or not record.is_partial)
 
 
 def _merged(repositories: Iterable[RepositoryFacts], name: str) -> list[BackupRecord]:

@@ -140,22 +140,22 @@ def _database_reasons(standing: DatabaseStanding, facts: Facts, max_age_s: float
 
 
 def _age_reasons(standing: DatabaseStanding, max_age_s: float | None) -> Iterator[Reason]:
-    name, achieved_s = standing.database.name, standing.achieved_rpo_s
-    look = f"pgstow list --name {name}"
-    if achieved_s is None:
+    name, look = standing.database.name, f"pgstow list --name {standing.database.name}"
+    if standing.newest is None:
         text = f"there is no whole backup of {name}" + (
             "" if standing.is_known else ", as far as can be seen"
         )
         level = Level.CRITICAL if standing.is_known else Level.UNKNOWN
         yield Reason(level=level, code="no_backup", text=text, look=look)
-        return
-    told = f"the newest backup is {duration_words(achieved_s)} old"
-    if max_age_s is not None and achieved_s > max_age_s:
-        text = f"{told}, more than {duration_words(max_age_s)}"
-        yield Reason(level=Level.CRITICAL, code="too_old", text=text, look=look)
-    rpo_s = standing.database.rpo_s
-    if rpo_s is not None and achieved_s > rpo_s:
-        text = f"{told}; the RPO is {duration_words(rpo_s)}"
+    else:
+        old_s = age_s(standing.newest, standing.now)
+        if max_age_s is not None and old_s > max_age_s:
+            text = f"the newest backup is {duration_words(old_s)} old, more than {duration_words(max_age_s)}"
+            yield Reason(level=Level.CRITICAL, code="too_old", text=text, look=look)
+    achieved_s, rpo_s = standing.achieved_rpo_s, standing.database.rpo_s
+    if rpo_s is not None and achieved_s is not None and achieved_s > rpo_s:
+        whose = " of the critical tables" if standing.database.critical else ""
+        text = f"the newest backup{whose} is {duration_words(achieved_s)} old; the RPO is {duration_words(rpo_s)}"
         yield Reason(level=Level.CRITICAL, code="rpo", text=text, look=look)
 
 

@@ -144,8 +144,7 @@ def unprotected(facts: Facts) -> Judgement:
 def rpo_exceeded(facts: Facts) -> Judgement:
     """What would be lost now is more than a database's RPO allows.
 
-    Of a database with critical tables, backups of these alone count too; of others only those that leave nothing out,
-    unless the settings do.
+    Which backups count is said by ``DatabaseFacts.counts_for_rpo()``.
     """
     for database in facts.databases:
         if database.rpo_s is None:
@@ -155,11 +154,8 @@ def rpo_exceeded(facts: Facts) -> Judgement:
             (
                 record.time
                 for each in known
-                if (
-                    record := newest_in(
-                        each, database.name, is_whole=not (database.critical or database.is_partial)
-                    )
-                )
+                for record in each.backups or ()
+                if record.name == database.name and database.counts_for_rpo(record)
             ),
             default=None,
         )

@@ -24,18 +24,13 @@ def everything_of(rule: str, beginning: str = "") -> str:
     return f"{rule}/{beginning}*"
 
 
-def newest_in(
-    repository: RepositoryFacts, database: str, kind: str | None = None, *, is_whole: bool = False
-) -> BackupRecord | None:
-    """Return the newest sound backup of a database, whole or not unless told otherwise; None: there is none, as far as known."""
+def newest_in(repository: RepositoryFacts, database: str, kind: str | None = None) -> BackupRecord | None:
+    """Return the newest sound backup of a database, whole or not; None: there is none, as far as known."""
     return max(
         (
             record
             for record in repository.backups or ()
-            if record.name == database
-            and kind in (None, record.kind)
-            and not record.is_damaged
-            and not (is_whole and record.is_partial)
+            if record.name == database and kind in (None, record.kind) and not record.is_damaged
         ),
         key=lambda record: record.time,
         default=None,

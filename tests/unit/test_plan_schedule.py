@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgstow.jobs.calendar import due_at_or_before, next_due
-from pgstow.jobs.schedule import Schedule
+from pgstow.jobs.schedule import Schedule, last_due, next_due
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -28,7 +27,7 @@ NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 )
 def test_neighbours_of_a_moment(cron: str, zone: str, before: str, after: str) -> None:
     schedule = Schedule(cron=cron, time_zone=zone)
-    assert due_at_or_before(schedule, NOON) == datetime.fromisoformat(before + "+00:00")
+    assert last_due(schedule, NOON) == datetime.fromisoformat(before + "+00:00")
     assert next_due(schedule, NOON) == datetime.fromisoformat(after + "+00:00")
 
 
@@ -40,9 +39,9 @@ def test_neighbours_of_a_moment(cron: str, zone: str, before: str, after: str) -
 def test_nothing_lies_between_them(moment: datetime, cron: str) -> None:
     """Also where clocks change."""
     schedule, at = Schedule(cron=cron, time_zone="Europe/Berlin"), moment.replace(tzinfo=UTC)
-    before, after = due_at_or_before(schedule, at), next_due(schedule, at)
+    before, after = last_due(schedule, at), next_due(schedule, at)
     assert before is not None
     assert after is not None
     assert before <= at < after
     assert next_due(schedule, before) == after
-    assert due_at_or_before(schedule, after - timedelta(microseconds=1)) == before
+    assert last_due(schedule, after - timedelta(microseconds=1)) == before
