@@ -19,7 +19,7 @@ help:
 	@echo 'make lock    pins the dependencies anew'
 	@echo 'make clean   removes everything that was made here'
 
-BUILT := pyproject.toml setup.py src/pgstow/postgres/_copy_rows.c
+BUILT := pyproject.toml setup.py src/pgstow/postgres/_copy_rows.c src/pgstow/postgres/_row_digests.c
 
 $(VENV)/.runtime: requirements.lock $(BUILT) scripts/make-venv
 	@scripts/make-venv $(VENV) requirements.lock

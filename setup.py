@@ -1,16 +1,17 @@
-"""The one part that is compiled; everything else about the package is in pyproject.toml."""
+"""The parts that are compiled; everything else about the package is in pyproject.toml."""
 
 from setuptools import Extension, setup
 
 setup(
     ext_modules=[
         Extension(
-            "pgstow.postgres._copy_rows",
-            ["src/pgstow/postgres/_copy_rows.c"],
+            f"pgstow.postgres.{name}",
+            [f"src/pgstow/postgres/{name}.c"],
             extra_compile_args=["-O2"],
             py_limited_api=True,
-            optional=True,  # without a compiler the same loop runs in Python
+            optional=True,  # without a compiler the same is done in Python
         )
+        for name in ("_copy_rows", "_row_digests")
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
