@@ -234,12 +234,15 @@ CONFIGURED = """
 OF_USERS = "; INSERT INTO config SELECT i, false, repeat('x', 1000) FROM generate_series(10, 109) i"
 
 
-def test_rows_of_the_extension_itself_survive(pg15: Cluster, database: Databases, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compare", [False, True])
+def test_rows_of_the_extension_itself_survive(
+    compare: bool, pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
     source, target = database(pg15), database(pg15)
     execute(source, CONFIGURED + OF_USERS)
     execute(target, CONFIGURED)  # an extension and what is its own leave a database empty
 
-    report = bring_back(dump(source, tools_for(source), tmp_path / "dump"), target)
+    report = bring_back(dump(source, tools_for(source), tmp_path / "dump"), target, compare=compare)
 
     assert fetch(target, "SELECT standard, count(*) FROM config GROUP BY 1 ORDER BY 1") == [
         (False, 100),
@@ -248,8 +251,9 @@ def test_rows_of_the_extension_itself_survive(pg15: Cluster, database: Databases
     assert [(table.name, table.rows, table.is_frozen) for table in report.tables] == [("config", 100, False)]
 
 
+@pytest.mark.parametrize("compare", [False, True])
 def test_rows_that_an_extension_brings_are_not_counted_as_restored(
-    pg15: Cluster, database: Databases, tmp_path: Path
+    compare: bool, pg15: Cluster, database: Databases, tmp_path: Path
 ) -> None:
     source, target = database(pg15), database(pg15)
     execute(source, CONFIGURED + OF_USERS)
@@ -257,7 +261,7 @@ def test_rows_that_an_extension_brings_are_not_counted_as_restored(
         target, CONFIGURED + ", (3, false)"
     )  # a newer version of it brings a row that matches the condition
 
-    report = bring_back(dump(source, tools_for(source), tmp_path / "dump"), target)
+    report = bring_back(dump(source, tools_for(source), tmp_path / "dump"), target, compare=compare)
 
     assert report.rows == 100
 

@@ -16,6 +16,7 @@ from pgstow.cli.output import Outcome
 from pgstow.cli.records import facts_table
 from pgstow.cli.restore_options import (
     CleanOption,
+    CompareOption,
     ConfirmOption,
     CreateOption,
     DataOnlyOption,
@@ -50,6 +51,7 @@ def restore_command(
     data_only: DataOnlyOption = False,
     no_owner: NoOwnerOption = False,
     no_privileges: NoPrivilegesOption = False,
+    compare: CompareOption = False,
     jobs: JobsOption = 2,
 ) -> Outcome:
     """Restore a backup into a PostgreSQL database, and count what came back.
@@ -68,6 +70,7 @@ def restore_command(
         clean=clean,
         create=create,
         confirm=confirm or (_ask(invocation, target) if clean else None),
+        compare=compare,
         jobs=jobs,
         disconnect_others=disconnect_others,
     )
@@ -109,6 +112,7 @@ def _document(report: RestoreReport) -> dict[str, Any]:
         "created_database": report.created_database,
         "rows": report.rows,
         "size_bytes": report.size_bytes,
+        "compared": report.is_compared,
         "large_objects": report.large_objects,
         "objects": report.objects,
         "tables": [
@@ -161,7 +165,7 @@ def _facts(report: RestoreReport) -> Table:
     table.add_row(
         "  loaded",
         f"{plural(len(report.tables), 'table')}, {count_text(report.rows)} rows, {size_text(report.size_bytes)}; "
-        "counts equal the backup's",
+        + ("every row equals the backup's" if report.is_compared else "counts equal the backup's"),
     )
     if report.large_objects:
         table.add_row("  large objects", count_text(report.large_objects))

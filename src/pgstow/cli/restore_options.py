@@ -8,6 +8,7 @@ import typer
 
 __all__ = [
     "CleanOption",
+    "CompareOption",
     "ConfirmOption",
     "CreateOption",
     "DataOnlyOption",
@@ -87,6 +88,14 @@ NoOwnerOption = Annotated[
 ]
 NoPrivilegesOption = Annotated[
     bool, typer.Option("--no-privileges", help="No GRANT and REVOKE.", rich_help_panel=_CHOICE_PANEL)
+]
+CompareOption = Annotated[
+    bool,
+    typer.Option(
+        "--compare",
+        help="Read every restored row back and compare it with the backup's. Without it rows are counted.",
+        rich_help_panel=_MANNER_PANEL,
+    ),
 ]
 JobsOption = Annotated[
     int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Connections that load and build.")

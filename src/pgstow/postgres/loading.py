@@ -26,6 +26,7 @@ __all__ = [
     "may_be_replica",
     "restore_triggers",
     "silence_triggers",
+    "table_pages",
     "triggers",
 ]
 
@@ -74,6 +75,17 @@ def count_rows(session: RawSession, table: LoadTable, condition: bytes | None = 
         doing=f"counting rows of {session.decode(table.qualified)}",
     )
     return int(found or 0)
+
+
+def table_pages(session: RawSession, oids: Sequence[int]) -> dict[int, int]:
+    """Return how many pages of rows each table has, by OID."""
+    rows = session.rows(
+        b"SELECT c.oid, pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8"
+        b" FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1::oid[])",
+        array(b"%d" % oid for oid in oids),
+        doing="measuring tables",
+    )
+    return {int(row[0] or 0): int(row[1] or 0) for row in rows}
 
 
 def _only(table: LoadTable) -> bytes:

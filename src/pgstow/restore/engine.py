@@ -16,6 +16,7 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.tools import ClientTools
 from pgstow.restore.builds import select_builds
+from pgstow.restore.contents import SentRows, compare_contents, reading_session
 from pgstow.restore.counts import Expectation, analyze_tables, check_counts, expectations
 from pgstow.restore.data_only import load_order
 from pgstow.restore.database import apply_database_entries, create_like_source
@@ -114,6 +115,7 @@ class _Run:
     is_touched: bool = False
     tasks: list[LoadTask] = field(default_factory=list)
     expected: list[Expectation] = field(default_factory=list)
+    sent: SentRows | None = None
     tables: list[RestoredTable] = field(default_factory=list)
     large_objects: int = 0
     large_object_bytes: int = 0
@@ -213,6 +215,10 @@ def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
     with run.session() as session:
         run.tasks = plan_tasks(session, entries, run.files.manifest, created)
         run.expected = expectations(session, run.tasks)
+        if run.options.compare:
+            run.sent = SentRows(run.tasks)
+            with contextlib.closing(reading_session(run.files, run.target)) as reading:
+                run.sent.had_before(reading, stall_timeout_s=run.options.stall_timeout_s)
         as_replica = run.options.data_only and loading.may_be_replica(session)
         steps = _steps(session, run.tasks) if run.options.data_only and not as_replica else [run.tasks]
     run.progress.expect(
@@ -227,6 +233,7 @@ def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
         stall_timeout_s=run.options.stall_timeout_s,
         progress=run.progress,
         encoding=run.files.toc.encoding,
+        sent=run.sent,
     )
     if run.options.data_only:
         loader.respect_triggers(as_replica=as_replica)
@@ -290,12 +297,28 @@ def _finish(run: _Run, admission: Admission) -> None:
             views = [(e.namespace or b"", e.tag) for e in entries if e.desc == b"MATERIALIZED VIEW DATA"]
             names += [target_sql.qualified(session, *view) for view in views]
         analyze_tables(run.files, run.target, names, jobs=run.options.jobs)
-        run.begin("counts", "counting rows")
         run.progress.expect(rows=sum(one.rows for one in run.expected))
-        check_counts(run.files, run.target, run.expected, jobs=run.options.jobs, progress=run.progress)
+        _check_rows(run)
     with run.session() as session:
         target_sql.make_durable(session)
     run.end(run.clock())
+
+
+def _check_rows(run: _Run) -> None:
+    """Count the rows of every table, or, where that was asked for, compare them."""
+    if run.sent is None:
+        run.begin("counts", "counting rows")
+        check_counts(run.files, run.target, run.expected, jobs=run.options.jobs, progress=run.progress)
+        return
+    run.begin("comparison", "comparing every row with the backup's")
+    compare_contents(
+        run.files,
+        run.target,
+        run.sent,
+        jobs=run.options.jobs,
+        stall_timeout_s=run.options.stall_timeout_s,
+        progress=run.progress,
+    )
 
 
 # -- what came of it
@@ -321,6 +344,7 @@ def _report(run: _Run, admission: Admission, runs: Runs) -> RestoreReport:
         large_objects=run.large_objects,
         objects=len(entries) + len(admission.selection.foreign_keys) - len(run.unset),
         timings_s={**run.timings_s, "total": round(run.clock() - run.started, 3)},
+        is_compared=run.sent is not None,
         skipped=tuple(run.skipped),
         unset_foreign_keys=tuple(run.unset),
         missing_roles=admission.preflight.missing_roles,

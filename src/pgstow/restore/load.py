@@ -22,6 +22,7 @@ from pgstow.postgres.copy_in import CopyIn, FalseAlarm
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.session import NO_TIMEOUTS, postgres_error
 from pgstow.restore.builds import Analysis, Build, Validation, Work, build, plan_jobs, validate
+from pgstow.restore.contents import SentRows
 from pgstow.restore.load_tasks import LoadTask
 from pgstow.restore.naming import text
 from pgstow.restore.report import RestoredTable
@@ -70,6 +71,7 @@ class Loader:
         stall_timeout_s: float,
         progress: Progress,
         encoding: str,
+        sent: SentRows | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = files
@@ -78,6 +80,7 @@ class Loader:
         self._stall_timeout_s = stall_timeout_s
         self._progress = progress
         self._encoding = encoding
+        self._sent = sent
         self._clock = clock
         standard = "on" if files.toc.has_standard_strings else "off"
         self._settings = {
@@ -191,9 +194,14 @@ class Loader:
             is_wary=is_wary,
         )
         size_bytes = 0
-        with contextlib.closing(self._files.stream(task.record.member)) as pieces:  # type: ignore[type-var]
+        with (
+            contextlib.closing(self._files.stream(task.record.member)) as pieces,  # type: ignore[type-var]
+            self._sent.sending(task) if self._sent is not None else contextlib.nullcontext() as tell,
+        ):
             for piece in without_trailer(pieces, where=task.record.member):
                 copy.write(piece)
+                if tell is not None:
+                    tell(piece)
                 size_bytes += len(piece)
                 self._progress.advance(size_bytes=len(piece))
         rows = copy.finish()

@@ -72,6 +72,7 @@ class RestoreReport:
     large_objects: int
     objects: int  # entries of the archive that were restored, rows of tables included
     timings_s: dict[str, float]  # by phase, in order; "total" last
+    is_compared: bool = False  # every row was read back and is the one that was sent
     skipped: tuple[Skipped, ...] = ()
     unset_foreign_keys: tuple[UnsetForeignKey, ...] = ()
     missing_roles: tuple[str, ...] = ()

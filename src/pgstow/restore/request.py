@@ -55,6 +55,7 @@ class RestoreOptions:
     clean: bool = False  # drop what the archive holds first; with ``create``: the database itself
     create: bool = False
     confirm: str | None = None  # the target database's name, typed by a person
+    compare: bool = False  # read every row back and compare it with the backup's
     jobs: int = 2
     disconnect_others: bool = False  # with clean and create: end the sessions that use the old database
     stall_timeout_s: float = 900.0  # longest time the target may take no rows
@@ -74,5 +75,7 @@ class RestoreOptions:
                 f"--data-only loads into tables that exist and cannot be combined with {other}",
                 hint="leave out --data-only to have the tables made as well",
             )
+        if self.compare and self.schema_only:
+            raise UsageError("--compare compares rows, and --schema-only restores none")
         if self.jobs < 1:
             raise UsageError(f"--jobs is {self.jobs}", hint="give at least 1")

@@ -21,6 +21,7 @@ from pgstow.postgres.archive.entries import (
     is_load_via_root,
     large_object_ids,
     list_file,
+    split_columns,
 )
 from pgstow.postgres.archive.reading import read_custom_toc, read_directory_toc
 from pgstow.postgres.archive.toc import ArchiveHeader, Section, Toc, TocEntry
@@ -42,6 +43,7 @@ __all__ = [
     "member_names",
     "read_custom_toc",
     "read_directory_toc",
+    "split_columns",
     "write_custom_archive",
     "write_directory_toc",
 ]

@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from pgstow.core.errors import ArchiveError
 from pgstow.postgres.archive.toc import Toc, TocEntry
 
-__all__ = ["copy_columns", "copy_target", "is_load_via_root", "large_object_ids", "list_file"]
+__all__ = [
+    "copy_columns",
+    "copy_target",
+    "is_load_via_root",
+    "large_object_ids",
+    "list_file",
+    "split_columns",
+]
 
 # fmtId() quotes every name that is not plain; inside quotes a quote is doubled and all else is itself.
 NAME = rb'(?:[a-z_][a-z0-9_$]*+|"(?:[^"]|"")*+")'
@@ -26,6 +33,11 @@ def copy_columns(entry: TocEntry) -> bytes:
     Empty for a table without columns to save: COPY is then written without a list.
     """
     return _copy(entry)["columns"] or b""
+
+
+def split_columns(columns: bytes) -> list[bytes]:
+    """Return the names in a column list without its parentheses, as they are written."""
+    return [found[0] for found in re.finditer(NAME, columns)]
 
 
 def copy_target(entry: TocEntry) -> bytes:

@@ -1,0 +1,117 @@
+"""Reading back what was restored: nothing but the very rows of the backup passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pgstow.core.errors import ContentMismatch
+from pgstow.core.progress import SilentProgress
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.server import Cluster
+from pgstow.restore import contents
+from support.backups import capture_into, files_of, memory_repository, tools_for
+from support.dumps import dump
+from support.every_kind import create_every_kind
+from support.restoring import assert_equal_rows, bring_back, execute
+
+Databases = Callable[..., ConnInfo]
+
+STOCK = (
+    "CREATE TABLE stock AS SELECT i, 'item ' || i AS name, NULL::text AS note FROM generate_series(1, 5000) i"
+)
+
+MEDDLING = {
+    "a lost row": ("DELETE FROM stock WHERE i = 3", "has 4999 rows instead of 5000"),
+    "a row too many": ("INSERT INTO stock VALUES (0, 'x')", "has 5001 rows instead of 5000"),
+    "a changed value": ("UPDATE stock SET name = 'item 8' WHERE i = 7", "has other values"),
+    "NULL and empty": ("UPDATE stock SET note = '' WHERE i = 7", "has other values"),
+    "a doubled row for a lost one": (
+        "DELETE FROM stock WHERE i = 3; INSERT INTO stock SELECT * FROM stock WHERE i = 4",
+        "has other values",
+    ),
+    "values that changed places": (
+        "UPDATE stock SET name = CASE i WHEN 1 THEN 'item 2' ELSE 'item 1' END WHERE i IN (1, 2)",
+        "has other values",
+    ),
+}
+
+
+class Meddler(SilentProgress):
+    """Runs statements in the target after all was loaded."""
+
+    def __init__(self, target: ConnInfo, statements: str) -> None:
+        self._target, self._statements = target, statements
+
+    def phase(self, name: str) -> None:
+        if name.startswith("comparing"):
+            execute(self._target, self._statements)
+
+
+@pytest.mark.parametrize("meddling", sorted(MEDDLING))
+@pytest.mark.parametrize("part_pages", [contents._PART_PAGES, 5])
+def test_what_is_not_the_backups_is_found(
+    meddling: str,
+    part_pages: int,
+    pg15: Cluster,
+    database: Databases,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(contents, "_PART_PAGES", part_pages)
+    source, target = database(pg15), database(pg15)
+    execute(source, STOCK)
+    statements, complaint = MEDDLING[meddling]
+    with pytest.raises(ContentMismatch, match=rf"public\.stock {complaint}"):
+        bring_back(
+            dump(source, tools_for(source), tmp_path / "dump"),
+            target,
+            compare=True,
+            progress=Meddler(target, statements),
+        )
+
+
+@pytest.mark.parametrize("part_pages", [contents._PART_PAGES, 3])
+def test_rows_of_every_kind_are_equal(
+    part_pages: int, cluster: Cluster, database: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "_PART_PAGES", part_pages)
+    source, target = database(cluster), database(cluster)
+    create_every_kind(source)
+    repository = memory_repository()
+    report = bring_back(files_of(repository, capture_into(repository, source)), target, compare=True)
+    assert report.is_compared
+    assert "comparison" in report.timings_s and "counts" not in report.timings_s
+    assert_equal_rows(source, target)
+
+
+def test_partitions_with_columns_in_another_order_that_go_in_through_their_root(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
+    """The partitions are hashed by an enum, so pg_dump loads through the root; one was attached with its own order."""
+    source = database(pg15)
+    execute(
+        source,
+        """CREATE TYPE mood AS ENUM ('sad', 'fine', 'glad');
+        CREATE TABLE diary (day int, mood mood, said text) PARTITION BY HASH (mood);
+        CREATE TABLE diary_0 PARTITION OF diary FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+        CREATE TABLE diary_1 (said text, mood mood, day int);
+        ALTER TABLE diary ATTACH PARTITION diary_1 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+        INSERT INTO diary SELECT i, (enum_range(NULL::mood))[1 + i % 3], E'tab\\t' || i FROM generate_series(1, 300) i""",
+    )
+    files = dump(source, tools_for(source), tmp_path / "dump")
+
+    target = database(pg15)
+    assert bring_back(files, target, compare=True).is_compared
+    assert_equal_rows(source, target)
+
+    other = database(pg15)
+    with pytest.raises(ContentMismatch, match=r"public\.diary has other values"):
+        bring_back(
+            files,
+            other,
+            compare=True,
+            progress=Meddler(other, "UPDATE diary SET day = 0, said = said || day WHERE day = 7"),
+        )
