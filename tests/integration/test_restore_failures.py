@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -19,7 +20,9 @@ from pgstow.core.errors import (
 )
 from pgstow.core.progress import SilentProgress
 from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.server import Cluster
+from pgstow.restore import large_objects
 from support.backups import tools_for
 from support.dumps import DumpFiles, dump
 from support.restoring import bring_back, execute, fetch
@@ -373,3 +376,22 @@ def test_stopped_before_it_began(files: DumpFiles, target: ConnInfo) -> None:
     with pytest.raises(Interrupted) as stopped:
         bring_back(files, target, progress=Interrupting())
     assert stopped.value.hint == "the target was not touched"
+
+
+def test_a_session_that_ends_before_large_objects_are_written(
+    pg15: Cluster, database: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = database(pg15), database(pg15)
+    execute(source, "SELECT lo_from_bytea(0, 'contract')")
+
+    def open_and_lose(conninfo: ConnInfo, **options: Any) -> RawSession:
+        session = open_raw(conninfo, **options)
+        pid = session.connection.info.backend_pid
+        execute(target.with_database("postgres"), f"SELECT pg_terminate_backend({pid}, 10000)")
+        return session
+
+    monkeypatch.setattr(large_objects, "open_raw", open_and_lose)
+    with pytest.raises(ConnectionFailed, match="writing large objects"):
+        bring_back(dump(source, tools_for(source), tmp_path / "dump"), target)
+    assert no_sessions(target)
+    assert no_threads()

@@ -12,6 +12,7 @@ from pgstow.postgres import target as target_sql
 from pgstow.postgres.archive import TocEntry
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import RawSession, open_raw
+from pgstow.postgres.session import translated
 from pgstow.restore.load import load_settings
 from pgstow.restore.request import ArchiveFiles
 from pgstow.restore.workers import Workers
@@ -64,7 +65,7 @@ def load_large_objects(
         return open_raw(target, encoding=files.toc.encoding, settings=load_settings(files.manifest))
 
     def work(session: RawSession, batch: Sequence[LargeObject]) -> None:
-        with session.connection.transaction():
+        with translated("writing large objects"), session.connection.transaction():
             for each in batch:
                 _write(session, files, each, progress)
 
