@@ -27,7 +27,7 @@ class Workers:
         self._command = command
         self._note = note
         self._processes: dict[str, Process] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # kill() may be called by a signal within stop()
         self._is_stopping = False
         self.ended: dict[int, int] = {}  # how many runs ended with which exit status
 

@@ -40,16 +40,30 @@ class Spool:
             raise StateError(f"the record of a run cannot be kept in {self._folder}: {exc.strerror}") from exc
 
     def deliver(self, runs: Runs) -> int:
-        """Save every record that waits, and return how many did. Raises StateError; what was not saved still waits."""
+        """Save every record that waits, and return how many did. Raises StateError; what was not saved still waits.
+
+        A record that the database refuses, while it takes others, is told by the error and set aside: it must not keep
+        the service from its work again and again.
+        """
         delivered = 0
+        refused: StateError | None = None
         for path in self._waiting():
             record = _record(path)
             if record is None:  # not whole, or of another version: left for a person to look at
                 continue
-            runs.save(record)
+            try:
+                runs.save(record)
+            except (StateError, ValueError, OverflowError) as exc:
+                runs.find(limit=1)  # raises if it is the database that is away
+                aside = path.with_suffix(".refused")
+                refused = StateError(f"{exc}; the record of a run was set aside as {aside}")
+                path.replace(aside)
+                continue
             with contextlib.suppress(OSError):  # saved again next time, with the same content
                 path.unlink()
             delivered += 1
+        if refused is not None:
+            raise refused
         return delivered
 
     def _waiting(self) -> Iterator[Path]:
