@@ -115,6 +115,7 @@ def test_what_gave_way_is_due_still(make_site: Callable[..., Site]) -> None:
         assert site.pgstow("run", "nightly", "--if-due", "--json").code == 11
         assert [one.outcome for one in site.runs()] == ["interrupted", "running"]
         assert len(site.open_dues()) == 1
+    site.end_pauses()
     again = site.pgstow("run", "nightly", "--if-due", "--json")
     assert again.code == 0, again.stdout
     assert len(site.backups()) == 1
@@ -162,6 +163,12 @@ def test_without_the_state_database(
     assert len(site.backups()) == 1
     # When a backup was made is known from the repository: nothing is due after it, and it was due if there is none.
     assert site.pgstow("run", "nightly", "--if-due", "--json").json()["runs"] == []
+    nightly = site.settings_path.read_text()
+    site.write_settings(plans=f'  verify:\n    schedule: "{site.cron}"\n    catch_up: 12h\n')
+    unknown = site.pgstow("run", "verify", "--if-due", "--json")
+    assert unknown.code == 1, "every few minutes for as long as the database is away would be too often"
+    assert unknown.json()["error"]["code"] == "state"
+    site.settings_path.write_text(nightly)
     cluster.start()
     assert not site.runs()
     assert site.pgstow("run", "nightly", "--if-due", "--json").code == 0
@@ -189,6 +196,35 @@ def test_failures(make_site: Callable[..., Site]) -> None:
     assert wrong.json()["error"]["hint"] == "did you mean nightly?"
     assert site.pgstow("run", "nightly", "-d", "shopp").code == 2
     assert "correct horse" not in json.dumps(both.json()) + both.stderr
+
+
+def test_what_may_pass_is_tried_again(make_site: Callable[..., Site]) -> None:
+    """A due run whose database is away is due again after a pause; what lasts is settled with its first failure."""
+    site = make_site("shop", of_each_database="    must_contain: [public.b]\n")
+    site.make_due()
+    source = site.sources["shop"]
+    server = psycopg.connect(source.with_database("postgres").connect_string(), autocommit=True)
+    with server:
+        server.execute(f'ALTER DATABASE "{source.dbname}" ALLOW_CONNECTIONS false')
+        failed = site.pgstow("run", "nightly", "--if-due", "--json")
+        assert failed.code == 1
+        assert failed.json()["error"]["code"] == "connection_failed"
+        assert "tried again from" in failed.stderr
+        resting = site.pgstow("run", "nightly", "--if-due", "--json")
+        assert resting.code == 0
+        (told,) = resting.json()["not_run"]
+        assert told["reason"] == "retry"
+        (open_due,) = site.open_dues()
+        assert told["retry"] == open_due.not_before.isoformat()
+        assert "tried again later" in site.pgstow("run", "nightly", "--if-due").stdout
+        server.execute(f'ALTER DATABASE "{source.dbname}" ALLOW_CONNECTIONS true')
+    site.end_pauses()
+    assert site.pgstow("run", "nightly", "--if-due", "--json").json()["error"]["code"] == "missing_table"
+    assert not site.open_dues()
+    assert [one.error_code for one in site.runs("failed")] == ["missing_table", "connection_failed"]
+    assert {one.due for one in site.runs()} == {site.due}
+    (idle,) = site.pgstow("run", "nightly", "--if-due", "--json").json()["not_run"]
+    assert idle["reason"] == "not_due"
 
 
 def test_missed(make_site: Callable[..., Site]) -> None:

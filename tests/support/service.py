@@ -168,6 +168,11 @@ class Site:
         with contextlib.closing(self.state()) as state:
             return Dues(state).open()
 
+    def end_pauses(self) -> None:
+        """Let the time pass after which what failed is tried again."""
+        with contextlib.closing(self.state()) as state, state.begin() as connection:
+            connection.execute(sa.text("UPDATE dues SET not_before = NULL"))
+
     def hosts(self) -> list[HostRow]:
         with contextlib.closing(self.state()) as state:
             return Hosts(state).all()
@@ -216,18 +221,27 @@ class Served:
         assert self.process.poll() is None, self.text()
         return False
 
-    def runs(self) -> list[int]:
-        """Return the process ids of the runs that this host began."""
-        return [
-            int(found) for found in re.findall(r"begun, attempt [0-9]+ \(process ([0-9]+)\)", self.text())
-        ]
+    def runs(self, plan: str = "") -> list[int]:
+        """Return the process ids of the runs that this host began, of one plan or all."""
+        begun = re.findall(rf"^{plan}.*begun, attempt [0-9]+ \(process ([0-9]+)\)", self.text(), re.MULTILINE)
+        return [int(found) for found in begun]
 
-    def stopped_runs(self, count: int) -> list[int]:
-        """Wait until so many runs of this host have stopped themselves, and return their process ids."""
+    def let_all_end(self) -> bool:
+        """Let what has stopped go on, if need be again and again; return whether every run has ended."""
+        for pid in self.runs():
+            if _state_of(pid) == "T":
+                os.kill(pid, signal.SIGCONT)
+        ended = re.findall(
+            r": (?:done|partly done|gave way|failed .*|ended by .*)$", self.text(), re.MULTILINE
+        )
+        return len(ended) == len(self.runs())
+
+    def stopped_runs(self, count: int, plan: str = "") -> list[int]:
+        """Wait until so many runs of this host (of a plan) have stopped themselves, and return their process ids."""
 
         def find() -> list[int]:
             self._must_live()
-            found = [pid for pid in self.runs() if _state_of(pid) == "T"]
+            found = [pid for pid in self.runs(plan) if _state_of(pid) == "T"]
             return found if len(found) == count else []
 
         found: list[int] = until(find, lambda: f"{count} runs that stop: {self.text()}")

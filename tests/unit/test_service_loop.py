@@ -239,15 +239,24 @@ def test_the_run_of_a_dead_host_begins_again(party: Party) -> None:
 
 
 def test_an_order_that_ended_without_beginning_is_given_up_in_the_end(party: Party) -> None:
+    party.schedule = replace(HOURLY, catch_up_s=6 * 3600)
     service, presence = party.host("a")
     service.look()
     party.state.time += timedelta(hours=1)
-    for _ in range(25):
+    counts = []
+    for _ in range(3 * 60):
         service.look()
         for order in party.queue.waiting():
             party.queue.set(order, "ended")
-        party.beat_for(5, presence)
-    assert Dues(party.state).open() == []
+        counts.append(len(party.queue.orders))
+        if not Dues(party.state).open():
+            break
+        party.clock_s += 60
+        party.state.time += timedelta(seconds=60)
+        presence.beat()
+    assert counts[:3] == [1, 2, 3], "the first ones at once"
+    assert len(counts) > 100, "the others with pauses: whatever it is may pass"
+    assert counts[-1] == 20
     (record,) = Runs(party.state).find()
     assert (record.outcome, record.error_code) == ("failed", "given_up")
 
@@ -264,6 +273,75 @@ def test_a_run_that_kills_its_process_is_given_up_in_the_end(party: Party) -> No
         party.beat_for(5, presence)
     assert len(party.queue.orders) == 5
     assert [one.error_code for one in Runs(party.state).find()] == ["given_up"]
+
+
+def fail(party: Party, order: Order, *, number: int, pause_s: float | None) -> None:
+    """What a run does that fails: it leaves its due time to a later attempt, or settles it."""
+    host, dues = f"run-{number}", Dues(party.state)
+    taken = dues.take(order.key, run_id=f"r{number}", host=host)
+    assert taken is not None
+    assert len(taken.runs) == taken.failures == number
+    party.queue.set(order, "ended")
+    if pause_s is None:
+        assert dues.settle(order.key, host=host)
+    else:
+        not_before = party.state.time + timedelta(seconds=pause_s)
+        assert dues.queue_again(taken, not_before=not_before, has_failed=True) is not None
+
+
+def test_what_failed_is_tried_again_after_its_pause(party: Party) -> None:
+    """By any host, as an attempt of its own, more often than what is cut off; and nothing else is handed out meanwhile."""
+    party.schedule = replace(HOURLY, catch_up_s=12 * 3600)
+    services = [party.host(name) for name in "ab"]
+    presences = [presence for _, presence in services]
+    services[0][0].look()
+    party.state.time += timedelta(minutes=59, seconds=40)
+    for number in range(7):
+        services[0][0].look()
+        order = only(party.queue.waiting())
+        assert order.attempt == number + 1
+        fail(party, order, number=number, pause_s=60)
+        party.beat_for(55, *presences)
+        for service, _ in services:
+            service.look()
+        assert party.queue.waiting() == [], "not before its time"
+        party.beat_for(5, *presences)
+        services[1][0].look()
+    fail(party, only(party.queue.waiting()), number=7, pause_s=None)
+    for service, _ in services:
+        service.look()
+    assert Dues(party.state).open() == []
+    assert party.queue.waiting() == []
+    assert Runs(party.state).find() == [], "the runs tell of themselves"
+
+
+def test_what_failed_and_was_not_tried_again_in_its_window_has_failed(party: Party) -> None:
+    """The service was away in the pause: that is no due time that nobody saw to."""
+    service, presence = party.host("a")
+    service.look()
+    party.state.time += timedelta(hours=1)
+    service.look()
+    fail(party, only(party.queue.waiting()), number=0, pause_s=1800)
+    party.state.time += timedelta(hours=4)
+    presence.beat()
+    service.look()
+    (record,) = Runs(party.state).find()
+    assert (record.outcome, record.error_code) == ("failed", "given_up")
+
+
+def test_a_plan_that_is_not_in_the_settings_is_left_to_others(party: Party) -> None:
+    service, _ = party.host("a")
+    service.look()
+    party.state.time += timedelta(hours=1)
+    service.look()
+    party.queue.orders.clear()
+    stranger, _ = party.host("b")
+    stranger._parts = replace(stranger._parts, scheduled=list)
+    stranger.look()
+    assert party.queue.orders == {}
+    assert len(Dues(party.state).open()) == 1
+    service.look()
+    assert len(party.queue.waiting()) == 1
 
 
 def test_what_nobody_could_run_in_its_window_is_missed(party: Party) -> None:
@@ -336,6 +414,53 @@ def test_a_changed_schedule_begins_now(party: Party) -> None:
     assert only(party.queue.waiting()).key.due == datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 
 
+def test_hosts_that_differ_about_a_schedule_do_not_keep_each_other_from_it(party: Party) -> None:
+    """Somebody changed the settings of one host only: each goes by its own, and no due time is lost."""
+    first, _ = party.host("a")
+    first.look()
+    party.schedule = replace(HOURLY, cron="30 * * * *")
+    second, _ = party.host("b")
+    second.look()
+    handed_out: list[str] = []
+    for _ in range(3 * 60):
+        party.state.time += timedelta(minutes=1)
+        for service in (first, second):
+            service.look()
+        for order in party.queue.waiting():
+            handed_out.append(f"{order.key.due:%H:%M}")
+            assert Dues(party.state).take(order.key, run_id=order.id, host=order.id) is not None
+            party.queue.set(order, "ended")
+            assert Dues(party.state).settle(order.key, host=order.id)
+    assert handed_out == ["12:30", "13:00", "13:30", "14:00", "14:30", "15:00"]
+    assert not Runs(party.state).find(), "none was missed"
+
+
+def test_who_takes_something_up_while_a_host_looks_is_not_taken_for_dead(
+    party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run enters and takes its due time between two questions of a host that is slow, or was stopped there."""
+    service, _ = party.host("a")
+    service.look()
+    party.state.time += timedelta(hours=1)
+    service.look()
+    order = only(party.queue.waiting())
+
+    def then_somebody_begins(hosts: Hosts) -> list[HostRow]:
+        found = real(hosts)
+        asked.append(1)
+        if len(asked) == 2:  # the first time it was to bury the dead
+            party.host("run-1", role="run")
+            take(party, order, host="run-1")
+        return found
+
+    real = Hosts.all
+    asked: list[int] = []
+    monkeypatch.setattr(Hosts, "all", then_somebody_begins)
+    service.look()
+    (one,) = Dues(party.state).open()
+    assert (one.state, one.attempt, one.host) == ("running", 1, "run-1")
+
+
 def test_trouble_is_told_once_and_passes(party: Party) -> None:
     service, _ = party.host("a")
     party.state.is_away = True
@@ -359,6 +484,9 @@ def test_ticks_go_on_after_one_that_fails(party: Party) -> None:
     service._tick_safely()
     assert seen == [NOON]
     assert party.notes == ["broken rule"]
+    party.state.is_away = True
+    service._tick_safely()
+    assert len(seen) == 2, "what watches is called also while the state database is away"
 
 
 # -- slots
@@ -442,6 +570,17 @@ def test_a_damaged_record_does_not_stop_the_others(party: Party) -> None:
     (party.folder / "spool" / "a.json").write_text("{")
     assert spool.deliver(Runs(party.state)) == 1
     assert (party.folder / "spool" / "a.json").exists()
+
+
+def test_a_record_that_the_database_refuses_does_not_stop_the_others(party: Party) -> None:
+    spool, runs = Spool(party.folder / "spool"), Runs(party.state)
+    spool.keep(record(id="a", size_bytes=2**70))
+    spool.keep(record(id="b", error="odd \0 bytes \udcff"))
+    with pytest.raises(StateError, match="set aside"):
+        spool.deliver(runs)
+    assert [one.error for one in runs.find()] == ["odd \\0 bytes \\udcff"]
+    assert spool.deliver(runs) == 0
+    assert [path.name for path in (party.folder / "spool").iterdir()] == ["a.refused"]
 
 
 def test_a_spool_that_cannot_be_written(party: Party) -> None:

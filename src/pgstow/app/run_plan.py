@@ -17,7 +17,7 @@ from pgstow.app.run_history import RunHistory
 from pgstow.app.run_slots import taking_slots
 from pgstow.config.settings import DatabaseSettings, PlanSettings
 from pgstow.core.errors import Interrupted, PgstowError, RepositoryLocked, RunUnderWay, StateError
-from pgstow.jobs.service import coalesced_text
+from pgstow.jobs.retry import coalesced_text, may_pass, retry_at
 from pgstow.state.database import StateDatabase
 from pgstow.state.dues import DueKey, Dues, OpenDue
 from pgstow.state.hosts import Hosts
@@ -106,20 +106,13 @@ class _Run:
             self._end(_failed(record, exc, "interrupted"), tell)
             self._begin_again()
             raise
-        except (RepositoryLocked, RunUnderWay) as exc:
-            if self._taken is not None:
-                self._end(_failed(record, exc, "interrupted"), tell)
-                self._begin_again()
-                return PlanRun(record=_failed(record, exc, "failed"), error=exc)
-            record, error = _failed(record, exc, "failed"), exc
         except PgstowError as exc:
             record, error = _failed(record, exc, "failed"), exc
         except Exception as exc:  # a bug is written down too, and stays one
             bug = PgstowError(f"{type(exc).__name__}: {exc}")
             self._end(_failed(record, bug, "failed"), tell)
             raise
-        self._end(record, tell)
-        self._settle()
+        self._conclude(record, error, tell)
         return PlanRun(record=record, error=error)
 
     def _resources(self) -> dict[str, int]:
@@ -211,10 +204,35 @@ class _Run:
         if (taken := self._taken) is not None:
             self._tell_state(lambda state: Dues(state).settle(taken.key, host=self._parts.host_id))
 
-    def _begin_again(self) -> None:
-        """Leave the due time to another run at once."""
+    def _conclude(
+        self, record: RunRecord, error: PgstowError | None, tell: Callable[[RunRecord], None]
+    ) -> None:
+        """Write down how it ended, and settle the due time, or leave it to a later attempt where that may succeed."""
+        again = self._retry_at(error) if record.outcome == "failed" and error is not None else None
+        if again is not None and isinstance(error, (RepositoryLocked, RunUnderWay)):
+            record = replace(record, outcome="interrupted")  # it gave way to others
+        self._end(record, tell)
+        if again is None:
+            self._settle()
+            return
+        self._begin_again(not_before=again, has_failed=True)
+        self._parts.progress.note(f"it is tried again from {again:%H:%M:%S}Z on")
+
+    def _retry_at(self, error: PgstowError) -> datetime | None:
+        taken, schedule, state = self._taken, self._order.plan.schedule, self._parts.state
+        if taken is None or schedule is None or state is None or not may_pass(error):
+            return None
+        try:
+            return retry_at(schedule, taken.key.due, failures=taken.failures, now=state.now())
+        except StateError:  # then it cannot be settled either, and whoever finds it open judges
+            return None
+
+    def _begin_again(self, *, not_before: datetime | None = None, has_failed: bool = False) -> None:
+        """Leave the due time to another run, at once or later."""
         if (taken := self._taken) is not None:
-            self._tell_state(lambda state: Dues(state).queue_again(taken))
+            self._tell_state(
+                lambda state: Dues(state).queue_again(taken, not_before=not_before, has_failed=has_failed)
+            )
 
     def _tell_state(self, tell: Callable[[StateDatabase], object]) -> None:
         """Say something to the state database if that is there: nothing depends on it."""

@@ -13,8 +13,10 @@ from typing import Literal
 from pgstow.app.alert_watch import AlertWatch
 from pgstow.app.metrics import MetricsBoard, MetricsKeeper
 from pgstow.app.run_due import scheduled_runs
+from pgstow.config.keeping import forget_copies
 from pgstow.config.settings import Settings
 from pgstow.core.errors import PgstowError, StateError
+from pgstow.jobs.cleaning import Cleaning
 from pgstow.jobs.dispatch import SHAPE, Order
 from pgstow.jobs.engine import Engine
 from pgstow.jobs.presence import DEAD_AFTER_S, Presence, describe_host
@@ -24,11 +26,10 @@ from pgstow.monitor.exporter import serve_metrics
 from pgstow.state.database import StateDatabase
 from pgstow.state.spool import Spool
 
-__all__ = ["ServeReport", "ServeRequest", "Serving"]
+__all__ = ["SHORTEST_WAIT_S", "ServeReport", "ServeRequest", "Serving"]
 
-_SHORTEST_WAIT_S = (
-    45 * 60.0
-)  # longer than it takes until the lock of a process that was killed elsewhere is stale
+# Longer than it takes until the lock of a process that was killed elsewhere is stale.
+SHORTEST_WAIT_S = 45 * 60.0
 _LOOKS = 6  # within the time after which a silent host is dead
 _LONGEST_LOOK_S = 5.0
 _FAREWELL_S = 30.0  # for an alert that is being told while the service stops
@@ -121,6 +122,7 @@ class Serving:
                 scheduled=self._current.scheduled,
                 note=request.note,
                 on_tick=on_tick,
+                clean=Cleaning(state, engine, lambda: forget_copies(request.folder, self._current.copy)),
                 look_every_s=min(_LONGEST_LOOK_S, request.dead_after_s / _LOOKS),
                 shape=request.shape,
             )
@@ -132,6 +134,7 @@ class Serving:
                 while wait() == "reload":
                     self._current.reload()
             request.note("stopping")
+            engine.take_no_more()
             self.workers.stop(request.grace_s)
         return ServeReport(
             host_id=host.id, started=started, stopped=datetime.now(UTC), ended=dict(self.workers.ended)
@@ -170,7 +173,7 @@ class Serving:
         plan = self._current.settings.plans.get(order.key.plan)
         window_s = plan.schedule.catch_up_s if plan is not None and plan.schedule is not None else 0.0
         left_s = window_s - (datetime.now(UTC) - order.key.due).total_seconds()
-        return max(_SHORTEST_WAIT_S, left_s)
+        return max(SHORTEST_WAIT_S, left_s)
 
 
 @contextlib.contextmanager

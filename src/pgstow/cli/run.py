@@ -240,11 +240,14 @@ def _outcome(output: Output, plan: PlanSettings, done: Sequence[_Done]) -> Outco
 
 
 def _raise_alone(one: _Done) -> None:
-    """A run that was the only one and failed is the command's own failure."""
+    """A run that was the only one and failed is the command's own failure, and so is one that another process has."""
     if one.run is not None and one.run.record.outcome == "failed" and one.run.error is not None:
         raise one.run.error
-    if one.verdict is not None and one.verdict.host is not None:
-        raise RunUnderWay(f"{one.verdict.host} carries it out already", hint="nothing is left to do here")
+    if one.run is None and _reason(one.verdict) == "under_way":
+        host = one.verdict.host if one.verdict is not None else None
+        raise RunUnderWay(
+            f"{host or 'another process'} carries it out already", hint="nothing is left to do here"
+        )
 
 
 def _run_document(output: Output, run: PlanRun) -> dict[str, Any]:
@@ -280,6 +283,7 @@ def _verdict_document(one: _Done) -> dict[str, Any]:
     return {
         "database": one.database,
         "reason": _reason(verdict),
+        "retry": verdict.retry.isoformat() if verdict and verdict.retry else None,
         "next_due": verdict.next_due.isoformat() if verdict and verdict.next_due else None,
     }
 
@@ -287,6 +291,8 @@ def _verdict_document(one: _Done) -> dict[str, Any]:
 def _reason(verdict: Verdict | None) -> str:
     if verdict is None or verdict.host is not None:
         return "under_way"
+    if verdict.retry is not None:
+        return "retry"
     return "missed" if verdict.missed is not None else "not_due"
 
 
@@ -296,9 +302,10 @@ def _view(output: Output, one: _Done) -> Iterator[RenderableType]:
         reason = {
             "under_way": "another process carries it out",
             "missed": "missed: the time to catch it up has passed",
+            "retry": "failed, and is tried again later",
             "not_due": "not due",
         }[_reason(one.verdict)]
-        following = one.verdict.next_due if one.verdict else None
+        following = (one.verdict.retry or one.verdict.next_due) if one.verdict else None
         then = f", next at {following:%Y-%m-%d %H:%M:%S}Z" if following else ""
         yield Text(f"{subject}: {reason}{then}")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from pgstow.config.problems import invalid
@@ -10,7 +11,9 @@ from pgstow.config.reading import parse_settings
 from pgstow.config.settings import Settings
 from pgstow.core.errors import StateError, UsageError
 
-__all__ = ["keep_settings", "read_kept_settings"]
+__all__ = ["forget_copies", "keep_settings", "read_kept_settings"]
+
+_KEPT_S = 30 * 86400.0
 
 
 def keep_settings(path: Path, folder: Path) -> tuple[Settings, Path]:
@@ -30,6 +33,21 @@ def keep_settings(path: Path, folder: Path) -> tuple[Settings, Path]:
     except OSError as exc:
         raise StateError(f"a copy of the settings cannot be kept in {folder}: {exc.strerror}") from exc
     return settings, copy
+
+
+def forget_copies(folder: Path, in_use: Path) -> None:
+    """Remove copies that nobody has used for a month; whoever uses one calls this more often.
+
+    Raises StateError when that is not possible.
+    """
+    try:
+        os.utime(in_use)
+        oldest = in_use.stat().st_mtime - _KEPT_S
+        for copy in folder.glob("settings-*.yaml"):
+            if copy != in_use and copy.stat().st_mtime < oldest:
+                copy.unlink(missing_ok=True)
+    except OSError as exc:
+        raise StateError(f"old copies of the settings in {folder} stay: {exc.strerror}") from exc
 
 
 def read_kept_settings(copy: Path, path: Path) -> Settings:

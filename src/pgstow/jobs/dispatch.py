@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
 
 from pgstow.state.dues import DueKey
@@ -47,3 +48,6 @@ class Dispatcher(Protocol):
 
     def withdraw(self, order: Order) -> None:
         """End an order that nobody will carry out any more."""
+
+    def forget(self, *, before: datetime, most: int) -> int:
+        """Remove ended orders that were queued before that moment, at most so many; return how many there were."""

@@ -27,6 +27,8 @@ _QUEUE = "pgstow-runs"
 _SCHEMA = "pgstow_queue"
 _POLL_S = 1.0
 _VERSION = "pgstow-"
+_WITHDRAWN = "DBOSWorkflowCancelledError"
+_ENDED: list[str] = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
 
 class Engine:
@@ -43,7 +45,7 @@ class Engine:
         shape: int = SHAPE,
     ) -> None:
         _divert_log(note)
-        DBOS(config=_config(state, host_id, shape))
+        self._dbos = DBOS(config=_config(state, host_id, shape))
         self._workers = workers
 
         @DBOS.workflow(name="run")
@@ -68,6 +70,11 @@ class Engine:
             yield
         finally:
             DBOS.destroy()
+
+    def take_no_more(self) -> None:
+        """Leave what is queued to other hosts, while what was taken goes on."""
+        for event in self._dbos.background_thread_stop_events:
+            event.set()
 
     def submit(self, order: Order) -> None:
         """Queue an order; one that was queued before, by whichever host, is left as it is."""
@@ -100,6 +107,15 @@ class Engine:
     def withdraw(self, order: Order) -> None:
         """End an order that nobody will carry out any more."""
         DBOS.cancel_workflow(order.id)
+
+    def forget(self, *, before: datetime, most: int) -> int:
+        """Remove ended orders that were queued before that moment, at most so many; return how many there were."""
+        old = DBOS.list_workflows(
+            status=_ENDED, end_time=before.isoformat(), limit=most, load_input=False, load_output=False
+        )
+        if old:
+            DBOS.delete_workflows([one.workflow_id for one in old])
+        return len(old)
 
 
 def _config(state: StateDatabase, host_id: str, shape: int) -> DBOSConfig:
@@ -140,7 +156,14 @@ class _Notes(logging.Handler):
         self._last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if (
+            type(error).__name__ == _WITHDRAWN
+        ):  # by a host that took this one for dead; the run itself tells that
+            return
         text = f"queue of runs: {record.getMessage()}".split("\n", 1)[0]
+        if error is not None:
+            text = f"{text} {type(error).__name__}: {error}".split("\n", 1)[0]
         if text != self._last:
             self._last = text
             self._note(text)

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pgstow.core.errors import PgstowError
 from pgstow.jobs.dispatch import SHAPE, Dispatcher, Order, Standing
-from pgstow.jobs.due import MOST_COUNTED, ClockWentBack, Due, Missed, decide, is_in_window
+from pgstow.jobs.due import ClockWentBack, Due, Missed, decide
 from pgstow.jobs.presence import Presence, bury
+from pgstow.jobs.retry import Ending, ending_of, missed_text, restart_at
 from pgstow.jobs.schedule import Schedule
 from pgstow.state.database import StateDatabase
 from pgstow.state.dues import DueKey, Dues, OpenDue
 from pgstow.state.hosts import HostRow
-from pgstow.state.runs import Outcome, RunRecord, Runs
+from pgstow.state.runs import RunRecord, Runs
 from pgstow.state.spool import Spool
 
-__all__ = ["Scheduled", "Service", "ServiceParts", "coalesced_text", "missed_text", "scheduled_key"]
+__all__ = ["Scheduled", "Service", "ServiceParts", "ended_record"]
 
-_MOST_RUNS = 5  # that begin and do not come to an end, killed or interrupted, for one due time
-_MOST_STARTS = 20  # that do not even begin
 _EVERY_S = 60.0
+_CLEAN_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +42,15 @@ class Scheduled:
 
     @property
     def key(self) -> str:
-        return scheduled_key(self.plan, self.database)
+        """What the jitter of its runs is derived from."""
+        return f"{self.plan}/{self.database or ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceParts:
     """What the service is made of. ``on_tick`` functions are called about once a minute, with the time of the state
-    database, in a thread of their own; ``scheduled`` is asked at every look, so that settings may change.
+    database (while that is away, of this machine), in a thread of their own; ``clean`` now and then, in another. ``scheduled`` is asked at every look, so that
+    settings may change.
     """
 
     state: StateDatabase
@@ -58,6 +60,7 @@ class ServiceParts:
     scheduled: Callable[[], Sequence[Scheduled]]
     note: Callable[[str], None]
     on_tick: Sequence[Callable[[datetime], None]] = ()
+    clean: Callable[[datetime], None] = lambda _: None
     look_every_s: float = 5.0
     shape: int = SHAPE
 
@@ -69,6 +72,7 @@ class Service:
         self._parts = parts
         self._dues = Dues(parts.state)
         self._runs = Runs(parts.state)
+        self._known_since: dict[tuple[str, str], datetime] = {}
         self._trouble: str | None = None
         self._stopped = threading.Event()
 
@@ -80,6 +84,7 @@ class Service:
                 target=self._loop, args=(self._look_safely, self._parts.look_every_s), daemon=True
             ),
             threading.Thread(target=self._loop, args=(self._tick_safely, _EVERY_S), daemon=True),
+            threading.Thread(target=self._loop, args=(self._clean_safely, _CLEAN_EVERY_S), daemon=True),
         ]
         for thread in threads:
             thread.start()
@@ -114,19 +119,30 @@ class Service:
             self._trouble = None
 
     def _tick_safely(self) -> None:
+        try:
+            now = self._parts.state.now()
+        except PgstowError:  # what watches tells that too, by this machine's clock
+            now = datetime.now(UTC)
         for function in self._parts.on_tick:
             try:
-                function(self._parts.state.now())
+                function(now)
             except Exception as exc:  # noqa: BLE001  the others are called all the same
                 self._parts.note(f"{exc}")
+
+    def _clean_safely(self) -> None:
+        try:
+            self._parts.clean(self._parts.state.now())
+        except Exception as exc:  # noqa: BLE001  what is left over is there next time
+            self._parts.note(f"what is old was not removed: {exc}".split("\n", 1)[0])
 
     def look(self) -> None:
         """Do everything that is to be done now. Raises StateError."""
         self._deliver()
-        hosts = self._living()
         open_dues = self._dues.open()
+        standings = self._parts.dispatcher.standing([_order(one) for one in open_dues])
+        hosts = self._living()  # read last: who takes something up is there before it does
         is_newest = all(host.shape <= self._parts.shape for host in hosts.values() if host.role == "serve")
-        self._look_after(open_dues, hosts, may_submit=is_newest)
+        self._look_after(open_dues, standings, hosts, may_submit=is_newest)
         if is_newest:
             self._hand_out({(one.key.plan, one.key.database) for one in open_dues})
 
@@ -142,39 +158,34 @@ class Service:
     # -- what was handed out
 
     def _look_after(
-        self, open_dues: Sequence[OpenDue], hosts: dict[str, HostRow], *, may_submit: bool
+        self,
+        open_dues: Sequence[OpenDue],
+        standings: Mapping[str, Standing],
+        hosts: Mapping[str, HostRow],
+        *,
+        may_submit: bool,
     ) -> None:
-        orders = [_order(one) for one in open_dues]
-        standings = self._parts.dispatcher.standing(orders)
-        for one, order in zip(open_dues, orders, strict=True):
+        now = self._parts.state.now()
+        for one in open_dues:
+            order, scheduled = _order(one), self._scheduled(one.key)
             standing = standings.get(order.id)
+            if scheduled is None or one.is_resting(now):  # a plan that others may have in their settings
+                continue
             is_new = standing is None and one.state == "queued"
             if not (is_new or self._is_lost(one, standing, hosts)):
                 continue
             if standing is not None and standing.state != "ended":
                 self._parts.dispatcher.withdraw(order)
-            if not self._is_too_late(one) and may_submit:
-                self._submit(one, is_new=is_new)
+            if (ending := ending_of(one, scheduled.schedule, now)) is not None:
+                self._end(one, scheduled, ending)
+            elif may_submit and is_new:
+                self._parts.dispatcher.submit(order)
+            elif may_submit:
+                following = self._dues.queue_again(one, not_before=restart_at(one, now))
+                if following is not None and not following.is_resting(now):
+                    self._parts.dispatcher.submit(_order(following))
 
-    def _submit(self, one: OpenDue, *, is_new: bool) -> None:
-        if is_new:
-            self._parts.dispatcher.submit(_order(one))
-        elif len(one.runs) >= _MOST_RUNS or one.attempt - len(one.runs) >= _MOST_STARTS:
-            text = f"given up after {one.attempt} attempts that did not come to an end"
-            self._end(one, "failed", text, error_code="given_up")
-        elif (following := self._dues.queue_again(one)) is not None:
-            self._parts.dispatcher.submit(_order(following))
-
-    def _is_too_late(self, one: OpenDue) -> bool:
-        """Whether the time to catch it up has passed while nobody carried it out; then it is settled as missed."""
-        now = self._parts.state.now()
-        scheduled = self._scheduled(one.key)
-        if scheduled is None or is_in_window(scheduled.schedule, one.key.due, now):
-            return False
-        self._end(one, "missed", missed_text(one.coalesced))
-        return True
-
-    def _is_lost(self, one: OpenDue, standing: Standing | None, hosts: dict[str, HostRow]) -> bool:
+    def _is_lost(self, one: OpenDue, standing: Standing | None, hosts: Mapping[str, HostRow]) -> bool:
         """Whether nobody carries out a run any more, and nobody will."""
         if one.state == "running":
             return one.host not in hosts
@@ -184,15 +195,12 @@ class Service:
             return standing.host not in hosts
         return not any(host.role == "serve" and host.shape == standing.shape for host in hosts.values())
 
-    def _end(self, one: OpenDue, outcome: Outcome, text: str, *, error_code: str | None = None) -> None:
+    def _end(self, one: OpenDue, scheduled: Scheduled, ending: Ending) -> None:
         """Settle what nobody will carry out, unless somebody else did meanwhile."""
         if not self._dues.settle(one.key, host=one.host):
             return
-        self._parts.note(f"{one.key}: {text}")
-        scheduled = self._scheduled(one.key)
-        if scheduled is not None:
-            record = self._record(scheduled, one.key.due)
-            self._runs.save(replace(record, outcome=outcome, error_code=error_code, error=text))
+        self._parts.note(f"{one.key}: {ending.error}")
+        self._save(scheduled, one.key.due, ending)
 
     def _scheduled(self, key: DueKey) -> Scheduled | None:
         mine = (
@@ -205,12 +213,10 @@ class Service:
     def _hand_out(self, busy: set[tuple[str, str | None]]) -> None:
         now = self._parts.state.now()
         for scheduled in self._parts.scheduled():
-            settled_until = self._dues.settled_until(
-                scheduled.plan, scheduled.database, str(scheduled.schedule), now
-            )
+            settled_until, begin = self._settled_until(scheduled, now)
             if (scheduled.plan, scheduled.database) in busy:  # the newest due time is for when that has ended
                 continue
-            decision = decide(scheduled.schedule, scheduled.key, settled_until=settled_until, now=now)
+            decision = decide(scheduled.schedule, scheduled.key, settled_until=begin, now=now)
             if isinstance(decision, ClockWentBack):
                 self._parts.note(f"{scheduled.key}: the clock went back from {settled_until} to {now}")
                 self._dues.set_back(
@@ -218,51 +224,67 @@ class Service:
                 )
             elif decision is not None:
                 self._settle(scheduled, decision, settled_until)
+        current = {(one.key, str(one.schedule)) for one in self._parts.scheduled()}
+        self._known_since = {one: since for one, since in self._known_since.items() if one in current}
+
+    def _settled_until(self, scheduled: Scheduled, now: datetime) -> tuple[datetime, datetime]:
+        """Return until when its due times are settled: by the database, and for the schedule as we have it.
+
+        A schedule that is new begins when it is first seen. Where others have another one for the same plan, each goes by
+        its own: they must not begin anew again and again, each after the other, and never come to a due time.
+        """
+        plan, database, schedule = scheduled.plan, scheduled.database, str(scheduled.schedule)
+        known_since = self._known_since.get((scheduled.key, schedule))
+        found = self._dues.settled(plan, database) if known_since is not None else None
+        if known_since is None or found is None:
+            self._known_since[scheduled.key, schedule] = now
+            settled_until = self._dues.settled_until(plan, database, schedule, now)
+            return settled_until, settled_until
+        settled_until, theirs = found
+        return settled_until, settled_until if theirs == schedule else max(settled_until, known_since)
 
     def _settle(self, scheduled: Scheduled, decision: Due | Missed, settled_until: datetime) -> None:
         key = DueKey(plan=scheduled.plan, database=scheduled.database, due=decision.due)
         is_missed = isinstance(decision, Missed)
         is_ours = self._dues.hand_out(
-            key, settled_until=settled_until, coalesced=decision.coalesced, is_missed=is_missed
+            key,
+            settled_until=settled_until,
+            schedule=str(scheduled.schedule),
+            coalesced=decision.coalesced,
+            is_missed=is_missed,
         )
         if not is_ours:
             return
         if is_missed:
-            text = missed_text(decision.coalesced)
-            self._parts.note(f"{key}: {text}")
-            self._runs.save(replace(self._record(scheduled, key.due), outcome="missed", error=text))
+            missed = Ending(outcome="missed", error=missed_text(decision.coalesced))
+            self._parts.note(f"{key}: {missed.error}")
+            self._save(scheduled, key.due, missed)
         else:
             self._parts.dispatcher.submit(Order(key=key, attempt=1))
 
-    def _record(self, scheduled: Scheduled, due: datetime) -> RunRecord:
-        now = self._parts.state.now()
-        return RunRecord(
-            id=Runs.new_id(),
-            plan=scheduled.plan,
-            job=scheduled.job,
-            kind=scheduled.kind,
-            database=scheduled.database,
-            due=due,
-            started=now,
-            finished=now,
-            host=self._parts.presence.host.hostname,
-        )
+    def _save(self, scheduled: Scheduled, due: datetime, ending: Ending) -> None:
+        host = self._parts.presence.host.hostname
+        self._runs.save(ended_record(scheduled, due, ending, now=self._parts.state.now(), host=host))
 
 
-def scheduled_key(plan: str, database: str | None) -> str:
-    """Return what the jitter of a plan's runs for one database is derived from."""
-    return f"{plan}/{database or ''}"
-
-
-def missed_text(coalesced: int) -> str:
-    """Say what it means that a run was missed, and so many due times before it."""
-    others = f", like {coalesced_text(coalesced)} before it" if coalesced else ""
-    return f"not run{others}: the time in which it could have been caught up had passed"
-
-
-def coalesced_text(count: int) -> str:
-    """Return ``1 due time``, ``2 due times`` or ``1000 due times or more``."""
-    return f"{count} due time{'' if count == 1 else 's'}{' or more' if count >= MOST_COUNTED else ''}"
+def ended_record(
+    scheduled: Scheduled, due: datetime, ending: Ending, *, now: datetime, host: str
+) -> RunRecord:
+    """Return the record of a due time that ended without being carried out."""
+    return RunRecord(
+        id=Runs.new_id(),
+        plan=scheduled.plan,
+        job=scheduled.job,
+        kind=scheduled.kind,
+        database=scheduled.database,
+        due=due,
+        started=now,
+        finished=now,
+        host=host,
+        outcome=ending.outcome,
+        error_code=ending.error_code,
+        error=ending.error,
+    )
 
 
 def _order(one: OpenDue) -> Order:

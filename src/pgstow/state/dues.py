@@ -2,13 +2,14 @@
 
 One row of ``schedules`` per plan and database says until when its due times are settled; moving that on is a
 compare-and-swap, so of all hosts that see a due run one hands it out. Its row in ``dues`` then goes from *queued* to
-*running* and to *settled*; a run whose host died, or that was interrupted, is queued again as the next attempt.
+*running* and to *settled*; a run whose host died, that was interrupted, or whose failure may pass, is queued again as the
+next attempt.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
 import sqlalchemy as sa
@@ -20,6 +21,7 @@ from pgstow.state.schema import METADATA, Moment
 __all__ = ["DueKey", "DueState", "Dues", "OpenDue"]
 
 DueState = Literal["queued", "running", "settled"]
+_LONGEST_REST = timedelta(hours=1)  # what was set further ahead than this was set by a wrong clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,10 @@ class DueKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenDue:
-    """A due time whose run has not come to its end. ``runs`` are the attempts that began, ``host`` carries out the last."""
+    """A due time whose run has not come to its end. ``runs`` are the attempts that began, ``host`` carries out the last.
+
+    So many ``failures`` of them came to an end by themselves; the next one does not begin ``not_before``.
+    """
 
     key: DueKey
     state: DueState
@@ -45,6 +50,14 @@ class OpenDue:
     runs: tuple[str, ...]
     host: str | None
     coalesced: int = 0
+    failures: int = 0
+    not_before: datetime | None = None
+
+    def is_resting(self, now: datetime) -> bool:
+        """Whether its next attempt is to begin later."""
+        if self.state != "queued" or self.not_before is None:
+            return False
+        return now < self.not_before <= now + _LONGEST_REST
 
 
 _SCHEDULES = sa.Table(
@@ -66,6 +79,8 @@ _DUES = sa.Table(
     sa.Column("runs", sa.JSON, nullable=False),
     sa.Column("host", sa.String),
     sa.Column("coalesced", sa.Integer, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("not_before", Moment),
     sa.Index("dues_by_state", "state"),
 )
 
@@ -102,10 +117,26 @@ class Dues:
         with self._state.begin() as connection:
             _move(connection, plan, database, settled_until, to)
 
+    def settled(self, plan: str, database: str | None) -> tuple[datetime, str] | None:
+        """Return until when the due times are settled, and by which schedule; None if none was seen yet."""
+        query = sa.select(_SCHEDULES).where(_schedule_is(plan, database))
+        with self._state.begin() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else (row.settled_until, row.schedule)
+
     def hand_out(
-        self, key: DueKey, *, settled_until: datetime, coalesced: int = 0, is_missed: bool = False
+        self,
+        key: DueKey,
+        *,
+        settled_until: datetime,
+        schedule: str | None = None,
+        coalesced: int = 0,
+        is_missed: bool = False,
     ) -> bool:
-        """Queue a due time, or settle it at once as missed; False if another host did, or if it was handed out before."""
+        """Queue a due time, or settle it at once as missed; False if another host did, or if it was handed out before.
+
+        ``schedule`` is by which it was due, where another one may have been written down.
+        """
         row = {
             **_columns(key),
             "state": "settled" if is_missed else "queued",
@@ -113,10 +144,15 @@ class Dues:
             "runs": [],
             "host": None,
             "coalesced": coalesced,
+            "failures": 0,
+            "not_before": None,
         }
         with self._state.begin() as connection:
             if not _move(connection, key.plan, key.database, settled_until, key.due):
                 return False
+            if schedule is not None:
+                mine = sa.update(_SCHEDULES).where(_schedule_is(key.plan, key.database))
+                connection.execute(mine.values(schedule=schedule))
             return _insert_new(connection, _DUES, row)
 
     def open(self) -> list[OpenDue]:
@@ -150,18 +186,41 @@ class Dues:
         with self._state.begin() as connection:
             return bool(connection.execute(mine.values(state="settled", host=None)).rowcount)
 
-    def queue_again(self, seen: OpenDue) -> OpenDue | None:
-        """Queue the next attempt at what ``seen`` shows, and return it; None if it is not so any more."""
+    def queue_again(
+        self, seen: OpenDue, *, not_before: datetime | None = None, has_failed: bool = False
+    ) -> OpenDue | None:
+        """Queue the next attempt at what ``seen`` shows, and return it; None if it is not so any more.
+
+        ``has_failed``: the last one came to an end by itself.
+        """
         as_seen = sa.update(_DUES).where(
             _due_is(seen.key),
             _DUES.c.attempt == seen.attempt,
             _DUES.c.state == seen.state,
             _DUES.c.host.is_not_distinct_from(seen.host),
         )
-        following = replace(seen, state="queued", attempt=seen.attempt + 1, host=None)
+        following = replace(
+            seen,
+            state="queued",
+            attempt=seen.attempt + 1,
+            host=None,
+            failures=seen.failures + has_failed,
+            not_before=not_before,
+        )
+        changed = ("state", "attempt", "host", "failures", "not_before")
+        values = {name: getattr(following, name) for name in changed}
         with self._state.begin() as connection:
-            done = connection.execute(as_seen.values(state="queued", attempt=following.attempt, host=None))
+            done = connection.execute(as_seen.values(values))
             return following if done.rowcount and seen.state != "settled" else None
+
+    def forget(self, *, settled_before: datetime, before: datetime) -> None:
+        """Remove settled due times older than ``settled_before``, and whatever is older than ``before``.
+
+        A due time of a plan that is in nobody's settings any more stays open.
+        """
+        is_settled = sa.and_(_DUES.c.state == "settled", _DUES.c.due < settled_before)
+        with self._state.begin() as connection:
+            connection.execute(sa.delete(_DUES).where(sa.or_(is_settled, _DUES.c.due < before)))
 
 
 def _move(
@@ -205,4 +264,6 @@ def _open_due(row: sa.Row[Any]) -> OpenDue:
         runs=tuple(row.runs),
         host=row.host,
         coalesced=row.coalesced,
+        failures=row.failures,
+        not_before=row.not_before,
     )

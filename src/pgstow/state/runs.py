@@ -15,6 +15,7 @@ from pgstow.state.schema import METADATA, Moment
 
 __all__ = ["DestinationResult", "Outcome", "RunRecord", "Runs"]
 
+_FORGETTING = 0x7067_7374_6F79  # an advisory lock's number
 # abandoned: its host died; missed: its catch-up window had passed when somebody could have run it.
 Outcome = Literal["running", "done", "partial", "failed", "interrupted", "abandoned", "missed"]
 
@@ -138,9 +139,26 @@ class Runs:
         with self._state.begin() as connection:
             return [_record(row) for row in connection.execute(query)]
 
+    def forget(self, *, before: datetime, newest_kept: int, most: int) -> int:
+        """Remove runs that began before that moment, and return how many: at most so many, the oldest first.
+
+        The newest of each plan and database stay, however old.
+        """
+        of_one = (_RUNS.c.plan, _RUNS.c.job, _RUNS.c.kind, _RUNS.c.database)
+        rank = sa.func.row_number().over(partition_by=of_one, order_by=_RUNS.c.started.desc())
+        ranked = sa.select(_RUNS.c.id, _RUNS.c.started, rank.label("rank")).subquery()
+        old = (
+            sa.select(ranked.c.id)
+            .where(ranked.c.started < before, ranked.c.rank > newest_kept)
+            .order_by(ranked.c.started)
+            .limit(most)
+        )
+        with self._state.alone(_FORGETTING) as connection:
+            return connection.execute(sa.delete(_RUNS).where(_RUNS.c.id.in_(old))).rowcount
+
 
 def _row(record: RunRecord) -> dict[str, Any]:
-    row = {column.name: getattr(record, column.name) for column in _RUNS.columns}
+    row = {column.name: _storable(getattr(record, column.name)) for column in _RUNS.columns}
     row["tables"] = {name: list(sizes) for name, sizes in record.tables.items()}
     row["warnings"] = list(record.warnings)
     row["destinations"] = [
@@ -148,6 +166,13 @@ def _row(record: RunRecord) -> dict[str, Any]:
         for one in record.destinations
     ]
     return row
+
+
+def _storable(value: object) -> object:
+    """Return text that every kind of database takes: what a server or a tool says may hold anything."""
+    if not isinstance(value, str):
+        return value
+    return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def _record(row: sa.Row[Any]) -> RunRecord:
