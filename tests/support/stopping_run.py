@@ -1,8 +1,8 @@
 """pgstow's own commands, changed where a test needs it.
 
 ``python -m support.stopping_run serve SHAPE -- ARGUMENTS`` is ``pgstow serve`` of a host with that workflow shape, whose
-runs stop themselves: it starts them by ``... run MARKER -- ARGUMENTS``. A run of a database whose name is that of a point
-sends itself SIGSTOP when it comes there, once for all that share the file MARKER. Points: ``begin`` (before anything is
+runs stop themselves: it starts them by ``... run MARKER -- ARGUMENTS``. A run of a database whose name is that of a point,
+or begins with it and a dash, sends itself SIGSTOP when it comes there, once for all that share the file MARKER. Points: ``begin`` (before anything is
 read), ``rows`` (before the first pack is stored), ``claim`` (before it is sure to publish), ``record`` (published, but not
 written down).
 """
@@ -72,6 +72,6 @@ if __name__ == "__main__":
         _change_serve(int(detail))
     elif "--database" in arguments:
         name = arguments[arguments.index("--database") + 1]
-        _arrange_stop(name, Path(f"{detail}-{name}"))
+        _arrange_stop(name.partition("-")[0], Path(f"{detail}-{name}"))
     sys.argv = ["pgstow", *arguments]
     sys.exit(main())
