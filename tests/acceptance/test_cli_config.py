@@ -123,6 +123,13 @@ def test_check(reconciliation: Path, tmp_path: Path) -> None:
     assert (ended.code, ended.stderr) == (0, "")
     assert ended.stdout == f"ok: {reconciliation}: 1 database, 2 repositories, 9 plans; 7 secrets found\n"
     secrets = reconciliation.parent / "secrets"
+    was = (secrets / "slack-url").read_text()
+    (secrets / "slack-url").write_text(SECRET)  # a token alone is no address
+    ended = pgstow("config", "check", "--resolve", "--config", reconciliation)
+    assert ended.code == 1
+    assert "cannot be had: channels.slack: its address is not one that apprise understands" in ended.stdout
+    assert SECRET not in ended.stdout
+    (secrets / "slack-url").write_text(was)
     (secrets / "mail-url").chmod(0o644)
     (secrets / "slack-url").unlink()
     ended = pgstow("config", "check", "--resolve", "--config", reconciliation)

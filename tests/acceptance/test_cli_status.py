@@ -67,7 +67,7 @@ def test_check_follows_the_plugins_exit_codes(
 ) -> None:
     nothing = pgstow("status", "--check")
     assert nothing.code == 2, nothing.stderr
-    assert line(nothing).startswith("PGSTOW CRITICAL - shop: there is no whole backup of shop; ")
+    assert line(nothing).startswith("PGSTOW CRITICAL - shop: there is no whole backup of shop | ")
     backups = fresh()
     add_backups(backups, *repositories)
     good = pgstow("status", "--check")

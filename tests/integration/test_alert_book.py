@@ -182,6 +182,28 @@ def test_a_message_is_tried_five_times(state: StateDatabase) -> None:
     assert book.claim(now + timedelta(days=1)) is None
 
 
+def test_what_waits_gives_way_to_what_has_become_of_it(states: Callable[[], StateDatabase]) -> None:
+    """A refused message must not arrive after the one that says it is over; others, and what is under way, stay."""
+    book = AlertBook(states())
+
+    def about(number: int, *fingerprints: str, channel: str = "slack") -> Message:
+        return replace(message(number, channel), fingerprints=fingerprints)
+
+    earlier = [about(0, "a/x"), about(1, "a/x", "b/x"), about(2, "a/x", channel="mail"), about(3, "b/x")]
+    book.evaluate(lambda _a, _s: ([], earlier), now=NOW)
+    for _ in earlier:
+        claimed = book.claim(NOW)
+        assert claimed is not None
+        if claimed.fingerprints != ("b/x",):
+            book.undelivered(claimed, "no", target="channel slack", now=NOW)
+    assert book.refused() == {"a/x": ("slack", "mail")}  # of b/x one is under way
+    over = [about(4, "a/x"), about(5, "b/x", "c/x")]
+    later = NOW + timedelta(seconds=20)
+    book.evaluate(lambda _a, _s: ([], over), now=later)
+    waiting = [each.id for each in book.messages() if each.given_up is None]
+    assert waiting == ["m002", "m003", "m004", "m005"]
+
+
 def test_acknowledging_and_silencing_exclude_evaluations(states: Callable[[], StateDatabase]) -> None:
     """An evaluation that read the alerts before must not write back that nobody acknowledged them."""
     book, other = AlertBook(states()), AlertBook(states())
@@ -326,6 +348,7 @@ def test_a_channel_that_fails_is_told_over_the_others_at_once(world: World) -> N
     world.slack.error = "refused"
     report = world.check()
     assert [each.error for each in report.failures] == ["refused"]
+    assert report.refused == {"unprotected/shop": ("slack",)}
     assert world.mail.titles() == ["CRITICAL: channel failed slack"]
     world.slack.error = None
     waiting = world.check()
@@ -340,7 +363,7 @@ def test_a_channel_that_fails_is_told_over_the_others_at_once(world: World) -> N
     )
     assert [each.error for each in later] == [None]
     assert world.slack.titles() == [UNPROTECTED]
-    world.check()
+    assert world.check().refused == {}
     assert world.mail.titles() == ["OVER: channel failed slack"]
 
 

@@ -256,6 +256,35 @@ def test_alerts_come_from_where_they_are_kept(two: Settings, environ: dict[str, 
         assert facts.alerts == expected
 
 
+def test_since_when_something_is_expected_is_remembered(two: Settings, environ: dict[str, str]) -> None:
+    first, later = look(two, environ), NOW + timedelta(days=2)
+    assert set(first.known_since.values()) == {NOW}
+    assert {"shop/daily@local", "shop/daily@far", "repository far"} <= first.known_since.keys()
+    with opened_history(two, environ) as history:
+        assert observe(two, environ, history, now=later).known_since == first.known_since
+    assert observe(two, environ, History(error=StateError("away")), now=NOW).known_since == {}
+
+
+def test_many_backups_do_not_push_out_the_one_verification(
+    two: Settings, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are the tables of more runs read than are compared."""
+    monkeypatch.setattr("pgstow.app.observation._MOST_RUNS", 14)
+    with opened_history(two, environ) as history:
+        assert history.state is not None
+        book = Runs(history.state)
+        for hours in range(20):
+            book.save(run(ago=timedelta(hours=hours), tables={"public.a": (hours, 1)}))
+        book.save(run(ago=timedelta(hours=2, minutes=30), outcome="failed", tables={"public.a": (0, 0)}))
+        book.save(run(ago=timedelta(days=30), job="verify"))
+        book.save(run(ago=timedelta(days=100), job="verify"))
+        runs = observe(two, environ, history, now=NOW).runs
+    assert runs is not None
+    assert [one.job for one in runs] == ["backup"] * 14 + ["verify"]
+    rows = [one.tables["public.a"][0] for one in runs if one.tables]
+    assert rows == list(range(11))
+
+
 def test_the_canary_is_asked_for(
     two: Settings, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

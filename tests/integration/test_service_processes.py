@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import socket
+import urllib.request
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +18,7 @@ import pytest
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from support.service import PATIENCE_S, Site, has_pending, until
+from support.telling import web_server
 
 DatabaseFactory = Callable[..., ConnInfo]
 
@@ -74,6 +79,43 @@ def test_one_machine(make_site: Callable[..., Site]) -> None:
         assert not site.hosts()
     assert_one_backup_each(site)
     assert site.runs("done")[0].warnings == ()
+
+
+def test_it_tells_people_and_answers_for_metrics(make_site: Callable[..., Site]) -> None:
+    """The service itself finds that there is no backup, tells so over a channel, and is to be scraped; no secret is told."""
+    site = make_site("shop", is_fleet=False)
+    with web_server() as web, site.ending_everything():
+        port = _free_port()
+        site.secrets = {"HOOK": f"json://127.0.0.1:{web.port}/s3cret-path"}
+        site.more = f"channels:\n  hook: ${{HOOK}}\nmonitoring:\n  listen: 127.0.0.1:{port}\n"
+        site.write_settings()
+        host = site.serve()
+        until(lambda: web.posts, lambda: f"an alert: {host.text()}")
+        said = json.loads(web.posts[0].body)
+        assert said["title"] == "[pgstow] CRITICAL: unprotected shop"
+        assert "pgstow alerts ack" in said["message"]
+        text = until(lambda: _scraped(port), lambda: f"metrics: {host.text()}")
+        assert 'pgstow_repository_up{repository="main"} 1.0' in text
+        assert 'pgstow_database_status{database="shop",level="critical"} 1.0' in text
+        listed = site.pgstow("alerts", "list")
+        assert "unprotected/shop" in listed.stdout
+        assert host.stop() == 0
+        assert "Traceback" not in host.text()
+        assert "s3cret" not in host.text() + text + listed.stdout + listed.stderr
+    assert len(web.posts) == 1  # one message for one cause
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _scraped(port: int) -> str:
+    """Return the metrics; nothing while there are none."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        return str(answer.read().decode())
+    return ""
 
 
 def test_settings_are_read_again(make_site: Callable[..., Site]) -> None:

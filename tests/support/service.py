@@ -63,6 +63,8 @@ class Site:
     )
     repositories: str = ""  # further ones, as YAML
     of_each_database: str = ""  # further settings, as YAML
+    more: str = ""  # further settings of the whole file, as YAML
+    secrets: Mapping[str, str] = field(default_factory=dict)  # variables that these refer to
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -88,7 +90,7 @@ class Site:
         self.settings_path.write_text(
             f"databases:\n{databases}"
             f"repositories:\n  main:\n    location: {self.repository_folder}\n    password: ${{TEST_PASSWORD}}\n"
-            f"{self.repositories}plans:\n{plans}limits:\n{limits}{state}"
+            f"{self.repositories}plans:\n{plans}limits:\n{limits}{state}{self.more}"
         )
 
     @property
@@ -97,6 +99,7 @@ class Site:
         return {
             "PYTHONPATH": os.pathsep.join(path),
             "TEST_PASSWORD": PASSWORD,
+            **self.secrets,
             "PGSTOW_CONFIG": str(self.settings_path),
             "PGSTOW_STATE_DIR": str(self.folder / "state"),
             "PGSTOW_CACHE_DIR": str(self.folder / "cache"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pgstow.catalog.backups import BackupRecord
-from pgstow.core.errors import StateError, StoreUnavailable
+from pgstow.core.errors import NoRepository, StateError, StoreUnavailable
 from pgstow.monitor.facts import DatabaseFacts, Facts, PlanFacts, RepositoryFacts, TableSize
 from pgstow.monitor.findings import Evaluation, Finding, Severity
 from pgstow.monitor.policy import AlertPolicy
@@ -165,6 +165,21 @@ def test_without_any_backup_a_database_is_unprotected() -> None:
     assert only(known).fingerprint == "unprotected/shop"
     unknown = facts(store("offsite", backups=None), plans=[])
     assert "unprotected/shop" in judge(unknown).undecided
+
+
+def test_no_backup_at_all_is_told_once() -> None:
+    """That the RPO is exceeded as well follows from it."""
+    findings = found(facts(store("offsite"), database=DatabaseFacts(name="shop", rpo_s=60)))
+    assert findings["rpo_exceeded/shop"].inhibited_by == ("unprotected/shop",)
+    assert findings["unprotected/shop"].hint == "pgstow run nightly --database shop makes the first one now"
+
+
+def test_a_repository_that_is_gone_is_not_to_be_made_anew_at_once() -> None:
+    """Where a disk is not mounted, that would make the loss complete."""
+    gone = store("offsite", backups=None, error=NoRepository("there is none", hint="pgstow init makes one"))
+    hint = found(facts(gone))["repository_unreachable/offsite"].hint
+    assert hint.startswith("look whether its disk is mounted")
+    assert "pgstow init --repo offsite" in hint
 
 
 def test_whether_it_is_missing_cannot_be_told_of_a_repository_that_cannot_be_read() -> None:
@@ -483,6 +498,9 @@ def test_jobs_that_failed_or_did_not_run(job: str) -> None:
     assert judge(facts(runs=[done(HOUR)], plans=plans)).findings == ()
     assert only(facts(runs=[done(HOUR, "failed"), done(DAY)], plans=plans)).rule == f"{job}_failed"
     assert only(facts(runs=[done(HOUR, "partial"), done(DAY)], plans=plans)).rule == f"{job}_failed"
+    interrupted = only(facts(runs=[done(HOUR, "interrupted"), done(DAY)], plans=plans))
+    assert interrupted.rule == f"{job}_failed"
+    assert "it was interrupted" in interrupted.message
     assert only(facts(runs=[done(DAY)], plans=plans)).rule == f"{job}_missing"
     assert {each.rule for each in judge(facts(runs=[done(DAY, "failed")], plans=plans)).findings} == {
         f"{job}_failed", f"{job}_missing",

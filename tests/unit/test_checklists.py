@@ -115,6 +115,13 @@ def test_backups_present() -> None:
     assert result(Period.DAILY, repositories(facts, far=lacking), "backups_present") is Result.FAIL
     assert result(Period.DAILY, repositories(facts, far=AWAY("far")), "backups_present") is Result.UNKNOWN
     assert result(Period.DAILY, replace(facts, plans=()), "backups_present") is Result.UNKNOWN
+    annual = replace(facts.plans[0], kind="annual", expected_since=NOW - timedelta(days=300))
+    new = {f"shop/annual@{name}": NOW for name in ("local", "far")}
+    with_annual = replace(facts, plans=(*facts.plans, annual))
+    assert result(Period.DAILY, with_annual, "backups_present") is Result.FAIL
+    fresh = replace(with_annual, known_since=new)
+    assert result(Period.DAILY, fresh, "backups_present") is Result.PASS
+    assert result(Period.DAILY, repositories(fresh, far=AWAY("far")), "backups_present") is Result.UNKNOWN
 
 
 @pytest.mark.parametrize(

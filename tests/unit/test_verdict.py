@@ -42,6 +42,30 @@ def test_none_that_can_be_seen_is_unknown_not_missing() -> None:
     assert found == {("unknown", "no_backup"), ("unknown", "missing"), ("unknown", "repository_unknown")}
 
 
+def test_a_new_plan_misses_nothing_before_it_was_due_once() -> None:
+    """An annual backup is not missing in November; but a plan that we have known for longer, or of which there was one, is."""
+    annual = replace(NIGHTLY, plan="annual", kind="annual", expected_since=NOW - 300 * DAY)
+    nights = daily(5)
+    both_hold = repository_facts("local", nights), repository_facts("far", nights)
+    of_kind = {f"shop/annual@{name}": NOW - H for name in ("local", "far")}
+    new = facts_of(*both_hold, plans=(NIGHTLY, annual), known_since=of_kind)
+    assert reasons(new) == set()
+    waited = replace(new, known_since=dict.fromkeys(of_kind, NOW - 301 * DAY))
+    assert reasons(waited) == {("critical", "missing")}
+    assert reasons(replace(new, known_since={})) == {("critical", "missing")}  # nobody remembers
+    one_long_known = replace(new, known_since={**of_kind, "shop/annual@far": NOW - 301 * DAY})
+    assert reasons(one_long_known) == {("critical", "missing")}
+    held = [one(NOW - 400 * DAY, kind="annual"), *nights]
+    older = facts_of(
+        repository_facts("local", held), repository_facts("far", held),
+        plans=(NIGHTLY, annual), known_since=of_kind,
+    )  # fmt: skip
+    assert reasons(older) == {("critical", "missing")}
+    assert ("unknown", "missing") in reasons(
+        facts_of(both_hold[0], AWAY("far"), plans=(NIGHTLY, annual), known_since=of_kind)
+    )
+
+
 def test_last_night_is_missing() -> None:
     assert reasons(both(*daily(5)[:-1])) == {("critical", "missing"), ("critical", "rpo")}
 
@@ -87,7 +111,8 @@ def test_an_unreadable_snapshot() -> None:
     [
         (StorageFacts(where="d", free_bytes=100, total_bytes=1000), set()),
         (StorageFacts(where="d", free_bytes=99, total_bytes=1000), {("warning", "storage_low")}),
-        (StorageFacts(where="d", free_bytes=0, total_bytes=1000), {("critical", "storage_low")}),
+        (StorageFacts(where="d", free_bytes=30, total_bytes=1000), {("warning", "storage_low")}),
+        (StorageFacts(where="d", free_bytes=29, total_bytes=1000), {("critical", "storage_low")}),
         (StorageFacts(where="d", used_bytes=5), set()),
         (
             StorageFacts(

@@ -31,7 +31,6 @@ def alert_facts(
     environ: Mapping[str, str],
     history: History,
     *,
-    book: AlertBook,
     now: datetime,
     note: Callable[[str], None],
 ) -> Facts:
@@ -41,16 +40,6 @@ def alert_facts(
     otherwise the backups themselves are read, which needs the index of a repository.
     """
     facts = observe(settings, environ, history, now=now, note=note)
-    expected = [
-        f"{plan.database}/{plan.kind}@{name}"
-        for plan in facts.plans
-        if plan.job == "backup"
-        for name in plan.repositories
-    ]
-    expected += [f"plan {plan.plan}" for plan in facts.plans]
-    expected += [f"repository {name}" for name in facts.repositories]
-    known = book.reaches(dict.fromkeys(expected), now=now)
-    facts = replace(facts, known_since={target: each.known_since for target, each in known.items()})
     return replace(facts, contents=_contents(settings, environ, history, facts, note))
 
 
@@ -61,12 +50,13 @@ def _contents(
     facts: Facts,
     note: Callable[[str], None],
 ) -> Mapping[str, Mapping[str, TableSize]]:
+    wanted = {record.id for record, _, _ in newest_that_must_hold(facts)}
     by_backup = {
         run.backup_id: {
             name: TableSize(rows=rows, size_bytes=size) for name, (rows, size) in run.tables.items()
         }
         for run in facts.runs or ()
-        if run.backup_id is not None and run.tables
+        if run.backup_id is not None and run.backup_id in wanted and run.tables
     }
     supposed = replace(facts, contents=by_backup)
     doubtful = {record.name for record, _, lacking in newest_that_must_hold(supposed) if lacking != []}

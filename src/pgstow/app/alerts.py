@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pgstow.app.alert_facts import alert_facts, alert_policy, channel_target, telling_facts
@@ -54,7 +54,8 @@ class CheckReport:
     """What was found, what it means together with what was known, and who was told.
 
     ``is_outdated``: another host judged later facts meanwhile, and this look changed nothing. ``untold`` are open alerts
-    for which there is nobody to tell: no channel is in the settings.
+    for which there is nobody to tell: no channel is in the settings. ``refused`` are, by fingerprint, the channels that
+    did not take the last message about an alert.
     """
 
     now: datetime
@@ -62,6 +63,7 @@ class CheckReport:
     open_alerts: tuple[Alert, ...]
     deliveries: tuple[Delivery, ...] = ()
     untold: tuple[Alert, ...] = ()
+    refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     is_outdated: bool = False
 
     @property
@@ -83,11 +85,15 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedAlerts:
-    """What is known without looking at anything anew; ``evaluated`` is when somebody last looked."""
+    """What is known without looking at anything anew; ``evaluated`` is when somebody last looked.
+
+    ``refused`` is as in ``CheckReport``.
+    """
 
     alerts: tuple[Alert, ...]
     silences: tuple[Silence, ...]
     evaluated: datetime | None
+    refused: Mapping[str, tuple[str, ...]]
 
 
 def listed_alerts(history: History, *, show_all: bool = False) -> ListedAlerts:
@@ -97,6 +103,7 @@ def listed_alerts(history: History, *, show_all: bool = False) -> ListedAlerts:
         alerts=tuple(alert for alert in book.alerts() if show_all or alert.is_open),
         silences=tuple(book.silences(state.now())),
         evaluated=book.last_evaluation(),
+        refused=book.refused(),
     )
 
 
@@ -140,7 +147,7 @@ def check_alerts(
     if last is not None and 0 <= (now - last).total_seconds() < (unless_within_s or 0):
         return None
     channels = open_channels(settings, environ) if channels is None else channels
-    facts = alert_facts(settings, environ, history, book=book, now=now, note=note)
+    facts = alert_facts(settings, environ, history, now=now, note=note)
     policy = alert_policy(settings)
 
     evaluation = evaluate(facts, telling_facts(settings, book, now=now))
@@ -158,6 +165,7 @@ def check_alerts(
         open_alerts=open_alerts,
         deliveries=tuple(deliveries),
         untold=() if channels else open_alerts,
+        refused=book.refused(),
         is_outdated=not is_current,
     )
 

@@ -6,18 +6,26 @@ The truth about backups is read from the repositories. What cannot be reached is
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol
+from typing import Protocol, get_args
 
 from pgstow.app.alert_source import StateAlerts
 from pgstow.app.opening import local_folder
 from pgstow.app.storage import observe_storage
 from pgstow.catalog.backups import BackupFiles, BackupRecord, list_backups
 from pgstow.config.connections import credentials_of
-from pgstow.config.settings import CriticalTable, DatabaseSettings, PlanSettings, RepositorySettings, Settings
+from pgstow.config.settings import (
+    CriticalTable,
+    DatabaseSettings,
+    Job,
+    PlanSettings,
+    RepositorySettings,
+    Settings,
+)
 from pgstow.core.errors import (
     ArchiveError,
     Interrupted,
@@ -29,7 +37,9 @@ from pgstow.core.errors import (
 from pgstow.core.secrets import Secret
 from pgstow.jobs.schedule import last_due, next_due
 from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, PlanFacts, RepositoryFacts, TableSize
+from pgstow.monitor.usual import MOST_COMPARED
 from pgstow.repository import Repository
+from pgstow.state.alerts import AlertBook
 from pgstow.state.database import StateDatabase, open_state
 from pgstow.state.runs import RunRecord, Runs
 from pgstow.state.samples import StorageSamples
@@ -150,18 +160,41 @@ def observe(
         for name, repository in settings.repositories.items()
     }
     runs, runs_error = observed_runs(history, now)
+    plans = tuple(plan_facts(settings, now, databases=names))
     return Facts(
         now=now,
         databases=tuple(database_facts(each) for each in chosen),
         repositories=repositories,
-        plans=tuple(plan_facts(settings, now, databases=names)),
+        plans=plans,
         policy=settings.alerts,
         runs=runs,
         runs_error=runs_error,
         alerts=_open_alerts(history, now),
         contents=insides.tables,
         server_versions=insides.server_versions,
+        known_since=_known_since(history, plans, repositories, now),
     )
+
+
+def _known_since(
+    history: History, plans: Sequence[PlanFacts], repositories: Iterable[str], now: datetime
+) -> Mapping[str, datetime]:
+    """Return since when each thing has been expected, remembering what is new; without a memory nothing is new."""
+    if history.state is None:
+        return {}
+    expected = [
+        f"{plan.database}/{plan.kind}@{name}"
+        for plan in plans
+        if plan.job == "backup"
+        for name in plan.repositories
+    ]
+    expected += [f"plan {plan.plan}" for plan in plans]
+    expected += [f"repository {name}" for name in repositories]
+    try:
+        known = AlertBook(history.state).reaches(dict.fromkeys(expected), now=now)
+    except StateError:  # that the state database is away is told by the runs
+        return {}
+    return {target: each.known_since for target, each in known.items()}
 
 
 def database_facts(database: DatabaseSettings) -> DatabaseFacts:
@@ -218,15 +251,39 @@ def _plan_facts(plan: PlanSettings, database: str | None, settings: Settings, no
 
 
 def observed_runs(history: History, now: datetime) -> tuple[tuple[RunRecord, ...] | None, PgstowError | None]:
-    """Return the runs of the last three months, newest first; None with the error where they cannot be read."""
+    """Return the runs of the last three months, newest first; None with the error where they cannot be read.
+
+    Of each job at most 5,000: the many backups of a fleet must not push out its one verification a month. What was in
+    their tables is known of the newest ones of each kind, as many as are compared.
+    """
     if history.state is None:
         return None, history.error
     try:
-        return tuple(Runs(history.state).find(since=now - _HISTORY, limit=_MOST_RUNS)), None
+        book = Runs(history.state)
+        found = [
+            run
+            for job in get_args(Job)
+            for run in book.find(job=job, since=now - _HISTORY, limit=_MOST_RUNS, with_tables=False)
+        ]
+        tables = book.tables_of(_newest_published(found))
+        runs = (replace(run, tables=tables.get(run.id, run.tables)) for run in found)
+        return tuple(sorted(runs, key=lambda run: (run.started, run.id), reverse=True)), None
     except Interrupted:
         raise
     except PgstowError as exc:
         return None, exc
+
+
+def _newest_published(runs: Iterable[RunRecord]) -> list[str]:
+    """Return the ids of the newest runs of each database and kind that published, as many as are compared."""
+    counts: Counter[tuple[str | None, str]] = Counter()
+    ids = []
+    for run in runs:  # newest first
+        if run.job == "backup" and run.outcome in ("done", "partial"):
+            counts[run.database, run.kind] += 1
+            if counts[run.database, run.kind] <= MOST_COMPARED + 1:
+                ids.append(run.id)
+    return ids
 
 
 def _open_alerts(history: History, now: datetime) -> tuple[AlertFacts, ...] | None:

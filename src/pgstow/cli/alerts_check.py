@@ -9,7 +9,7 @@ from rich.text import Text
 
 from pgstow.app.alerts import CheckReport, check_alerts
 from pgstow.cli.alerts_view import (
-    alert_document,
+    alert_documents,
     alerts_table,
     delivery_document,
     delivery_lines,
@@ -37,7 +37,7 @@ def alerts_check_command(invocation: Invocation) -> Outcome:
         status="done" if report.is_told else "partial",
         document={
             "outdated": report.is_outdated,
-            "alerts": [alert_document(alert, invocation.output) for alert in report.open_alerts],
+            "alerts": alert_documents(report.open_alerts, report.refused, invocation.output),
             "undecided": sorted(report.evaluation.undecided),
             "deliveries": [delivery_document(each, invocation.output) for each in report.deliveries],
         },
@@ -47,7 +47,7 @@ def alerts_check_command(invocation: Invocation) -> Outcome:
 
 def _view(report: CheckReport, output: Output) -> Iterator[RenderableType]:
     if report.open_alerts:
-        yield alerts_table(report.open_alerts, output)
+        yield alerts_table(report.open_alerts, report.refused, output)
     yield from delivery_lines(report.deliveries, output)
     if report.untold:
         yield Text("nobody is told: there are no channels in the settings", style="bold red")

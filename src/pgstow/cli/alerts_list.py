@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from pgstow.app.alerts import listed_alerts
-from pgstow.cli.alerts_view import alert_document, alerts_table, history_of, silence_document
+from pgstow.cli.alerts_view import alert_documents, alerts_table, history_of, silence_document
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import plural, safe, time_text
 from pgstow.cli.output import Outcome
@@ -32,7 +32,7 @@ def alerts_list_command(
     output = invocation.output
     evaluated = listed.evaluated
     last = "never evaluated" if evaluated is None else f"evaluated {time_text(evaluated)} UTC"
-    view = [alerts_table(listed.alerts, output)] if listed.alerts else []
+    view = [alerts_table(listed.alerts, listed.refused, output)] if listed.alerts else []
     silences = [
         Text(f"silenced until {time_text(each.until)} by {safe(each.by)}: {safe(each.pattern)}")
         for each in listed.silences
@@ -41,7 +41,7 @@ def alerts_list_command(
     return Outcome(
         document={
             "evaluated": None if evaluated is None else evaluated.isoformat(),
-            "alerts": [alert_document(alert, output) for alert in listed.alerts],
+            "alerts": alert_documents(listed.alerts, listed.refused, output),
             "silences": [silence_document(each) for each in listed.silences],
         },
         view=[*view, *silences, Text(f"{plural(open_count, 'open alert')} ({last})", style="dim")],

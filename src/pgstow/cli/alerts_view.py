@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from pgstow.state.alerts import Alert, Silence
 
 __all__ = [
     "alert_document",
+    "alert_documents",
     "alerts_table",
     "delivery_document",
     "delivery_lines",
@@ -63,6 +64,16 @@ def alert_document(alert: Alert, output: Output) -> dict[str, Any]:
     }
 
 
+def alert_documents(
+    alerts: Sequence[Alert], refused: Mapping[str, Sequence[str]], output: Output
+) -> list[dict[str, Any]]:
+    """Return alerts as they appear in JSON documents, with the channels that did not take the last message about each."""
+    return [
+        {**alert_document(alert, output), "refused_by": sorted(refused.get(alert.fingerprint, ()))}
+        for alert in alerts
+    ]
+
+
 def silence_document(silence: Silence) -> dict[str, Any]:
     """Return a silence as it appears in JSON documents."""
     return {
@@ -95,7 +106,7 @@ def delivery_lines(deliveries: Sequence[Delivery], output: Output) -> Iterator[R
             )
 
 
-def alerts_table(alerts: Sequence[Alert], output: Output) -> Table:
+def alerts_table(alerts: Sequence[Alert], refused: Mapping[str, Sequence[str]], output: Output) -> Table:
     """Return alerts for people, the worst last, where a terminal leaves the eye."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -103,13 +114,13 @@ def alerts_table(alerts: Sequence[Alert], output: Output) -> Table:
     table.add_column(overflow="fold")
     for alert in sorted(alerts, key=lambda each: (Severity(each.severity).rank, each.fingerprint)):
         text = Text(safe(output.scrub(alert.message)))
-        text.append(f"\n{'; '.join(_remarks(alert))}", style="dim")
+        text.append(f"\n{'; '.join(_remarks(alert, refused.get(alert.fingerprint, ())))}", style="dim")
         text.append(f"\n{safe(output.scrub(alert.hint))}", style="dim")
         table.add_row(id_of(alert.fingerprint), _MARKS.get(alert.severity, Text(alert.severity)), text)
     return table
 
 
-def _remarks(alert: Alert) -> Iterator[str]:
+def _remarks(alert: Alert, refused: Sequence[str]) -> Iterator[str]:
     yield safe(alert.fingerprint)
     if alert.closed is not None:
         yield f"over since {time_text(alert.closed)}"
@@ -124,7 +135,9 @@ def _remarks(alert: Alert) -> Iterator[str]:
     if alert.is_inhibited:
         yield "a consequence of another alert"
     if alert.told:
-        yield f"told: {safe(', '.join(sorted(alert.told)))}"
+        yield f"{'to be told' if refused else 'told'}: {safe(', '.join(sorted(alert.told)))}"
+    if refused:
+        yield f"not taken by {safe(', '.join(sorted(refused)))}"
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -198,7 +198,7 @@ def _misunderstood(texts: Sequence[str], exc: typer.TyperException) -> int:
     command = _named(texts) or next((text for text in texts if text in COMMANDS or text in _GROUPS), "")
     options = texts[: texts.index("--")] if "--" in texts else texts
     output = Output(command=command, as_json="--json" in options, debug=os.environ.get("PGSTOW_DEBUG") == "1")
-    message = exc.format_message().rstrip(".")
+    message = exc.format_message().rstrip(".").replace(": Value error, ", ": ")  # added on the way
     help_of = f"pgstow {command} --help" if command else "pgstow --help"
     output.error(UsageError(message[:1].lower() + message[1:], hint=f"{help_of} shows what there is"))
     output.flush()

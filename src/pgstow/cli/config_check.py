@@ -20,6 +20,7 @@ from pgstow.config.reading import Reading, try_settings
 from pgstow.config.references import Reference
 from pgstow.config.settings import Settings
 from pgstow.core.errors import PgstowError, UsageError
+from pgstow.monitor.channels import AppriseChannel
 
 __all__ = ["config_check_command"]
 
@@ -83,7 +84,7 @@ def config_check_command(
 
 
 def _resolved(settings: Settings, invocation: Invocation) -> Iterator[_Resolved]:
-    """Look up every reference that is not plain text; a connection string must also be one."""
+    """Look up every reference that is not plain text; connection strings and addresses of channels must also be such."""
     for reference in settings.references():
         if not reference.is_plain:
             message = _trouble(reference, invocation)
@@ -94,6 +95,12 @@ def _resolved(settings: Settings, invocation: Invocation) -> Iterator[_Resolved]
                 connection_of(database, invocation.environ)
             except UsageError as exc:
                 yield _Resolved(reference=database.url, message=invocation.output.scrub(str(exc)))
+    for channel in settings.channels.values():
+        if _trouble(channel.url, invocation) is None:
+            problem = AppriseChannel(channel.name, channel.url.resolve(invocation.environ)).problem()
+            if problem is not None:
+                message = invocation.output.scrub(f"channels.{channel.name}: {problem}")
+                yield _Resolved(reference=channel.url, message=message)
 
 
 def _trouble(reference: Reference, invocation: Invocation) -> str | None:

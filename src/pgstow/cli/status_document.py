@@ -9,6 +9,7 @@ from pgstow.cli.output import Output
 from pgstow.cli.records import record_document
 from pgstow.core.errors import PgstowError
 from pgstow.monitor.facts import AlertFacts, RepositoryFacts
+from pgstow.monitor.findings import id_of
 from pgstow.monitor.levels import Reason
 from pgstow.monitor.standing import DestinationStanding, KindStanding, TableStanding, age_s
 from pgstow.monitor.storage import StorageFacts
@@ -146,6 +147,7 @@ def _storage(storage: StorageFacts) -> dict[str, Any]:
 
 def _alert(alert: AlertFacts, output: Output) -> dict[str, Any]:
     return {
+        "id": id_of(alert.fingerprint),
         "fingerprint": alert.fingerprint,
         "rule": alert.rule,
         "severity": alert.severity,

@@ -12,6 +12,7 @@ from pgstow.cli.formats import safe, size_text, time_text
 from pgstow.cli.output import Output
 from pgstow.cli.records import plain_table
 from pgstow.monitor.facts import RepositoryFacts
+from pgstow.monitor.findings import id_of
 from pgstow.monitor.levels import Level
 from pgstow.monitor.standing import DatabaseStanding, DestinationStanding, KindStanding, age_s
 from pgstow.monitor.storage import Forecast, StorageFacts
@@ -72,7 +73,7 @@ def _database(verdict: DatabaseVerdict) -> Iterator[RenderableType]:
         yield _tables(standing)
     for alert in standing.alerts or ():
         acknowledged = ", acknowledged" if alert.is_acknowledged else ""
-        yield Text(f"alert {alert.fingerprint[:8]}: {safe(alert.message)}{acknowledged}", style="yellow")
+        yield Text(f"alert {id_of(alert.fingerprint)}: {safe(alert.message)}{acknowledged}", style="yellow")
 
 
 def _age(standing: DatabaseStanding) -> str:
@@ -105,7 +106,7 @@ def _kinds(standing: DatabaseStanding) -> RenderableType:
         newest = kind.newest
         table.add_row(
             safe(kind.kind),
-            time_text(newest.time)[:16] if newest else "never",
+            time_text(newest.time)[:16] if newest else "never" if kind.is_known else "unknown",
             duration_words(age_s(newest, standing.now)) if newest else "-",
             _attempt(kind),
             _minute(kind.next_due) if kind.next_due else "-",

@@ -11,11 +11,14 @@ import logging
 import re
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from pgstow.core.errors import Interrupted, PgstowError
 from pgstow.core.secrets import Secret
+
+if TYPE_CHECKING:
+    import apprise
 
 __all__ = ["LIMIT_S", "AppriseChannel", "BrokenChannel", "Channel", "cleaned"]
 
@@ -25,6 +28,7 @@ _SHORTEST = 4  # shorter parts of an address tell nothing and would blank half o
 _WITH_HOST = {"mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms", "http", "https"}
 _PARTS = re.compile(r"[/?&=:@,;+#]")
 _REASON = "Socket Exception: "  # how apprise begins what a connection said
+_NO_ADDRESS = "its address is not one that apprise understands"
 _SAID = 300  # characters of a reason that are kept
 
 
@@ -90,7 +94,12 @@ class AppriseChannel:
         except Exception as exc:  # noqa: BLE001  a service's plugin must not end an evaluation, whatever it does
             return cleaned(f"{type(exc).__name__}: {exc}", self._url)
 
-    def _send(self, title: str, body: str, *, is_critical: bool) -> str | None:
+    def problem(self) -> str | None:
+        """Return what is wrong with the address as such; nothing is sent. Whether it reaches anybody is another question."""
+        return self._guarded(lambda: None if self._services() is not None else _NO_ADDRESS)
+
+    def _services(self) -> apprise.Apprise | None:
+        """Return what apprise makes of the address; None where it makes nothing of it."""
         _silence_log()
         # Loading apprise takes a good part of a second, which only those pay who have something to tell.
         import apprise  # noqa: PLC0415
@@ -98,8 +107,14 @@ class AppriseChannel:
         # No tagline and no picture from somewhere; nothing is kept on disk.
         asset = apprise.AppriseAsset(app_id="pgstow", app_desc="pgstow", image_url_mask="", image_url_logo="")
         services = apprise.Apprise(asset=asset)
-        if not services.add(_with_limits(self._url.reveal())) or len(services) == 0:
-            return "its address is not one that apprise understands"
+        return services if services.add(_with_limits(self._url.reveal())) and len(services) else None
+
+    def _send(self, title: str, body: str, *, is_critical: bool) -> str | None:
+        import apprise  # noqa: PLC0415  as above
+
+        services = self._services()
+        if services is None:
+            return _NO_ADDRESS
         answer = services.notify(
             title=title,
             body=body,

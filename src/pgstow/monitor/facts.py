@@ -23,6 +23,7 @@ __all__ = [
     "PlanFacts",
     "RepositoryFacts",
     "TableSize",
+    "holds",
 ]
 
 CRITICAL_KIND = "critical"
@@ -35,6 +36,13 @@ class TableSize:
     rows: int
     size_bytes: int
     reused_rows: int = 0
+
+
+def holds(tables: Mapping[str, TableSize], wanted: str) -> bool:
+    """Whether a backup with these tables holds ``schema.table``, or any table of ``schema.*``."""
+    if wanted.endswith(".*"):
+        return any(name.startswith(wanted[:-1]) for name in tables)
+    return wanted in tables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +108,23 @@ class RepositoryFacts:
     storage_error: PgstowError | None = None
     key_times: tuple[datetime, ...] | None = None
     clock_skew_s: float | None = None
+    _by_source: Mapping[str, Mapping[str, Sequence[BackupRecord]]] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        # Every rule asks for every database and kind: without this, each would go through all backups for each.
+        by_source: dict[str, dict[str, list[BackupRecord]]] = {}
+        for record in self.backups or ():
+            by_source.setdefault(record.name, {}).setdefault(record.kind, []).append(record)
+        object.__setattr__(self, "_by_source", by_source)
+
+    def backups_of(self, database: str, kind: str | None = None) -> Sequence[BackupRecord]:
+        """Return the backups of a database, damaged ones as well; those of one kind are in the order of ``backups``."""
+        kinds = self._by_source.get(database, {})
+        if kind is not None:
+            return kinds.get(kind, ())
+        return [record for records in kinds.values() for record in records]
 
     @property
     def is_known(self) -> bool:
@@ -146,3 +171,18 @@ class Facts:
     def plans_of(self, database: str) -> Sequence[PlanFacts]:
         """Return the plans that make backups of a database."""
         return [plan for plan in self.plans if plan.database == database and plan.job == "backup"]
+
+    def expected_since(
+        self, plan: PlanFacts, repository: str, newest: BackupRecord | None
+    ) -> datetime | None:
+        """Return since when a repository must have a backup of a plan, ``newest`` being its newest; None: none is missing.
+
+        Without any backup nothing shows that there should be one, but that it was waited for when it was due: a plan or
+        a repository may be newer than that. Of a repository that cannot be read nothing is taken for new.
+        """
+        since = plan.expected_since
+        place = self.repositories.get(repository)
+        if since is None or newest is not None or place is None or place.backups is None:
+            return since
+        waited_since = self.known_since.get(f"{plan.database}/{plan.kind}@{repository}", since)
+        return since if since >= waited_since else None

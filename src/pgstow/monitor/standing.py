@@ -30,9 +30,13 @@ _COMPARED = 7  # newest backups of a kind that every destination should have
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationStanding:
-    """A repository that takes backups of a kind. ``lacks``: of the newest ones; None where it could not be read."""
+    """A repository that takes backups of a kind. ``lacks``: of the newest ones; None where it could not be read.
+
+    ``expected_since``: since when it must have one; None where none can be missing from it.
+    """
 
     repository: str
+    expected_since: datetime | None
     newest: BackupRecord | None
     lacks: tuple[BackupRecord, ...] | None
 
@@ -41,6 +45,7 @@ class DestinationStanding:
 class KindStanding:
     """The backups of one kind. ``is_known``: every repository they go to could be read, so that ``newest`` is the newest.
 
+    ``expected_since``: since when there must be one; None where none can be missing.
     ``longest_gap_s`` is the longest time without one in the last 30 days, up to now; None where there are none.
     ``sizes`` are those of the last backups, oldest first, ``growth`` that of all in the last 30 days.
     """
@@ -48,17 +53,13 @@ class KindStanding:
     kind: str
     plans: tuple[PlanFacts, ...]
     newest: BackupRecord | None
+    expected_since: datetime | None
     is_known: bool
     last_attempt: RunRecord | None
     longest_gap_s: float | None
     sizes: tuple[int, ...]
     growth: Growth | None
     destinations: tuple[DestinationStanding, ...]
-
-    @property
-    def expected_since(self) -> datetime | None:
-        """Since when a backup must be there; None where none can be missing."""
-        return max((plan.expected_since for plan in self.plans if plan.expected_since), default=None)
 
     @property
     def next_due(self) -> datetime | None:
@@ -150,8 +151,8 @@ def _merged(repositories: Iterable[RepositoryFacts], name: str) -> list[BackupRe
     """Return the sound backups of a source, oldest first, each once however many copies of it there are."""
     found: dict[str, BackupRecord] = {}
     for repository in repositories:
-        for record in repository.backups or ():
-            if record.name == name and not record.is_damaged:
+        for record in repository.backups_of(name):
+            if not record.is_damaged:
                 found.setdefault(record.id, record)
     return sorted(found.values(), key=lambda record: (record.time, record.id))
 
@@ -162,18 +163,21 @@ def _kind(kind: str, facts: Facts, database: DatabaseFacts, records: Sequence[Ba
     places = _places(plans, facts, database.name, kind)
     compared = mine[-_COMPARED:] if plans else ()  # else nobody said where they should be
     recent = [record for record in mine if facts.now - record.time <= _WINDOW]
+    alike = [record for record in mine if record.is_partial == mine[-1].is_partial]
     sized = [(record.time, record.size_bytes) for record in recent if record.size_bytes is not None]
     return KindStanding(
         kind=kind,
         plans=plans,
         newest=mine[-1] if mine else None,
+        expected_since=_expected(facts, plans, places, mine[-1] if mine else None),
         is_known=all(facts.repositories[name].is_known for name in places),
         last_attempt=_last_attempt(facts.runs, database.name, kind),
         longest_gap_s=longest_gap_s([record.time for record in mine], facts.now),
-        sizes=tuple(record.size_bytes for record in mine if record.size_bytes is not None)[-_SIZES:],
+        sizes=tuple(record.size_bytes for record in alike if record.size_bytes is not None)[-_SIZES:],
         growth=growth_of([Sample(time=time, used_bytes=size) for time, size in sized]),
         destinations=tuple(
-            _destination(facts.repositories[name], compared, database.name, kind) for name in places
+            _destination(facts, plans, facts.repositories[name], compared, database.name, kind)
+            for name in places
         ),
     )
 
@@ -186,22 +190,36 @@ def _places(plans: Sequence[PlanFacts], facts: Facts, database: str, kind: str) 
     return [
         name
         for name, each in facts.repositories.items()
-        if not each.is_known
-        or any(record.name == database and record.kind == kind for record in each.backups or ())
+        if not each.is_known or each.backups_of(database, kind)
     ]
+
+
+def _expected(
+    facts: Facts, plans: Sequence[PlanFacts], places: Iterable[str], newest: BackupRecord | None
+) -> datetime | None:
+    """Return since when there must be a backup by any of the plans, in any of the places."""
+    moments = (
+        facts.expected_since(plan, name, newest)
+        for name in places
+        for plan in plans
+        if name in plan.repositories
+    )
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _destination(
-    repository: RepositoryFacts, compared: Sequence[BackupRecord], database: str, kind: str
+    facts: Facts,
+    plans: Sequence[PlanFacts],
+    repository: RepositoryFacts,
+    compared: Sequence[BackupRecord],
+    database: str,
+    kind: str,
 ) -> DestinationStanding:
-    held = [
-        record
-        for record in repository.backups or ()
-        if record.name == database and record.kind == kind and not record.is_damaged
-    ]
+    held = [record for record in repository.backups_of(database, kind) if not record.is_damaged]
     ids = {record.id for record in held}
     return DestinationStanding(
         repository=repository.name,
+        expected_since=_expected(facts, plans, [repository.name], held[-1] if held else None),
         newest=held[-1] if held else None,
         lacks=tuple(record for record in compared if record.id not in ids) if repository.is_known else None,
     )

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from itertools import combinations
 from statistics import median, quantiles
 
-__all__ = ["Forecast", "Growth", "Sample", "StorageFacts", "forecast_full", "growth_of"]
+from pgstow.monitor.policy import AlertPolicy
+
+__all__ = ["Forecast", "Growth", "Room", "Sample", "StorageFacts", "forecast_full", "growth_of", "room_of"]
 
 _LEAST_SAMPLES = 3
 _LEAST_SPAN_S = 86400.0  # three samples of one hour say nothing about a month
 _DAY_S = 86400.0
 _HORIZON_DAYS = 10 * 365
+_VERY_LOW = 0.3  # of the share at which room is low: then it is a matter of hours
 _MOST_SAMPLES = 120  # the slopes of all pairs are looked at
 
 
@@ -60,6 +64,28 @@ class StorageFacts:
         if self.free_bytes is None or not self.total_bytes:
             return None
         return max(self.free_bytes, 0) / self.total_bytes
+
+
+class Room(StrEnum):
+    """How much room is left: the worse, the later in this list. Of what has no end that is known of, it is unknown."""
+
+    UNKNOWN = "unknown"
+    ENOUGH = "enough"
+    FULL_SOON = "full soon"
+    LOW = "low"
+    VERY_LOW = "very low"
+
+
+def room_of(storage: StorageFacts, policy: AlertPolicy, now: datetime) -> Room:
+    """Return how much room is left: the one judgement of it, for status, alerts and checklists."""
+    share, forecast = storage.free_share, storage.forecast_full
+    if share is None:
+        return Room.UNKNOWN
+    if share < policy.free_space:
+        return Room.VERY_LOW if share < policy.free_space * _VERY_LOW else Room.LOW
+    if forecast is not None and forecast.at - now < timedelta(seconds=policy.full_within_s):
+        return Room.FULL_SOON
+    return Room.ENOUGH
 
 
 def growth_of(samples: Sequence[Sample]) -> Growth | None:

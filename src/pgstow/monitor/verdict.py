@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
 from pgstow.monitor.facts import Facts, RepositoryFacts
 from pgstow.monitor.levels import Level, Reason, worst
 from pgstow.monitor.standing import DatabaseStanding, KindStanding, age_s, standing_of
-from pgstow.monitor.storage import StorageFacts
+from pgstow.monitor.storage import Room, StorageFacts, room_of
 from pgstow.monitor.words import duration_words, moment_words, size_words
 
 __all__ = ["DatabaseVerdict", "Verdict", "judge", "judge_storage"]
@@ -88,37 +87,37 @@ def _general_reasons(facts: Facts) -> Iterator[Reason]:
 def _repository_reasons(repository: RepositoryFacts, facts: Facts) -> Iterator[Reason]:
     if repository.error is not None:
         text = f"repository {repository.name} cannot be looked at: {repository.error.message}"
-        yield Reason(level=Level.UNKNOWN, code="repository_unknown", text=text)
+        look = f"pgstow list --repo {repository.name}"
+        yield Reason(level=Level.UNKNOWN, code="repository_unknown", text=text, look=look)
     for message in repository.unreadable[:1]:
         more = f" (and {len(repository.unreadable) - 1} more)" if len(repository.unreadable) > 1 else ""
         text = f"repository {repository.name} holds a snapshot that cannot be read: {message}{more}"
         yield Reason(
-            level=Level.UNKNOWN, code="snapshot_unreadable", text=text, look="pgstow repo repair --dry-run"
+            level=Level.UNKNOWN,
+            code="snapshot_unreadable",
+            text=text,
+            look=f"pgstow repo repair --repo {repository.name} --dry-run",
         )
     if repository.storage_error is not None:
         text = f"how much room is left for repository {repository.name}: {repository.storage_error.message}"
         yield Reason(level=Level.UNKNOWN, code="storage_unknown", text=text)
     for storage in repository.storage:
-        yield from judge_storage(storage, facts)
+        yield from judge_storage(storage, repository, facts)
 
 
-def judge_storage(storage: StorageFacts, facts: Facts) -> Iterator[Reason]:
+def judge_storage(storage: StorageFacts, repository: RepositoryFacts, facts: Facts) -> Iterator[Reason]:
     """Yield a reason where room is low, or will be soon."""
-    share = storage.free_share
-    if share is not None and share < facts.policy.free_space:
-        text = f"{storage.where}: {size_words(storage.free_bytes or 0)} are free, {share:.1%}"
-        is_full = storage.free_bytes == 0
-        yield Reason(
-            level=Level.CRITICAL if is_full else Level.WARNING,
-            code="storage_low",
-            text=text,
-            look="pgstow repo stats",
+    room = room_of(storage, facts.policy, facts.now)
+    look = f"pgstow repo stats --repo {repository.name}"
+    if room in (Room.LOW, Room.VERY_LOW):
+        level = Level.CRITICAL if room is Room.VERY_LOW else Level.WARNING
+        text = (
+            f"{storage.where}: {size_words(storage.free_bytes or 0)} are free, {storage.free_share or 0:.1%}"
         )
-    elif storage.forecast_full is not None and (
-        storage.forecast_full.at - facts.now < timedelta(seconds=facts.policy.full_within_s)
-    ):
+        yield Reason(level=level, code="storage_low", text=text, look=look)
+    elif room is Room.FULL_SOON and storage.forecast_full is not None:
         text = f"{storage.where}: full on {storage.forecast_full.at:%Y-%m-%d} as it grows now"
-        yield Reason(level=Level.WARNING, code="storage_forecast", text=text, look="pgstow repo stats")
+        yield Reason(level=Level.WARNING, code="storage_forecast", text=text, look=look)
 
 
 def _alert_reason(severity: str, message: str) -> Reason:

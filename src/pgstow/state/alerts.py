@@ -247,6 +247,7 @@ class AlertBook:
             new, messages = change(alerts, silences)
             _rewrite(connection, alerts, new)
             if messages:
+                _supersede(connection, messages, now)
                 connection.execute(sa.insert(_MESSAGES), [_message_row(each) for each in messages])
             if last is None:
                 connection.execute(sa.insert(_EVALUATIONS).values(id=1, made=now))
@@ -372,6 +373,19 @@ class AlertBook:
             rows = connection.execute(sa.select(_MESSAGES).order_by(_MESSAGES.c.made, _MESSAGES.c.id))
             return [_message(row) for row in rows]
 
+    def refused(self) -> dict[str, tuple[str, ...]]:
+        """Return, by fingerprint, the channels that did not take the last message about it."""
+        channels: dict[str, dict[str, bool]] = {}
+        for message in self.messages():
+            for fingerprint in message.fingerprints:
+                is_refused = message.sent is None and message.error is not None
+                channels.setdefault(fingerprint, {})[message.channel] = is_refused
+        return {
+            fingerprint: tuple(name for name, is_refused in found.items() if is_refused)
+            for fingerprint, found in channels.items()
+            if any(found.values())
+        }
+
     # Whether anybody is reached
 
     def reached(self, target: str, *, error: str | None, now: datetime) -> None:
@@ -425,6 +439,27 @@ def _rewrite(connection: Connection, old: Mapping[str, Alert], new: Iterable[Ale
             connection.execute(
                 sa.update(_ALERTS).where(_ALERTS.c.fingerprint == fingerprint).values(_alert_row(alert))
             )
+
+
+def _supersede(connection: Connection, messages: Iterable[Message], now: datetime) -> None:
+    """Give up what still waits for a channel and of which a new message says what has become of it since.
+
+    A message that was refused is tried again much later: "critical" must not arrive after "over". One that is being
+    sent at this moment is left alone.
+    """
+    said: dict[str, set[str]] = {}
+    for each in messages:
+        said.setdefault(each.channel, set()).update(each.fingerprints)
+    waiting = sa.select(_MESSAGES).where(
+        _MESSAGES.c.sent.is_(None),
+        _MESSAGES.c.given_up.is_(None),
+        _MESSAGES.c.channel.in_(list(said)),
+        sa.or_(_MESSAGES.c.claimed_until.is_(None), _MESSAGES.c.claimed_until <= now),
+    )
+    for row in connection.execute(waiting).all():
+        if row.fingerprints and said[row.channel].issuperset(row.fingerprints):
+            values = {"given_up": now, "error": "a later message says what became of it"}
+            connection.execute(sa.update(_MESSAGES).where(_MESSAGES.c.id == row.id).values(values))
 
 
 def _forget(connection: Connection, now: datetime) -> None:

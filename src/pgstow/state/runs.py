@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, cast
@@ -57,6 +57,8 @@ class RunRecord:
     error: str | None = None
     warnings: tuple[str, ...] = ()
 
+
+_MOST_AT_ONCE = 500  # values in one query
 
 _RUNS = sa.Table(
     "runs",
@@ -125,10 +127,15 @@ class Runs:
         since: datetime | None = None,
         due: datetime | None = None,
         limit: int = 1000,
+        with_tables: bool = True,
     ) -> list[RunRecord]:
-        """Return the newest runs that fit, newest first; an argument of None asks for nothing."""
+        """Return the newest runs that fit, newest first; an argument of None asks for nothing.
+
+        ``with_tables`` False leaves out what most of a run's record is: its tables, see ``tables_of()``.
+        """
         wanted = {"database": database, "plan": plan, "job": job, "kind": kind}
-        query = sa.select(_RUNS).order_by(_RUNS.c.started.desc(), _RUNS.c.id).limit(limit)
+        columns = [column for column in _RUNS.columns if with_tables or column is not _RUNS.c.tables]
+        query = sa.select(*columns).order_by(_RUNS.c.started.desc(), _RUNS.c.id).limit(limit)
         for column, value in wanted.items():
             if value is not None:
                 query = query.where(_RUNS.c[column] == value)
@@ -156,6 +163,20 @@ class Runs:
         with self._state.alone(_FORGETTING) as connection:
             return connection.execute(sa.delete(_RUNS).where(_RUNS.c.id.in_(old))).rowcount
 
+    def tables_of(self, run_ids: Sequence[str]) -> dict[str, Mapping[str, tuple[int, int]]]:
+        """Return rows and bytes of the tables of these runs, by their ids."""
+        found: dict[str, Mapping[str, tuple[int, int]]] = {}
+        with self._state.begin() as connection:
+            for start in range(0, len(run_ids), _MOST_AT_ONCE):
+                some = run_ids[start : start + _MOST_AT_ONCE]
+                query = sa.select(_RUNS.c.id, _RUNS.c.tables).where(_RUNS.c.id.in_(some))
+                found |= {row.id: _tables(row.tables) for row in connection.execute(query)}
+        return found
+
+
+def _tables(value: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
+    return {name: (rows, size) for name, (rows, size) in value.items()}
+
 
 def _row(record: RunRecord) -> dict[str, Any]:
     row = {column.name: _storable(getattr(record, column.name)) for column in _RUNS.columns}
@@ -177,7 +198,7 @@ def _storable(value: object) -> object:
 
 def _record(row: sa.Row[Any]) -> RunRecord:
     values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's documented name for it
-    values["tables"] = {name: (rows, size) for name, (rows, size) in values["tables"].items()}
+    values["tables"] = _tables(values.get("tables", {}))
     values["warnings"] = tuple(values["warnings"])
     values["destinations"] = tuple(DestinationResult(**one) for one in values["destinations"])
     values["outcome"] = cast("Outcome", values["outcome"])

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from statistics import median
+from collections.abc import Iterator
 
 from pgstow.monitor.checklists.items import ChecklistFacts, Item, Result, judged
-from pgstow.monitor.facts import RepositoryFacts, TableSize
+from pgstow.monitor.facts import RepositoryFacts, holds
 from pgstow.monitor.levels import Level
 from pgstow.monitor.policy import AlertPolicy
 from pgstow.monitor.standing import DatabaseStanding, KindStanding
+from pgstow.monitor.usual import is_unusual, usual_size
 from pgstow.monitor.verdict import judge_storage
 from pgstow.monitor.words import duration_words, moment_words, size_words
 
 __all__ = ["daily_items"]
-
-_LEAST_COMPARED = 3
 
 
 def daily_items(facts: ChecklistFacts) -> Iterator[Item]:
@@ -38,11 +36,10 @@ def _backups_present(standing: DatabaseStanding) -> Item:
     """Every planned kind has its newest backup, in every repository that takes it."""
     problems, unknowns, good = [], [], []
     for kind in standing.kinds:
-        since = kind.expected_since
-        if since is None:
-            continue
         for place in kind.destinations:
-            newest = place.newest
+            since, newest = place.expected_since, place.newest
+            if since is None:
+                continue
             if newest is not None and newest.time >= since:
                 good.append(f"{kind.kind} of {moment_words(newest.time)} in {place.repository}")
             elif place.lacks is None:
@@ -63,14 +60,13 @@ def _backups_present(standing: DatabaseStanding) -> Item:
 
 def _size(standing: DatabaseStanding, kind: KindStanding, policy: AlertPolicy) -> Item:
     *before, newest = kind.sizes or (0,)
-    if len(before) < _LEAST_COMPARED:
+    usual = usual_size(before)
+    if usual is None:
         is_good, evidence = None, f"there are {len(before)} earlier {kind.kind} backups to compare with"
     else:
-        usual = median(before)
-        change = newest - usual
-        is_good = abs(change) <= max(policy.size_floor_bytes, policy.size_change * usual)
-        share = f" ({change / usual:+.1%})" if usual else ""
-        evidence = f"{size_words(newest)}; the median of {len(before)} before is {size_words(usual)}{share}"
+        is_good = not is_unusual(newest, usual, policy)
+        share = f" ({(newest - usual) / usual:+.1%})" if usual else ""
+        evidence = f"{size_words(newest)}; the median of those before is {size_words(usual)}{share}"
     return Item(
         code="size_normal",
         title=f"The size of the {kind.kind} backup is as usual",
@@ -90,7 +86,7 @@ def _tables_present(standing: DatabaseStanding, facts: ChecklistFacts) -> Item:
     elif tables is None:
         result, evidence = Result.UNKNOWN, f"what backup {newest.short_id} holds could not be read"
     else:
-        missing = [name for name in dict.fromkeys(wanted) if not _holds(tables, name)]
+        missing = [name for name in dict.fromkeys(wanted) if not holds(tables, name)]
         found = f"all {len(set(wanted))} are in backup {newest.short_id} of {moment_words(newest.time)}"
         result = judged(is_good=not missing)
         evidence = f"backup {newest.short_id} lacks {', '.join(missing)}" if missing else found
@@ -102,13 +98,6 @@ def _tables_present(standing: DatabaseStanding, facts: ChecklistFacts) -> Item:
         evidence=evidence,
         look=f"pgstow show {standing.database.name}@latest",
     )
-
-
-def _holds(tables: Mapping[str, TableSize], wanted: str) -> bool:
-    """Whether a backup holds ``schema.table``, or any table of ``schema.*``."""
-    if wanted.endswith(".*"):
-        return any(name.startswith(wanted[:-1]) for name in tables)
-    return wanted in tables
 
 
 def _rpo(standing: DatabaseStanding) -> Item:
@@ -148,7 +137,9 @@ def _alerts(facts: ChecklistFacts) -> Item:
 
 
 def _storage(repository: RepositoryFacts, facts: ChecklistFacts) -> Item:
-    reasons = [reason for each in repository.storage for reason in judge_storage(each, facts.facts)]
+    reasons = [
+        reason for each in repository.storage for reason in judge_storage(each, repository, facts.facts)
+    ]
     measured = [each for each in repository.storage if each.free_share is not None]
     error = repository.error or repository.storage_error
     is_good: bool | None = None

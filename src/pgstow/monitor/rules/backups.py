@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from pgstow.catalog.backups import DAILY, BackupRecord
-from pgstow.monitor.facts import DatabaseFacts, Facts, PlanFacts, RepositoryFacts, TableSize
+from pgstow.monitor.facts import CRITICAL_KIND, DatabaseFacts, Facts, PlanFacts, RepositoryFacts, holds
 from pgstow.monitor.findings import Finding, Severity, fingerprint
 from pgstow.monitor.rules.common import Judgement, everything_of, lasting, moment, names, newest_in, some
 from pgstow.state.runs import RunRecord
@@ -24,7 +24,6 @@ __all__ = [
 
 _FAILED = ("failed", "abandoned", "interrupted")
 _FROM_A_STORE = ("store", "object_")
-CRITICAL = "critical"  # the kind whose backups hold the critical tables alone
 REUSE_ALARM = "reuse alarm"  # how the warning of a run begins whose sample differed from the base
 
 
@@ -83,12 +82,8 @@ def backup_missing(facts: Facts) -> Judgement:
                 yield fingerprint("backup_missing", subject)
                 continue
             newest = newest_in(repository, plan.database, plan.kind)
-            if newest is None:
-                # Without an older one nothing shows that it was expected, but that we have waited for it since.
-                is_missing = plan.expected_since >= facts.known_since.get(subject, plan.expected_since)
-            else:
-                is_missing = newest.time < plan.expected_since
-            if is_missing:
+            since = facts.expected_since(plan, name, newest)
+            if since is not None and (newest is None or newest.time < since):
                 yield _missing(facts, plan, repository, newest, subject)
 
 
@@ -137,8 +132,15 @@ def unprotected(facts: Facts) -> Judgement:
             subject=database.name,
             severity=Severity.CRITICAL,
             message=f"there is no backup of {database.name} in any repository",
-            hint="pgstow run makes the first one now",
+            hint=f"{_first_run(facts, database.name)} makes the first one now",
         )
+
+
+def _first_run(facts: Facts, database: str) -> str:
+    """Return the command that makes a first whole backup."""
+    plans = [plan for plan in facts.plans_of(database) if plan.kind != CRITICAL_KIND]
+    named = next((plan for plan in plans if plan.kind == DAILY), plans[0] if plans else None)
+    return f"pgstow run {named.plan} --database {database}" if named else "pgstow backup"
 
 
 def rpo_exceeded(facts: Facts) -> Judgement:
@@ -154,8 +156,8 @@ def rpo_exceeded(facts: Facts) -> Judgement:
             (
                 record.time
                 for each in known
-                for record in each.backups or ()
-                if record.name == database.name and database.counts_for_rpo(record)
+                for record in each.backups_of(database.name)
+                if database.counts_for_rpo(record)
             ),
             default=None,
         )
@@ -186,6 +188,7 @@ def _rpo(
         hint="make a backup now, with pgstow run or pgstow backup, and look why the planned ones did not come",
         since=newest + timedelta(seconds=database.rpo_s) if newest else None,
         facts={"achieved_s": lost_s, "rpo_s": database.rpo_s},
+        inhibited_by=(fingerprint("unprotected", database.name),),  # which says the same
     )
 
 
@@ -212,11 +215,13 @@ def newest_that_must_hold(
     """Yield the newest backup of each kind with what it must hold and what of that it lacks; None: cannot be told."""
     for database in facts.databases:
         for kind in sorted({plan.kind for plan in facts.plans_of(database.name)} or {DAILY}):
-            wanted = database.critical if kind == CRITICAL else (*database.critical, *database.must_contain)
+            wanted = (
+                database.critical if kind == CRITICAL_KIND else (*database.critical, *database.must_contain)
+            )
             record = _newest_anywhere(facts, database.name, kind)
             if wanted and record is not None:
                 tables = facts.contents.get(record.id)
-                lacking = None if tables is None else sorted({x for x in wanted if not _holds(tables, x)})
+                lacking = None if tables is None else sorted({x for x in wanted if not holds(tables, x)})
                 yield record, wanted, lacking
 
 
@@ -250,12 +255,6 @@ def _table_missing(record: BackupRecord, subject: str, lacking: list[str]) -> Fi
         extent=len(lacking),
         facts={"backup": record.id, "tables": lacking},
     )
-
-
-def _holds(tables: Mapping[str, TableSize], wanted: str) -> bool:
-    if wanted.endswith(".*"):
-        return any(name.startswith(wanted[:-1]) for name in tables)
-    return wanted in tables
 
 
 def _newest_anywhere(facts: Facts, database: str, kind: str) -> BackupRecord | None:

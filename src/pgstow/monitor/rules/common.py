@@ -27,11 +27,7 @@ def everything_of(rule: str, beginning: str = "") -> str:
 def newest_in(repository: RepositoryFacts, database: str, kind: str | None = None) -> BackupRecord | None:
     """Return the newest sound backup of a database, whole or not; None: there is none, as far as known."""
     return max(
-        (
-            record
-            for record in repository.backups or ()
-            if record.name == database and kind in (None, record.kind) and not record.is_damaged
-        ),
+        (record for record in repository.backups_of(database, kind) if not record.is_damaged),
         key=lambda record: record.time,
         default=None,
     )

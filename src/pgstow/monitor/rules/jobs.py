@@ -11,7 +11,8 @@ from pgstow.state.runs import RunRecord
 
 __all__ = ["history_unreadable", "retention_failed", "verify_failed"]
 
-_FAILED = ("failed", "abandoned", "partial")
+_FAILED = ("failed", "abandoned", "interrupted", "partial")
+_WHY = {"abandoned": "its host died", "interrupted": "it was interrupted"}
 
 
 def history_unreadable(facts: Facts) -> Judgement:
@@ -92,7 +93,7 @@ def _runs_of(facts: Facts, job: str, consequence: str) -> Judgement:
 
 
 def _failed(plan: PlanFacts, run: RunRecord, consequence: str) -> Finding:
-    reason = run.error or ("its host died" if run.outcome == "abandoned" else "it did not say why")
+    reason = run.error or _WHY.get(run.outcome, "it did not say why")
     return Finding(
         rule=f"{plan.job}_failed",
         subject=plan.plan,

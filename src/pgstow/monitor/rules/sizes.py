@@ -10,13 +10,10 @@ from pgstow.catalog.backups import BackupRecord
 from pgstow.monitor.facts import Facts
 from pgstow.monitor.findings import Finding, Severity, fingerprint
 from pgstow.monitor.rules.common import Judgement, everything_of, moment, names, size, some
+from pgstow.monitor.usual import LEAST_COMPARED, MOST_COMPARED, is_unusual, usual_size
 from pgstow.state.runs import RunRecord
 
 __all__ = ["size_changed", "tables_changed"]
-
-_RECENT = 10  # backups before the newest that say what is usual
-_LEAST = 3  # fewer say nothing
-_HALF = 0.5
 
 
 def size_changed(facts: Facts) -> Judgement:
@@ -33,9 +30,9 @@ def size_changed(facts: Facts) -> Judgement:
                 yield fingerprint("size_shrank", subject)
                 yield _size_unknown(newest, subject)
                 continue
-            sizes = [each.size_bytes for each in before if each.size_bytes is not None][-_RECENT:]
-            if len(sizes) >= _LEAST:
-                yield from _compare(facts, newest, newest.size_bytes, median(sizes), subject)
+            usual = usual_size([each.size_bytes for each in before if each.size_bytes is not None])
+            if usual is not None and is_unusual(newest.size_bytes, usual, facts.policy):
+                yield _changed(newest, newest.size_bytes, usual, subject)
 
 
 def _by_kind(facts: Facts, database: str) -> dict[str, list[BackupRecord]]:
@@ -43,8 +40,8 @@ def _by_kind(facts: Facts, database: str) -> dict[str, list[BackupRecord]]:
     found = {
         record.id: record
         for each in facts.repositories.values()
-        for record in each.backups or ()
-        if record.name == database and not record.is_damaged
+        for record in each.backups_of(database)
+        if not record.is_damaged
     }
     kinds: dict[str, list[BackupRecord]] = {}
     for record in sorted(found.values(), key=lambda record: (record.time, record.id)):
@@ -52,15 +49,11 @@ def _by_kind(facts: Facts, database: str) -> dict[str, list[BackupRecord]]:
     return kinds
 
 
-def _compare(
-    facts: Facts, newest: BackupRecord, size_bytes: int, usual: float, subject: str
-) -> Iterator[Finding]:
+def _changed(newest: BackupRecord, size_bytes: int, usual: float, subject: str) -> Finding:
     change = size_bytes - usual
-    if abs(change) < facts.policy.size_floor_bytes or abs(change) <= facts.policy.size_change * usual:
-        return
     share = f"{change / usual:+.0%}" if usual else "from nothing"
     has_grown = change > 0
-    yield Finding(
+    return Finding(
         rule="size_grew" if has_grown else "size_shrank",
         subject=subject,
         severity=Severity.WARNING if has_grown else Severity.CRITICAL,
@@ -116,9 +109,9 @@ def tables_changed(facts: Facts) -> Judgement:
         critical = frozenset(database.critical)
         for kind, runs in sorted(_runs_by_kind(facts, database.name).items()):
             newest, *before = runs
-            if len(before) < _LEAST:
+            if len(before) < LEAST_COMPARED:
                 continue
-            changes = list(_changes(newest, before[:_RECENT], critical))
+            changes = list(_changes(newest, before[:MOST_COMPARED], critical))
             shrunk = [each for each in changes if _shrank(each, facts)]
             grown = [each for each in changes if _grew(each, facts)]
             subject = f"{database.name}/{kind}"
@@ -146,7 +139,7 @@ def _changes(
 ) -> Iterator[_TableChange]:
     for table in sorted({*newest.tables, *before[0].tables}):
         known = [run.tables[table] for run in before if table in run.tables]
-        if len(known) < _LEAST:
+        if len(known) < LEAST_COMPARED:
             continue
         rows, size_bytes = newest.tables.get(table, (0, 0))
         yield _TableChange(

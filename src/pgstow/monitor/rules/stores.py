@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from pgstow.catalog.backups import BackupRecord
+from pgstow.core.errors import NoRepository
 from pgstow.monitor.facts import Facts, RepositoryFacts
 from pgstow.monitor.findings import Finding, Severity, fingerprint
 from pgstow.monitor.rules.common import (
@@ -18,12 +19,11 @@ from pgstow.monitor.rules.common import (
     size,
     some,
 )
-from pgstow.monitor.storage import StorageFacts
+from pgstow.monitor.storage import Room, StorageFacts, room_of
 
 __all__ = ["catch_up_pending", "clock_skew", "repository_unreachable", "storage_low"]
 
 _FUTURE = timedelta(minutes=5)
-_VERY = 0.3  # of the share at which storage is low: then it is a matter of hours
 # How the warning of a run begins whose machine's clock is off: with the code, or in the manifest's words alone.
 _CLOCK = ("clock: ", "this machine's clock is ")
 
@@ -55,9 +55,22 @@ def _unreachable(repository: RepositoryFacts) -> Finding:
         severity=Severity.CRITICAL,
         message=f"the repository {repository.name} at {repository.location} cannot be read, so whether its backups are "
         f"there cannot be told: {why}",
-        hint=(error.hint if error is not None else None)
-        or "pgstow list tries the same by hand; look at the store, its network and its credentials",
+        hint=_remedy(repository),
         facts={"error_code": error.code if error is not None else None},
+    )
+
+
+def _remedy(repository: RepositoryFacts) -> str:
+    error = repository.error
+    if isinstance(error, NoRepository):
+        # Where a disk is not mounted, or a location mistyped, a new repository would only hide that.
+        return (
+            "look whether its disk is mounted and its location is right; only if there never was one, "
+            f"pgstow init --repo {repository.name} makes it"
+        )
+    return (
+        (error.hint if error is not None else None)
+        or f"pgstow list --repo {repository.name} tries the same by hand; look at the store, its network and its credentials"
     )
 
 
@@ -82,19 +95,15 @@ def storage_low(facts: Facts) -> Judgement:
 
 
 def _storage(facts: Facts, storage: StorageFacts) -> Judgement:
-    share = storage.free_share
-    if share is None:
-        return  # a bucket without a quota has no end that is known of
-    forecast = storage.forecast_full
-    is_low = share < facts.policy.free_space
-    is_soon = forecast is not None and forecast.at - facts.now < timedelta(seconds=facts.policy.full_within_s)
-    if not is_low and not is_soon:
+    share, forecast = storage.free_share, storage.forecast_full
+    room = room_of(storage, facts.policy, facts.now)
+    if share is None or room in (Room.UNKNOWN, Room.ENOUGH):
         return
     until = f"; at the present growth it is full on {forecast.at:%Y-%m-%d}" if forecast is not None else ""
     yield Finding(
         rule="storage_low",
         subject=storage.where,
-        severity=Severity.CRITICAL if share < facts.policy.free_space * _VERY else Severity.WARNING,
+        severity=Severity.CRITICAL if room is Room.VERY_LOW else Severity.WARNING,
         message=f"{size(storage.free_bytes or 0)} of {size(storage.total_bytes or 0)} are free ({share:.0%}) at "
         f"{storage.where}{until}",
         hint="make room, raise the quota, or keep fewer backups: pgstow retention plan, then pgstow repo prune",
@@ -115,7 +124,7 @@ def catch_up_pending(facts: Facts) -> Judgement:
                     yield fingerprint("catch_up_pending", f"{database.name}/{plan.kind}@{name}")
                 if target is None or target.backups is None:
                     continue
-                present = {record.id for record in target.backups}
+                present = {record.id for record in target.backups_of(database.name, plan.kind)}
                 ahead = [
                     record
                     for record in _elsewhere(facts, plan.repositories, database.name, plan.kind)
@@ -132,8 +141,8 @@ def _elsewhere(
 ) -> Iterator[BackupRecord]:
     for name in repositories:
         known = facts.repositories.get(name)
-        for record in (known.backups or ()) if known is not None else ():
-            if (record.name, record.kind) == (database, kind) and not record.is_damaged:
+        for record in known.backups_of(database, kind) if known is not None else ():
+            if not record.is_damaged:
                 yield record
 
 
