@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pgstow.repository import LockTimes
+from pgstow.state.database import open_state
+from pgstow.state.runs import RunRecord, Runs
 from pgstow.store.local import LocalStore
 from support.command import Pgstow
 from support.dated_backups import backup_id, save_dated
@@ -65,7 +70,9 @@ def test_plan_hold_apply(pgstow: Pgstow, store: LocalStore, tmp_path: Path) -> N
     assert re.search(
         r"^keep +00000090 .* held since .*, until 2099-12-31 by .*: case 7$", planned.stdout, re.MULTILINE
     )
-    assert "2 backups would be removed, 3 kept; plan" in planned.stdout
+    assert (
+        "2 backups would be removed, 3 kept, by the default rules with --no-promote; plan" in planned.stdout
+    )
     document = pgstow("retention", "plan", *PLAIN, "--json").json()
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(document))
@@ -80,12 +87,126 @@ def test_plan_hold_apply(pgstow: Pgstow, store: LocalStore, tmp_path: Path) -> N
     assert pgstow("hold", "00000090", "--reason", "case 8").code == 0
     applied = pgstow("retention", "apply", *PLAIN, "--plan", file)
     assert applied.code == 0, applied.stderr
-    assert applied.stdout.startswith("2 backups removed, 3 kept\n")
+    assert applied.stdout.startswith("2 backups removed, 3 kept, by the default rules with --no-promote\n")
     assert "remove 00000060 of shop, daily, from" in applied.stderr
     assert ids(pgstow) == [90, 20, 0]
     assert_sound(store)
     nothing = pgstow("retention", "apply", *PLAIN, "--no-prune")
-    assert (nothing.stdout, nothing.stderr) == ("0 backups removed, 3 kept\n", "")
+    assert nothing.stdout == "0 backups removed, 3 kept, by the default rules with --no-promote\n"
+    assert nothing.stderr == ""
+
+
+SETTINGS = """\
+databases: {{shop: {{url: postgresql://backup@db.example/shop}}}}
+repositories: {{local: {{location: {folder}, password: "file:{folder}-password"}}}}
+plans: {{daily: {{}}}}
+retention: {{promotes: false, time_zone: Europe/Berlin, rules: {{daily: 70d}}}}
+"""
+
+
+@pytest.fixture
+def settings(folder: Path, tmp_path: Path) -> Path:
+    """Settings by which ``shop`` keeps its daily backups for 70 days, and the state folder of the machine."""
+    folder.with_name(f"{folder.name}-password").write_text(PASSWORD)
+    path = tmp_path / "pgstow.yaml"
+    path.write_text(SETTINGS.format(folder=folder))
+    return path
+
+
+def dropped(document: Any) -> list[int]:
+    return [int(each["id"][:8]) for each in document["plan"]["decisions"] if each["action"] == "drop"]
+
+
+def test_the_settings_that_name_a_repository_give_its_rules(
+    pgstow: Pgstow, store: LocalStore, settings: Path, folder: Path, tmp_path: Path
+) -> None:
+    """By its name, by its place, or because the file was given; also where nobody said which rules to use."""
+    home = tmp_path / "home" / ".config" / "pgstow"
+    home.mkdir(parents=True)
+    shutil.copy(settings, home)
+    for arguments, environ in (
+        (("--config", settings, "--repo", "local"), {}),
+        (("--config", settings), {}),
+        ((), {"PGSTOW_CONFIG": str(settings)}),
+        (("--repo", f"file://{folder}/"), {"HOME": str(tmp_path / "home")}),
+    ):
+        document = pgstow("retention", "plan", *arguments, "--json", **environ).json()
+        assert dropped(document) == [90], (arguments, environ)
+        rules = document["plan"]["rules"]
+        assert rules["from"].endswith("pgstow.yaml")
+        assert (rules["time_zone"], rules["promotes"], rules["changed"]) == ("Europe/Berlin", False, [])
+    changed = pgstow("retention", "plan", "--config", settings, "--keep", "daily=50")
+    assert (
+        f"2 backups would be removed, 3 kept, by the rules of {settings} with --keep daily=50"
+        in changed.stdout
+    )
+    assert "this machine has no history of runs" in changed.stdout
+
+
+def test_settings_of_another_repository_that_lie_there_say_nothing(
+    pgstow: Pgstow, store: LocalStore, settings: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / ".config" / "pgstow"
+    home.mkdir(parents=True)
+    text = settings.read_text().replace(store.location, str(tmp_path / "elsewhere"))
+    (home / "pgstow.yaml").write_text(text)
+    document = pgstow("retention", "plan", *PLAIN, "--json", HOME=str(tmp_path)).json()
+    assert document["plan"]["rules"]["from"] == "default"
+    assert dropped(document) == [90, 60, 40]
+
+
+def test_a_mistake_in_the_settings_removes_nothing(pgstow: Pgstow, store: LocalStore, settings: Path) -> None:
+    settings.write_text(settings.read_text().replace("daily: 70d", "dayly: 70d"))
+    refused = pgstow("retention", "apply", "--config", settings, "--yes")
+    assert refused.code == 2, refused.stderr
+    assert len(objects(store, "snapshots")) == 5
+
+
+def test_nothing_expires_after_a_failed_run_of_the_history(
+    pgstow: Pgstow, store: LocalStore, settings: Path, tmp_path: Path
+) -> None:
+    with contextlib.closing(open_state(None, {"PGSTOW_STATE_DIR": str(tmp_path)})) as state:
+        now = datetime.now(UTC)
+        run = RunRecord(
+            id="1", plan="daily", job="backup", kind="daily", database="shop", due=None, started=now,
+            finished=now, host="h", outcome="failed", error="disk full",
+        )  # fmt: skip
+        Runs(state).save(run)
+    arguments = ("retention", "apply", "--config", settings, "--json")
+    frozen = pgstow(*arguments, PGSTOW_STATE_DIR=str(tmp_path)).json()
+    assert dropped(frozen) == []
+    (reason,) = [each for each in frozen["plan"]["decisions"][0]["reasons"] if each["code"] == "failed"]
+    assert "its newest run of kind daily failed" in reason["text"]
+    assert reason["text"].endswith(": disk full)")
+    assert dropped(pgstow(*arguments, PGSTOW_STATE_DIR=str(tmp_path / "another")).json()) == [90]
+
+
+def test_reasons_can_be_read_on_a_narrow_terminal(pgstow: Pgstow, store: LocalStore) -> None:
+    shown = on_terminal(pgstow, 80, "retention", "plan")
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert re.search(r"^keep  00000040  shop  daily  \S+ \S+  \S+ \S+$", shown, re.MULTILINE)
+    assert re.search(
+        r"^      first of the month ....-..: kept for 365 days, as monthly, until ", shown, re.MULTILINE
+    )
+    assert "WHY" in on_terminal(pgstow, 200, "retention", "plan")
+
+
+def on_terminal(pgstow: Pgstow, columns: int, *arguments: str) -> str:
+    """Return what a command shows on a terminal of that width, without colours."""
+    parent, child = pty.openpty()
+    environ = pgstow.environment({"COLUMNS": str(columns), "TERM": "xterm"})
+    with subprocess.Popen(
+        pgstow.command(*arguments, "--quiet"), env=environ, stdin=child, stdout=child, stderr=child
+    ) as process:
+        os.close(child)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed: the command has ended
+            while data := os.read(parent, 4096):
+                shown += data
+        assert process.wait() == 0
+    os.close(parent)
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).replace("\r", "")
 
 
 def test_show_says_that_a_backup_is_held(pgstow: Pgstow, store: LocalStore) -> None:

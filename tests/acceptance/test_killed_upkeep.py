@@ -1,4 +1,4 @@
-"""``repo copy``, ``repo prune`` and ``repo repair`` killed with -9 at the writes to their stores, and run again.
+"""``repo copy``, ``repo prune``, ``repo repair``, ``retention apply`` and ``hold`` killed with -9 at the writes to their stores, and run again.
 
 By default a part of the writes is tried, at equal distances through all of them; PGSTOW_ALL_FAULTS=1 tries all.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from support.command import Pgstow
 from support.copying import contents_by_origin, make_target, small_packs
 from support.copying import objects as contents_of
 from support.damage import readable_members
+from support.dated_backups import backup_id, save_dated
 from support.killing import AT_WRITES, Killing, noting
 from support.pruning import assert_sound, objects, prune_now, remove_snapshots, restored
 from support.repositories import (
@@ -142,6 +143,59 @@ def test_prune(pgstow: Pgstow, template: Path, folder: Path, newest_restic: Rest
             assert objects(store, "data") == listed
             assert objects(store, "pgstow") == set()
             assert restored(store) == expected
+
+
+KEPT = (90, 20, 0)  # the first is held
+
+
+def make_aged_template(store: LocalStore) -> None:
+    """Make a repository of which two backups are to expire, of all those that are older than 30 days."""
+    repository = init_repository(store)
+    now = datetime.now(UTC)
+    for age in (90, 60, 40, 20, 0):
+        save_dated(repository, age, now - timedelta(days=age))
+    repository.marks().hold(backup_id(90), at=now, by="tests", reason="case 7")
+
+
+def contents_by_age(store: LocalStore) -> dict[int, dict[str, bytes]]:
+    return {int(run.removeprefix("run=")[:8]): named for run, named in restored(store).items()}
+
+
+def test_retention_apply(pgstow: Pgstow, template: Path, folder: Path, newest_restic: Restic) -> None:
+    """Whenever it dies: each backup is whole or gone, the oldest went first, and none went that is kept."""
+    make_aged_template(LocalStore(template / "repository"))
+    before = contents_by_age(LocalStore(template / "repository"))
+    command = Killing(
+        pgstow, ["retention", "apply", "--no-promote", "--yes"], template=template, folder=folder
+    )
+    for kill in command.kills("retention apply", AT_WRITES, tries=6):
+        with noting(kill):
+            store = LocalStore(folder / "repository")
+            left = contents_by_age(store)
+            assert set(left) in ({*KEPT, 60, 40}, {*KEPT, 40}, {*KEPT})
+            assert left.items() <= before.items()
+            newest_restic(store.location, "check", "--read-data", "--no-lock")
+            again = command.again()
+            assert again.code == 0, again.stderr
+            assert_tidy(store)
+            assert contents_by_age(store) == {age: before[age] for age in KEPT}
+            assert_sound(store)
+            assert list(open_repository(store).marks().holds()) == [backup_id(90)]
+
+
+def test_hold(pgstow: Pgstow, template: Path, folder: Path) -> None:
+    """A hold that died is there or not, is in nobody's way, and does not come undone."""
+    make_aged_template(LocalStore(template / "repository"))
+    command = Killing(pgstow, ["hold", backup_id(60), "--reason", "case 8"], template=template, folder=folder)
+    for kill in command.kills("hold", AT_WRITES, tries=3):
+        with noting(kill):
+            store = LocalStore(folder / "repository")
+            again = command.again()
+            assert again.code == 0, again.stderr
+            applied = pgstow("retention", "apply", "--no-promote", "--yes")
+            assert applied.code == 0, applied.stderr
+            assert_tidy(store)
+            assert set(contents_by_age(store)) == {*KEPT, 60}
 
 
 TOC = {"toc.dat": [b"PGDMP"]}

@@ -129,7 +129,7 @@ def try_faults(
         for fault in FAULTS
         for point in points
         if point.method in fault.kind.methods
-        and not (fault.kind is Kind.STALE_LIST and point.folder == operation.believes)
+        and not (fault.kind is Kind.STALE_LIST and point.folder in operation.believes)
     ]
     failures: list[Exception] = []
     tried = hit = restic_runs = 0

@@ -20,11 +20,14 @@ from pgstow.app.backup import BackupRequest, FailedBackup, backup, backup_all
 from pgstow.app.copy import copy_repository, rekey_repository
 from pgstow.app.export import export
 from pgstow.app.keys import change_password
+from pgstow.app.marking import hold_backup
 from pgstow.app.prune import prune_repository
 from pgstow.app.repository_repair import repair_repository
 from pgstow.app.restore import restore
+from pgstow.app.retention import RetentionRequest, apply_retention
 from pgstow.app.verify import verify_backups
 from pgstow.assurance.compare import compare_databases
+from pgstow.catalog.backups import list_backups
 from pgstow.core.errors import NoRepository, PgstowError, RepositoryDamaged, WrongPassword
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
@@ -33,18 +36,34 @@ from pgstow.postgres.tools import ClientTools
 from pgstow.repository import LockTimes, Repository
 from pgstow.restore.export import ExportFormat, ExportRequest
 from pgstow.restore.request import RestoreOptions
+from pgstow.retention import RetentionPolicies, RetentionPolicy
 from pgstow.store.api import Store
 from pgstow.store.local import LocalStore
 from pgstow.upkeep.prune_plan import PruneOptions
 from pgstow.upkeep.repair_report import RepairReport
 from support.damage import readable_members
+from support.dated_backups import backup_id
 from support.oracle import files_below
 from support.restic import PASSWORD
 
-__all__ = ["BACKUP_NAME", "OLD_PASSWORD", "OPERATIONS", "Operation", "Outcome", "World", "in_a_hurry"]
+__all__ = [
+    "AGED_NAME",
+    "BACKUP_NAME",
+    "HELD_AGE",
+    "OLD_AGES",
+    "OLD_PASSWORD",
+    "OPERATIONS",
+    "YOUNG_AGES",
+    "Operation",
+    "Outcome",
+    "World",
+    "in_a_hurry",
+]
 
 BACKUP_NAME = "shop"
 OLD_PASSWORD = "the horse before"  # of the template "old password"
+AGED_NAME = "aged"  # of backups that the template of that name has, by their ages in days:
+HELD_AGE, OLD_AGES, YOUNG_AGES = 70, (60, 40), (20, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +104,7 @@ class Operation:
     tries: int
     is_judged: bool = True  # False: the template is damaged on purpose
     cleans_up: bool = False  # removes what dead processes left
-    believes: str | None = None  # a folder whose listing it has to believe: a stale one is not tried
+    believes: tuple[str, ...] = ()  # folders whose listings it has to believe: stale ones are not tried
     again: Callable[[World, Store, Outcome], None] | None = None  # what is done next, if not the same
     meanwhile: Callable[[World, Store], None] | None = None  # what must hold before, if not everything
 
@@ -217,6 +236,40 @@ def _prune(world: World, store: Store, outcome: Outcome) -> None:
     prune_repository(_open(store), options, SilentProgress(), show=lambda _plan: None)
 
 
+def _expire(world: World, store: Store, outcome: Outcome) -> None:
+    """Remove what is older than 30 days, and what only that needed."""
+    request = RetentionRequest(policy=RetentionPolicies(default=RetentionPolicy(promotes=False)))
+    options = PruneOptions(grace_s=0, max_unused=0)
+    applied = apply_retention(_open(store), request, SilentProgress(), planned=None, prune=options)
+    if applied.prune_error is not None:
+        raise applied.prune_error
+
+
+def _expire_the_rest(world: World, store: Store, outcome: Outcome) -> None:
+    _expire(world, store, outcome)
+    assert _aged_in(store) == {HELD_AGE, *YOUNG_AGES}
+
+
+def _aged_in(store: Store) -> set[int]:
+    """Return the ages of the aged backups that are there."""
+    return {int(each.short_id) for each in list_backups(_open(store)) if each.name == AGED_NAME}
+
+
+def _hold(world: World, store: Store, outcome: Outcome) -> None:
+    """Keep a backup that is about to expire: from when that is told, it has to stay."""
+    held = backup_id(OLD_AGES[-1])
+    hold_backup(_open(store), held, SilentProgress(), by="tests", reason="case 7", until=None)
+    outcome.backups.append(held)
+
+
+def _hold_another_and_expire(world: World, store: Store, outcome: Outcome) -> None:
+    held = backup_id(OLD_AGES[0])
+    hold_backup(_open(store), held, SilentProgress(), by="tests", reason="case 8", until=None)
+    outcome.backups.append(held)
+    _expire(world, store, outcome)
+    assert _aged_in(store) >= {HELD_AGE, OLD_AGES[0], *YOUNG_AGES}
+
+
 def _copy(world: World, store: Store, outcome: Outcome) -> None:
     source = _open(LocalStore(world.two_backups))
     report = copy_repository(source, _open(store), [world.newest], SilentProgress(), dry_run=False)
@@ -290,8 +343,8 @@ def _nothing_more_lost(template: str) -> Callable[[World, Store], None]:
     def check(world: World, store: Store) -> None:
         before, _ = readable_members(LocalStore(world.damaged[template]), without_config=True)
         now, _ = readable_members(store, without_config=True)
-        for backup_id, members in before.items():
-            assert members.items() <= now.get(backup_id, {}).items(), backup_id
+        for own_id, members in before.items():
+            assert members.items() <= now.get(own_id, {}).items(), own_id
 
     return check
 
@@ -309,7 +362,19 @@ OPERATIONS = (
     Operation(name="all databases", template="one backup", work=_back_up_all, tries=5, cleans_up=True),
     Operation(name="copy", template="elsewhere", work=_copy, tries=30, cleans_up=True),
     Operation(
-        name="prune", template="one of two", work=_prune, tries=30, cleans_up=True, believes="snapshots"
+        name="prune", template="one of two", work=_prune, tries=30, cleans_up=True, believes=("snapshots",)
+    ),
+    Operation(
+        name="retention apply",
+        template="aged",
+        work=_expire,
+        again=_expire_the_rest,
+        tries=15,
+        cleans_up=True,
+        believes=("snapshots", "pgstow/holds"),
+    ),
+    Operation(
+        name="hold", template="aged", work=_hold, again=_hold_another_and_expire, tries=15, cleans_up=True
     ),
     Operation(name="rekey", template="nothing", work=_rekey, tries=12, cleans_up=True),
     Operation(
@@ -331,6 +396,6 @@ OPERATIONS = (
             cleans_up=True,
             believes=believed,
         )
-        for template, believed in (("lost pack", None), ("lost index file", "index"))
+        for template, believed in (("lost pack", ()), ("lost index file", ("index",)))
     ),
 )

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -24,7 +25,17 @@ from pgstow.repository import BlobKind, Repository, pack_name
 from pgstow.store.local import LocalStore
 from pgstow.upkeep.repair import repair
 from support.damage import readable_members
-from support.fault_operations import BACKUP_NAME, OLD_PASSWORD, Operation, World
+from support.dated_backups import backup_id, save_dated
+from support.fault_operations import (
+    AGED_NAME,
+    BACKUP_NAME,
+    HELD_AGE,
+    OLD_AGES,
+    OLD_PASSWORD,
+    YOUNG_AGES,
+    Operation,
+    World,
+)
 from support.faults import Fault, Point
 from support.oracle import Oracle, State, contents_of
 from support.repositories import init_repository
@@ -37,7 +48,7 @@ TRY_ALL = bool(os.environ.get("PGSTOW_ALL_FAULTS"))
 _IS_THOROUGH = os.environ.get("PGSTOW_ALL_FAULTS") == "restic"
 _TEMPLATES = (
     *("nothing", "empty", "elsewhere", "one backup", "two backups", "one of two", "old password"),
-    *("damaged", "lost pack", "lost index file"),
+    *("damaged", "lost pack", "lost index file", "aged"),
 )
 _STRIDE = 7  # the number of points is rarely a multiple of it
 
@@ -130,6 +141,7 @@ def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> 
         _next(folders["two backups"], folders["old password"]), Secret(PASSWORD), Secret(OLD_PASSWORD),
         hostname="tests", username="tests",
     )  # fmt: skip
+    _age(_next(folders["two backups"], folders["aged"]))
     rows = _reference_rows(cluster, _next(folders["empty"], folder / "all"), tools)
     world = World(
         source=source.connect_string(),
@@ -150,11 +162,16 @@ def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> 
     }
     acknowledged["old password"] = acknowledged["lost index file"] = acknowledged["two backups"]
     acknowledged["lost pack"] = _left_of(folders["lost pack"], acknowledged["two backups"])
+    acknowledged["aged"] = {
+        each: found
+        for each, found in _contents(folders["aged"]).items()
+        if each not in map(backup_id, OLD_AGES)
+    }
     return Templates(
         world=world,
         folders=folders,
         acknowledged=acknowledged,
-        rows={**rows, BACKUP_NAME: rows[source.dbname or ""]},
+        rows={**rows, BACKUP_NAME: rows[source.dbname or ""], AGED_NAME: {}},
     )
 
 
@@ -203,6 +220,15 @@ def _pack_of(repository: Repository, member: str) -> bytes:
     pack = repository.pack_of(BlobKind.DATA, next(iter(node.content)))
     assert pack is not None
     return pack
+
+
+def _age(repository: Repository) -> None:
+    """Save backups that are old, of which one is held."""
+    repository.load_index()
+    now = datetime.now(UTC)
+    for age in (HELD_AGE, *OLD_AGES, *YOUNG_AGES):
+        save_dated(repository, age, now - timedelta(days=age), name=AGED_NAME)
+    repository.marks().hold(backup_id(HELD_AGE), at=now, by="tests", reason="case 6")
 
 
 def _damage(repository: Repository, member: str) -> None:

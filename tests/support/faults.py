@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -111,7 +111,7 @@ class FaultyStore:
     """Passes everything on to ``inner``, except what ``fault`` does at ``at``.
 
     ``points`` are those that were passed; ``passing`` is told each of them before anything is done there. Lists of the
-    folder ``believed`` are never stale: the operation has no choice but to believe them.
+    folders ``believed`` are never stale: the operation has no choice but to believe them.
     """
 
     inner: Store
@@ -119,7 +119,7 @@ class FaultyStore:
     at: Point | None = None
     sleep: Callable[[float], None] = time.sleep
     passing: Callable[[Point], object] = lambda _point: None
-    believed: str | None = None
+    believed: Collection[str] = ()
     points: list[Point] = field(default_factory=list)
     was_hit: bool = False
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -153,7 +153,7 @@ class FaultyStore:
         """Yield the objects. What goes wrong does so after half of them have been shown."""
         kind = self._fault("list", prefix)
         found = list(self.inner.list(prefix))
-        if kind is Kind.STALE_LIST and found and prefix.rstrip("/") != self.believed:
+        if kind is Kind.STALE_LIST and found and prefix.rstrip("/") not in self.believed:
             found.remove(max(found, key=lambda info: info.modified))
         half = len(found) // 2
         yield from found[:half]

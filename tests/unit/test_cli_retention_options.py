@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
 
-from pgstow.cli.retention_options import parse_day, policies_from
+from pgstow.cli.retention_options import parse_day
+from pgstow.cli.retention_rules import with_options
 from pgstow.cli.retention_view import read_planned
 from pgstow.core.errors import UsageError
-from pgstow.retention import DEFAULT_RULES, RetentionPolicies, RetentionRule
+from pgstow.retention import DEFAULT_RULES, RetentionPolicy, RetentionRule
 from pgstow.upkeep.expire import PlannedDrops
 
 
 def test_rules_are_the_default_ones_but_for_those_given() -> None:
-    assert policies_from(None, "UTC", no_promote=False) == RetentionPolicies()
-    policy = policies_from(
-        ["daily=14", "dr=10d:3", "weekly=forever", "mine=1"], "Europe/Berlin", no_promote=True
+    assert with_options(RetentionPolicy(), [], None, no_promote=False) == RetentionPolicy()
+    policy = with_options(
+        RetentionPolicy(),
+        ["daily=14", "dr=10d:3", "weekly=forever", "mine=1"],
+        "Europe/Berlin",
+        no_promote=True,
     )
-    assert policy.by_name == {}
     rules = dict(DEFAULT_RULES)
     del rules["weekly"]
     rules |= {
@@ -28,8 +32,15 @@ def test_rules_are_the_default_ones_but_for_those_given() -> None:
         "dr": RetentionRule(days=10, at_least=3),
         "mine": RetentionRule(days=1),
     }
-    assert policy.default.rules == rules
-    assert (policy.default.promotes, policy.default.time_zone) == (False, "Europe/Berlin")
+    assert policy.rules == rules
+    assert (policy.promotes, policy.time_zone) == (False, "Europe/Berlin")
+
+
+def test_options_change_of_a_policy_only_what_they_name() -> None:
+    own = RetentionPolicy(rules={"mine": RetentionRule(days=9)}, promotes=False, time_zone="Asia/Tokyo")
+    assert with_options(own, [], None, no_promote=False) == own
+    rules = {"mine": RetentionRule(days=9), "daily": RetentionRule(days=2)}
+    assert with_options(own, ["daily=2"], None, no_promote=False) == replace(own, rules=rules)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +62,12 @@ def test_rules_are_the_default_ones_but_for_those_given() -> None:
 )
 def test_what_is_no_rule(keep: list[str], says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        policies_from(keep, "UTC", no_promote=False)
+        with_options(RetentionPolicy(), keep, None, no_promote=False)
 
 
 def test_a_time_zone_that_does_not_exist() -> None:
     with pytest.raises(UsageError, match="no time zone 'Europe/Berlim'"):
-        policies_from(None, "Europe/Berlim", no_promote=False)
+        with_options(RetentionPolicy(), [], "Europe/Berlim", no_promote=False)
 
 
 def test_days() -> None:

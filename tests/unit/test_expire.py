@@ -25,7 +25,7 @@ from pgstow.core.errors import (
 )
 from pgstow.core.progress import SilentProgress
 from pgstow.repository import LockTimes, Proof, Repository
-from pgstow.retention import Attempt, RetentionPolicies, RetentionPolicy
+from pgstow.retention import Attempt, AttemptHistory, RetentionPolicies, RetentionPolicy
 from pgstow.store.api import Store
 from pgstow.store.memory import MemoryStore
 from pgstow.upkeep.expire import ExpiryPlan, PlannedDrops
@@ -183,7 +183,36 @@ def test_one_database_alone(scene: Scene) -> None:
         plan_now(scene.store, name="nobody")
 
 
+def test_a_snapshot_that_only_claims_the_same_run_is_not_removed_with_it(scene: Scene) -> None:
+    """Tags can be given by hand. What was not judged does not go."""
+    repository = open_repository(scene.store)
+    other = save_dated(repository, 100, scene.clock() - timedelta(days=2), name="ledger")
+    plan = plan_now(scene.store)
+    apply_now(scene.store)
+    assert f"snapshots/{other}" in objects(scene.store, "snapshots")
+    assert other not in plan.snapshots[backup_id(100)]
+    assert [r.name for r in list_backups(open_repository(scene.store)) if r.id == backup_id(100)] == [
+        "ledger"
+    ]
+    assert dropped(plan_now(scene.store)) == ()
+
+
 # -- what protects
+
+
+def test_a_clock_that_was_set_back_does_not_make_the_newest_backups_the_oldest(scene: Scene) -> None:
+    scene.clock.pass_s(2 * 3600)
+    repository = open_repository(scene.store)
+    save_dated(repository, 700, scene.clock() - timedelta(days=400))
+    plan = plan_now(scene.store)
+    assert dropped(plan) == ()
+    reasons = [reason.text for reason in plan.decisions[0].reasons if reason.code.keeps]
+    assert "the backup that was written last, 00000700, is from 2006-01-25, before 00000000" in reasons[-1]
+    scene.clock.pass_s(86400)
+    save_dated(repository, 701, scene.clock(), original="ab" * 32)
+    assert dropped(plan_now(scene.store)) == (), "a copy says nothing of when the server makes its own"
+    save_dated(repository, 702, scene.clock())
+    assert 700 in dropped(plan_now(scene.store)), "the clock is right again"
 
 
 def test_holds_proofs_and_failed_runs_protect(scene: Scene) -> None:
@@ -191,7 +220,7 @@ def test_holds_proofs_and_failed_runs_protect(scene: Scene) -> None:
     opened(scene.store).marks().prove(Proof(backup_id=backup_id(60), when=scene.clock(), what="drill"))
     assert dropped(plan_now(scene.store)) == (40, 31)
     failed = {"shop": Attempt(name="shop", when=scene.clock(), has_succeeded=False, error="disk full")}
-    assert dropped(plan_now(scene.store, attempts=failed)) == ()
+    assert dropped(plan_now(scene.store, history=lambda: AttemptHistory(attempts=failed))) == ()
     release_backup(opened(scene.store), backup_id(100), SilentProgress(), by="me", reason="closed")
     apply_now(scene.store)
     assert ages(scene.store) == [60, 30, 1, 0]

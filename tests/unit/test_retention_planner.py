@@ -181,7 +181,15 @@ def test_a_damaged_or_partial_first_does_not_take_the_place_of_a_whole_one() -> 
     june = [replace(each, is_damaged=each.id == "0601") for each in days_of(2026, (6, 1), (6, 2), (6, 3))]
     partial = backup("part", datetime(2026, 6, 1, tzinfo=UTC), is_partial=True)
     made = plan(state([partial, *june, backup("new"), backup("new part", is_partial=True)]))
-    assert dropped(made) == ["part", "0603"]
+    assert dropped(made) == ["0603"]
+
+
+def test_partial_backups_stand_for_periods_among_themselves() -> None:
+    """A database of which something is left out on purpose may have no others."""
+    june = [replace(each, is_partial=True) for each in days_of(2026, (6, 1), (6, 2), (6, 3))]
+    made = plan(state([*june, backup("new", is_partial=True)]))
+    assert dropped(made) == ["0602", "0603"]
+    assert "first of the month 2026-06" in text(made, "0601")
 
 
 # -- floors
@@ -246,6 +254,15 @@ def test_holds_win_over_every_rule(held: Hold, is_kept: bool) -> None:
         assert "held" in codes(made, "old")
 
 
+def test_a_hold_does_not_end_by_a_clock_that_jumps() -> None:
+    """Its last day is over when there is a backup from after it; a database that is gone goes by the calendar."""
+    backups = [backup("old", 90), backup("new", 3)]
+    until = hold("old", until=NOON.date() - timedelta(days=1))
+    assert dropped(plan(state(backups, holds=[until]), PLAIN)) == []
+    assert "old" in dropped(plan(state(backups, holds=[until], retirements={"shop": retirement()}), PLAIN))
+    assert dropped(plan(state([*backups, backup("newer")], holds=[until]), PLAIN)) == ["old"]
+
+
 def test_a_hold_is_told_with_who_and_why() -> None:
     held = hold("old", until=date(2027, 1, 31))
     made = plan(state([backup("old", 90), backup("new")], holds=[held]), PLAIN)
@@ -295,6 +312,23 @@ def test_a_run_that_did_not_fail_last_is_no_reason(run: Attempt) -> None:
     assert dropped(plan(state([backup("old", 90), backup("new", 1)], attempts={"shop": run}), PLAIN)) == [
         "old"
     ]
+
+
+@pytest.mark.parametrize(
+    ("newer", "frozen"),
+    [
+        (backup("new part", 0, kind="critical", is_partial=True), True),
+        (backup("new", 0, kind="pre-deployment"), False),
+        (backup("new", 0, is_partial=True), False),
+    ],
+)
+def test_what_makes_up_for_a_failed_run(newer: BackupFacts, frozen: bool) -> None:
+    """A backup of the same kind, or one of everything; not one of a few tables."""
+    run = replace(attempt(has_succeeded=False, when=NOON - timedelta(hours=6)), kind="daily")
+    backups = [backup("old", 90), backup("older part", 80, is_partial=True), backup("then", 1), newer]
+    made = plan(state(backups, attempts={"shop": run}), PLAIN)
+    assert (dropped(made) == []) is frozen
+    assert ("its newest run of kind daily failed" in text(made, "old")) is frozen
 
 
 def test_nothing_expires_while_the_newest_backup_is_damaged_doubtful_or_from_the_future() -> None:

@@ -134,7 +134,11 @@ class World:
         moment += self.clock_error
         has_succeeded = self.dice.random() >= self.failed
         self.attempts[name] = Attempt(
-            name=name, when=moment + timedelta(minutes=1), has_succeeded=has_succeeded, error="no"
+            name=name,
+            kind=kind,
+            when=moment + timedelta(minutes=1),
+            has_succeeded=has_succeeded,
+            error="no",
         )
         if has_succeeded:
             backup_id = f"{name}-{kind}-{moment:%Y%m%d%H%M}"
@@ -226,7 +230,11 @@ class World:
 
     def _check_freezes(self, name: str, own: list[BackupFacts], dropped: list[BackupFacts]) -> None:
         attempt = self.attempts.get(name)
-        is_failed = attempt is not None and not attempt.has_succeeded and attempt.when >= own[-1].time
+        is_failed = attempt is not None and not attempt.has_succeeded
+        for each in own if attempt is not None else ():
+            is_whole = not each.is_partial and not each.is_damaged
+            if each.time > attempt.when and (each.kind == attempt.kind or is_whole):
+                is_failed = False
         is_future = own[-1].time > self.now + timedelta(minutes=15)
         if is_failed or is_future or own[-1].is_damaged:
             assert dropped == []
@@ -261,7 +269,7 @@ class World:
     def _periods(self, backups: list[BackupFacts]) -> dict[Period, list[BackupFacts]]:
         found: defaultdict[Period, list[BackupFacts]] = defaultdict(list)
         for each in backups:
-            if not each.is_partial and each.kind in RANK:
+            if not each.is_partial and each.kind in RANK:  # no partial ones of these kinds are made here
                 for kind in PERIODS:
                     if RANK[each.kind] < RANK[kind]:
                         found[period_of(kind, each.day(self.policy.zone))].append(each)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from pgstow.app.observation import History, observe, opened_history
 from pgstow.app.opening import open_repository
+from pgstow.app.plan_retention import newest_attempts
 from pgstow.app.retention import RetentionRequest, plan_retention_only
 from pgstow.app.status import refuse_unknown_databases
 from pgstow.config.connections import credentials_of
@@ -15,7 +17,7 @@ from pgstow.core.errors import Interrupted, PgstowError, StateError
 from pgstow.core.progress import SilentProgress
 from pgstow.monitor.checklists import Canary, Checklist, ChecklistFacts, Period, checklist
 from pgstow.monitor.verdict import judge
-from pgstow.retention import RetentionPolicies, RetentionPolicy
+from pgstow.retention import RetentionPolicies
 
 __all__ = ["run_checklist"]
 
@@ -49,7 +51,7 @@ def run_checklist(
         canary = _canary(history)
         known = [settings.repositories[name] for name, each in facts.repositories.items() if each.is_known]
         overdue = (
-            _overdue(known, settings.retention, environ, now, note, conceal)
+            _overdue(known, settings, history, environ, now, note, conceal)
             if period is Period.MONTHLY
             else None
         )
@@ -67,7 +69,8 @@ def run_checklist(
 
 def _overdue(
     repositories: Sequence[RepositorySettings],
-    policy: RetentionPolicy,
+    settings: Settings,
+    history: History,
     environ: Mapping[str, str],
     now: datetime,
     note: Callable[[str], None],
@@ -80,7 +83,10 @@ def _overdue(
         try:
             password, own = credentials_of(repository, environ, conceal)
             opened = open_repository(repository.location, password, own, on_retry=note, is_cached=True)
-            request = RetentionRequest(policy=RetentionPolicies(default=policy))
+            request = RetentionRequest(
+                policy=RetentionPolicies(default=settings.retention),
+                history=partial(newest_attempts, settings, history.state, repository=repository.name),
+            )
             plan = plan_retention_only(opened, request, SilentProgress())
         except Interrupted:
             raise

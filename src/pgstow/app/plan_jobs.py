@@ -23,6 +23,7 @@ from pgstow.postgres.names import QualifiedName
 from pgstow.repository import Repository
 from pgstow.retention import RetentionPolicies
 from pgstow.state.runs import DestinationResult
+from pgstow.upkeep.expire import ExpiryPlan
 from pgstow.upkeep.prune_plan import PruneOptions
 
 __all__ = ["JobResult", "back_up", "find_published", "look_after_repositories"]
@@ -188,15 +189,22 @@ def _let_expire(_plan: PlanSettings, one: RepositorySettings, parts: PlanParts, 
     applied = apply_retention(
         parts.repository(one),
         RetentionRequest(
-            policy=RetentionPolicies(default=parts.settings.retention), attempts=newest_attempts(parts)
+            policy=RetentionPolicies(default=parts.settings.retention),
+            history=lambda: newest_attempts(parts.settings, parts.state, repository=one.name),
         ),
         parts.progress,
         planned=None,
         prune=PruneOptions(),
+        show=lambda plan: _tell(plan, parts),
         wait_s=wait_s,
     )
     if applied.prune_error is not None:
         raise applied.prune_error
+
+
+def _tell(plan: ExpiryPlan, parts: PlanParts) -> None:
+    for note in plan.notes:
+        parts.progress.note(note)
 
 
 _WORK: dict[str, Callable[[PlanSettings, RepositorySettings, PlanParts, float], None]] = {

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from pgstow.app.plan_parts import PlanParts
-from pgstow.core.errors import StateError
-from pgstow.retention import Attempt
-from pgstow.state.runs import Outcome, RunRecord, Runs
+import contextlib
+from collections.abc import Callable, Mapping
 
-__all__ = ["newest_attempts"]
+from pgstow.app.observation import opened_history
+from pgstow.catalog.backups import CRITICAL
+from pgstow.config.settings import Settings
+from pgstow.core.errors import PgstowError, StateError
+from pgstow.retention import Attempt, AttemptHistory
+from pgstow.state.database import StateDatabase, is_state_kept_here
+from pgstow.state.runs import DestinationResult, Outcome, RunRecord, Runs
+
+__all__ = ["newest_attempts", "read_attempts"]
 
 _SUCCEEDED: dict[Outcome, bool] = {
     "done": True,
@@ -18,26 +24,86 @@ _SUCCEEDED: dict[Outcome, bool] = {
 }
 
 
-def newest_attempts(parts: PlanParts) -> dict[str, Attempt]:
-    """Return how the newest backup of each database ended; without the state database, the repositories are judged alone."""
-    if parts.state is None:
-        return {}
-    attempts = {}
+def read_attempts(
+    settings: Settings, environ: Mapping[str, str], *, repository: str | None, conceal: Callable[[str], None]
+) -> AttemptHistory:
+    """Return what the state database of the settings says; where it is away, that it is not known. None is made."""
+    if settings.state is None:
+        if not is_state_kept_here(environ):
+            return _unknown("this machine has no history of runs")
+    else:
+        with contextlib.suppress(PgstowError):  # told when it is opened
+            conceal(settings.state.resolve(environ).reveal())
+    with opened_history(settings, environ) as history:
+        return newest_attempts(settings, history.state, repository=repository, problem=history.error)
+
+
+def newest_attempts(
+    settings: Settings,
+    state: StateDatabase | None,
+    *,
+    repository: str | None,
+    problem: PgstowError | None = None,
+) -> AttemptHistory:
+    """Return how the newest backup of each database ended, as far as ``repository`` of the settings is concerned.
+
+    One of the critical tables that ended well does not make up for a failed one of everything.
+    """
+    if state is None:
+        return _unknown("the state database is away" if problem is None else problem.message)
     try:
-        for name in parts.settings.databases:
-            ended = (one for one in Runs(parts.state).find(database=name, limit=50) if _is_attempt(one))
-            newest = next(ended, None)
-            if newest is not None:
-                attempts[name] = Attempt(
-                    name=name,
-                    when=newest.finished or newest.started,
-                    has_succeeded=_SUCCEEDED[newest.outcome],
-                    error=newest.error,
-                )
+        return AttemptHistory(attempts=_attempts(settings, Runs(state), repository))
     except StateError as exc:
-        parts.progress.note(exc.message)
+        return _unknown(exc.message)
+
+
+def _unknown(why: str) -> AttemptHistory:
+    return AttemptHistory(
+        problem=f"whether the newest runs failed is not known, and only the repository was judged: {why}"
+    )
+
+
+def _attempts(settings: Settings, runs: Runs, repository: str | None) -> dict[str, Attempt]:
+    attempts = {}
+    for name in settings.databases:
+        ended = [one for one in runs.find(database=name, job="backup") if one.outcome in _SUCCEEDED]
+        attempt = _newest([_attempt(name, one, repository) for one in ended])
+        if attempt is not None:
+            attempts[name] = attempt
     return attempts
 
 
-def _is_attempt(record: RunRecord) -> bool:
-    return record.job == "backup" and record.outcome in _SUCCEEDED
+def _newest(attempts: list[Attempt]) -> Attempt | None:
+    """Return the newest of several, the newest first; or the newest of more than critical tables, if that failed."""
+    of_more = next((one for one in attempts if one.kind != CRITICAL), None)
+    if of_more is not None and not of_more.has_succeeded:
+        return of_more
+    return next(iter(attempts), None)
+
+
+def _attempt(name: str, run: RunRecord, repository: str | None) -> Attempt:
+    missed = _missed_by(run, repository)
+    if missed is not None:
+        # The backup may be brought there later by a copy. It is from after the run's start, and ends this.
+        return Attempt(
+            name=name,
+            kind=run.kind,
+            when=run.started,
+            has_succeeded=False,
+            error=f"it did not reach {missed.repository}: {missed.error}",
+        )
+    return Attempt(
+        name=name,
+        kind=run.kind,
+        when=run.finished or run.started,
+        has_succeeded=_SUCCEEDED[run.outcome],
+        error=run.error,
+    )
+
+
+def _missed_by(run: RunRecord, repository: str | None) -> DestinationResult | None:
+    """Return why a backup that was made did not reach this repository; None if it did, or was never to."""
+    if run.outcome != "partial":
+        return None
+    failed = (one for one in run.destinations if one.error_code is not None)
+    return next((one for one in failed if one.repository == repository), None)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from pgstow.app.holding import Waits
 from pgstow.app.prune import prune_under
 from pgstow.core.errors import Interrupted, PgstowError
 from pgstow.core.progress import Progress
 from pgstow.repository import Repository, RepositoryLock
-from pgstow.retention import Attempt, RetentionPolicies
+from pgstow.retention import AttemptHistory, RetentionPolicies
 from pgstow.upkeep.expire import ExpiryPlan, PlannedDrops, expire, plan_expiry
 from pgstow.upkeep.prune import PruneResult
 from pgstow.upkeep.prune_plan import PruneOptions, PrunePlan
@@ -22,12 +22,12 @@ __all__ = ["AppliedRetention", "RetentionRequest", "apply_retention", "plan_rete
 class RetentionRequest:
     """What is to be planned or done.
 
-    ``policy`` is where a policy file comes in; ``attempts`` is the newest run of each database, as far as somebody keeps a
-    history. ``name`` limits everything to one database.
+    ``history`` is asked for the newest run of each database when nobody else is at work any more. ``name`` limits
+    everything to one database.
     """
 
     policy: RetentionPolicies = field(default_factory=RetentionPolicies)
-    attempts: Mapping[str, Attempt] = field(default_factory=dict)
+    history: Callable[[], AttemptHistory] = AttemptHistory
     name: str | None = None
 
 
@@ -82,6 +82,8 @@ def apply_retention(
 def _plan(
     repository: Repository, lock: RepositoryLock, request: RetentionRequest, progress: Progress
 ) -> ExpiryPlan:
-    return plan_expiry(
-        repository, lock, request.policy, progress, attempts=request.attempts, name=request.name
+    history = request.history()
+    plan = plan_expiry(
+        repository, lock, request.policy, progress, attempts=history.attempts, name=request.name
     )
+    return plan if history.problem is None else replace(plan, notes=(*plan.notes, history.problem))

@@ -26,8 +26,8 @@ from pgstow.cli.retention_options import (
     NoPromoteOption,
     TimeZoneOption,
     WaitOption,
-    policies_from,
 )
+from pgstow.cli.retention_rules import GivenRules, rules_from
 from pgstow.cli.retention_view import (
     drop_lines,
     note_lines,
@@ -48,7 +48,7 @@ __all__ = ["retention_apply_command"]
 def retention_apply_command(
     invocation: Invocation,
     keep: KeepOption = None,
-    time_zone: TimeZoneOption = "UTC",
+    time_zone: TimeZoneOption = None,
     no_promote: NoPromoteOption = False,
     database: DatabaseOption = None,
     plan: Annotated[
@@ -74,16 +74,16 @@ def retention_apply_command(
     by then. Space is freed in two steps: by the next prune, a day later or more. Exits with 3 when the backups were
     removed and the prune failed.
     """
-    policies = policies_from(keep, time_zone, no_promote=no_promote)
-    request = RetentionRequest(policy=policies, name=database)
+    rules = rules_from(invocation, keep, time_zone, no_promote=no_promote)
+    request = rules.request(invocation, database)
     planned, wait_s = read_planned(plan), parse_duration(wait)
     with invocation.output.progress() as progress:
         repository = invocation.repository(progress)
         if dry_run:
-            return _dry_run(plan_retention_only(repository, request, progress, wait_s=wait_s), planned)
+            return _dry_run(plan_retention_only(repository, request, progress, wait_s=wait_s), planned, rules)
     is_asked = planned is None and not yes and invocation.output.is_interactive
     if is_asked:
-        planned = _confirmed(invocation, repository, request, wait_s=wait_s)
+        planned = _confirmed(invocation, repository, request, rules, wait_s=wait_s)
     with invocation.output.progress() as progress:
         applied = apply_retention(
             repository,
@@ -94,20 +94,25 @@ def retention_apply_command(
             show=lambda made: None if is_asked else _tell(invocation, made, progress),
             wait_s=wait_s,
         )
-    return _outcome(invocation, applied)
+    return _outcome(invocation, applied, rules)
 
 
-def _dry_run(plan: ExpiryPlan, planned: PlannedDrops | None) -> Outcome:
+def _dry_run(plan: ExpiryPlan, planned: PlannedDrops | None, rules: GivenRules) -> Outcome:
     if planned is not None:
         plan.require(planned)
     return Outcome(
-        document={"dry_run": True, "plan": plan_document(plan), "prune": None, "prune_error": None},
-        view=list(plan_view(plan)),
+        document={"dry_run": True, "plan": plan_document(plan, rules), "prune": None, "prune_error": None},
+        view=list(plan_view(plan, rules)),
     )
 
 
 def _confirmed(
-    invocation: Invocation, repository: Repository, request: RetentionRequest, *, wait_s: float
+    invocation: Invocation,
+    repository: Repository,
+    request: RetentionRequest,
+    rules: GivenRules,
+    *,
+    wait_s: float,
 ) -> PlannedDrops | None:
     """Return the plan that a person has seen and agreed to; nobody else waits while he thinks."""
     with invocation.output.progress() as progress:
@@ -116,7 +121,7 @@ def _confirmed(
         lines = "".join(f"{line}\n" for line in [*drop_lines(plan), *note_lines(plan)])
         number = plural(len(plan.dropped), "backup")
         answer = invocation.output.question(
-            f"{lines}{number} will be removed for ever, {len(plan.kept):,} kept. Type yes to go on: "
+            f"{lines}By {rules}, {number} will be removed for ever, {len(plan.kept):,} kept. Type yes to go on: "
         )
         if (answer or "").strip().lower() != "yes":
             raise UsageError("not confirmed: nothing was removed", hint="--yes goes on without asking")
@@ -130,17 +135,17 @@ def _tell(invocation: Invocation, plan: ExpiryPlan, progress: Progress) -> None:
             progress.note(line)
 
 
-def _outcome(invocation: Invocation, applied: AppliedRetention) -> Outcome:
+def _outcome(invocation: Invocation, applied: AppliedRetention, rules: GivenRules) -> Outcome:
     error = applied.prune_error
     return Outcome(
         status="partial" if error is not None else "done",
         document={
             "dry_run": False,
-            "plan": plan_document(applied.plan),
+            "plan": plan_document(applied.plan, rules),
             "prune": _prune_document(applied),
             "prune_error": invocation.output.error_document(error) if error is not None else None,
         },
-        view=list(_view(applied)),
+        view=list(_view(applied, rules)),
     )
 
 
@@ -148,8 +153,8 @@ def _prune_document(applied: AppliedRetention) -> dict[str, Any] | None:
     return None if applied.prune is None else prune_document(*applied.prune)
 
 
-def _view(applied: AppliedRetention) -> Iterator[RenderableType]:
-    yield Text(summary_line(applied.plan, "removed"))
+def _view(applied: AppliedRetention, rules: GivenRules) -> Iterator[RenderableType]:
+    yield Text(safe(summary_line(applied.plan, "removed", rules)))
     if applied.prune is not None:
         yield from (Text(line) for line in prune_view(*applied.prune))
     if applied.prune_error is not None:

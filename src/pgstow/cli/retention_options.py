@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from datetime import date
 from typing import Annotated
 
 import typer
 
-from pgstow.catalog.backups import check_backup_name
 from pgstow.cli.command import Invocation
 from pgstow.core.errors import UsageError
-from pgstow.retention import DEFAULT_RULES, RetentionPolicies, RetentionPolicy, RetentionRule
 
 __all__ = [
     "DatabaseOption",
@@ -23,11 +19,9 @@ __all__ = [
     "WaitOption",
     "actor",
     "parse_day",
-    "policies_from",
 ]
 
 _RULES = "Rules"
-_KEEP = re.compile(r"([^=:]+)=(?:([0-9]{1,6})d?(?::([0-9]{1,6}))?|(forever))", re.ASCII)
 
 KeepOption = Annotated[
     list[str] | None,
@@ -40,11 +34,11 @@ KeepOption = Annotated[
     ),
 ]
 TimeZoneOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--time-zone",
         metavar="ZONE",
-        help="Whose days, weeks and months, such as Europe/Berlin.",
+        help="Whose days, weeks and months, such as Europe/Berlin; else those of the settings, or UTC.",
         rich_help_panel=_RULES,
     ),
 ]
@@ -65,28 +59,6 @@ ReasonOption = Annotated[
 WaitOption = Annotated[
     str, typer.Option("--wait", metavar="DURATION", help="Wait so long for others who use the repository.")
 ]
-
-
-def policies_from(keep: Sequence[str] | None, time_zone: str, *, no_promote: bool) -> RetentionPolicies:
-    """Return the policy that the options give: the default rules, but for the kinds that ``keep`` names."""
-    rules = dict(DEFAULT_RULES)
-    given: set[str] = set()
-    for text in keep or ():
-        match = _KEEP.fullmatch(text.strip())
-        if match is None:
-            raise UsageError(
-                f"--keep: {text!r} is no rule", hint="write it like daily=30, weekly=90:4 or dr=forever"
-            )
-        kind = check_backup_name(match[1])
-        if kind in given:
-            raise UsageError(f"--keep: there are two rules for {kind}")
-        given.add(kind)
-        if match[4]:
-            rules.pop(kind, None)
-        else:
-            rules[kind] = RetentionRule(days=int(match[2]), at_least=int(match[3] or 1))
-    policy = RetentionPolicy(rules=rules, promotes=not no_promote, time_zone=time_zone)
-    return RetentionPolicies(default=policy)
 
 
 def parse_day(text: str | None, *, option: str) -> date | None:

@@ -9,7 +9,7 @@ expires at present.
 
 from __future__ import annotations
 
-from pgstow.retention.facts import Attempt, BackupFacts, RetentionState, facts_of
+from pgstow.retention.facts import Attempt, AttemptHistory, BackupFacts, RetentionState, facts_of
 from pgstow.retention.plan import Decision, Reason, ReasonCode, RetentionPlan
 from pgstow.retention.planner import plan_retention
 from pgstow.retention.policy import DEFAULT_RULES, RetentionPolicies, RetentionPolicy, RetentionRule
@@ -17,6 +17,7 @@ from pgstow.retention.policy import DEFAULT_RULES, RetentionPolicies, RetentionP
 __all__ = [
     "DEFAULT_RULES",
     "Attempt",
+    "AttemptHistory",
     "BackupFacts",
     "Decision",
     "Reason",

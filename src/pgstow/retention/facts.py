@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from pgstow.catalog.backups import BackupRecord
 from pgstow.repository import Hold, Proof, Retirement
 
-__all__ = ["Attempt", "BackupFacts", "RetentionState", "facts_of"]
+__all__ = ["Attempt", "AttemptHistory", "BackupFacts", "RetentionState", "facts_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +65,26 @@ class Attempt:
     """The newest run that was to back up a database, as far as somebody wrote it down.
 
     ``when`` is when it ended; ``has_succeeded`` is None where that is not known: then only the repository is judged.
+    A failure is made up for by a newer backup of the same ``kind`` or of the whole database; without a kind, by any.
     """
 
     name: str
     when: datetime
     has_succeeded: bool | None
     error: str | None = None
+    kind: str | None = None
+
+    def is_made_up_for_by(self, backup: BackupFacts) -> bool:
+        """Whether this backup has what the attempt was to bring, and is newer."""
+        return backup.time > self.when and (self.kind in (None, backup.kind) or backup.is_whole)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptHistory:
+    """The newest run of each database; ``problem`` says why nothing is known of runs where something should be."""
+
+    attempts: Mapping[str, Attempt] = field(default_factory=dict)
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,17 +45,18 @@ def promotions(backups: Iterable[BackupFacts], zone: ZoneInfo) -> dict[str, list
     """Return the periods that each backup of one database stands for, by id; the shortest period first.
 
     A backup can stand for the periods of all kinds above its own on the ladder. The first of a period stands for it; where a
-    repair had to leave something out of that one, so does the first that is whole.
+    repair had to leave something out of that one, so does the first undamaged one. Partial backups stand for the period among
+    themselves: where something is left out on purpose there may be no others, and they never take the place of a whole one.
     """
-    candidates: defaultdict[Period, list[BackupFacts]] = defaultdict(list)
+    candidates: defaultdict[tuple[Period, bool], list[BackupFacts]] = defaultdict(list)
     for backup in sorted(backups, key=lambda each: each.order):
-        if backup.kind in LADDER and not backup.is_partial:
+        if backup.kind in LADDER:
             day = backup.day(zone)
             for kind in LADDER[LADDER.index(backup.kind) + 1 :]:
-                candidates[period_of(kind, day)].append(backup)
+                candidates[period_of(kind, day), backup.is_partial].append(backup)
     found: defaultdict[str, list[Period]] = defaultdict(list)
     for kind in LADDER[1:]:
-        for period, members in candidates.items():
+        for (period, _), members in candidates.items():
             if period.kind == kind:
                 for backup in _representatives(members):
                     found[backup.id].append(period)
@@ -63,6 +64,6 @@ def promotions(backups: Iterable[BackupFacts], zone: ZoneInfo) -> dict[str, list
 
 
 def _representatives(members: list[BackupFacts]) -> list[BackupFacts]:
-    """Return the first, and if that one is damaged the first whole one as well."""
-    whole = next((backup for backup in members if backup.is_whole), members[0])
-    return [members[0]] if whole is members[0] else [members[0], whole]
+    """Return the first, and if that one is damaged the first undamaged one as well."""
+    undamaged = next((backup for backup in members if not backup.is_damaged), members[0])
+    return [members[0]] if undamaged is members[0] else [members[0], undamaged]

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from pgstow.repository import Hold, Proof, Retirement
-from pgstow.retention.facts import BackupFacts, RetentionState
+from pgstow.retention.facts import Attempt, BackupFacts, RetentionState
 from pgstow.retention.periods import promotions
 from pgstow.retention.plan import Decision, Reason, ReasonCode, RetentionPlan
 from pgstow.retention.policy import RetentionPolicies, RetentionPolicy
@@ -128,9 +128,13 @@ class _Database:
     # -- what people and drills said
 
     def _apply_holds(self) -> None:
+        """Keep what is held. The last day of a hold has to be over for the database too: a clock alone ends none."""
+        reached = self._today
+        if self._retired is None:
+            reached = min(reached, self._newest.day(self._zone))
         for backup in self._backups:
             for hold in self._state.holds.get(backup.id, ()):
-                if hold.until is None or self._today <= hold.until:
+                if hold.until is None or reached <= hold.until:
                     self._add(backup, ReasonCode.HELD, _hold_text(hold), hold.until)
 
     def _apply_proofs(self) -> None:
@@ -190,14 +194,18 @@ class _Database:
         if self._retired is not None:
             return
         attempt = self._state.attempts.get(self._name)
-        if attempt is not None and attempt.has_succeeded is False and attempt.when >= newest.time:
+        if attempt is not None and attempt.has_succeeded is False and not self._is_made_up_for(attempt):
             error = f": {attempt.error}" if attempt.error else ""
-            yield ReasonCode.FAILED, f"its newest run failed ({_minute_text(attempt.when)}{error})"
+            what = f"its newest run of kind {attempt.kind}" if attempt.kind else "its newest run"
+            yield ReasonCode.FAILED, f"{what} failed ({_minute_text(attempt.when)}{error})"
         for backup in self._newest_of_both():
             if backup.is_damaged:
                 yield ReasonCode.DAMAGED, f"its newest backup {backup.short_id} is damaged"
         if self._name in self._state.doubts:
             yield ReasonCode.DOUBTFUL, self._state.doubts[self._name]
+
+    def _is_made_up_for(self, attempt: Attempt) -> bool:
+        return any(attempt.is_made_up_for_by(backup) for backup in self._backups)
 
     def _newest_of_both(self) -> Iterator[BackupFacts]:
         for is_partial in (False, True):

@@ -14,9 +14,10 @@ from pgstow.core.errors import StateError, UsageError
 from pgstow.core.secrets import Secret
 from pgstow.state.schema import METADATA
 
-__all__ = ["StateDatabase", "open_state", "state_folder"]
+__all__ = ["StateDatabase", "is_state_kept_here", "open_state", "state_folder"]
 
 _SCHEMA = "pgstow"
+_FILE = "state.db"
 _CREATION_LOCK = 0x7067_7374_6F77  # "pgstow": an advisory lock's number
 _BUSY_S = 30.0
 
@@ -85,7 +86,7 @@ def open_state(url: Secret | None, environ: Mapping[str, str]) -> StateDatabase:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise StateError(f"the state folder {folder} cannot be made: {exc.strerror}") from exc
-        database = _open_sqlite(folder / "state.db")
+        database = _open_sqlite(folder / _FILE)
     else:
         database = _open_postgresql(url)
     with database.begin() as connection:
@@ -99,6 +100,11 @@ def state_folder(environ: Mapping[str, str]) -> Path:
         return Path(given)
     base = environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path(environ.get("HOME") or "/var/lib") / ".local/state") / "pgstow"
+
+
+def is_state_kept_here(environ: Mapping[str, str]) -> bool:
+    """Whether ``state_folder()`` has a state database."""
+    return (state_folder(environ) / _FILE).exists()
 
 
 def _open_sqlite(path: Path) -> StateDatabase:

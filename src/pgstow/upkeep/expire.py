@@ -17,7 +17,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pgstow.catalog.backups import (
     BackupFiles,
@@ -43,6 +43,10 @@ from pgstow.upkeep.survey import REPAIR_HINT
 __all__ = ["ExpiryPlan", "PlannedDrops", "expire", "plan_expiry"]
 
 _LISTED = 10
+_LATER = timedelta(
+    hours=1
+)  # written together: a repository that was moved says nothing of when backups were made
+_BACK = timedelta(days=3)  # longer than a backup takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +131,8 @@ def plan_expiry(
     state, notes = _take_state(repository, lock, records, attempts)
     retention = plan_retention(state, policies)
     at_stake = {each.backup.name for each in retention.dropped if name in (None, each.backup.name)}
-    if doubts := _find_doubts(repository, records, at_stake, progress):
+    doubts = _find_clocks_set_back(repository, records, at_stake, retention.now)
+    if doubts := doubts | _find_doubts(repository, records, at_stake, progress):
         retention = plan_retention(replace(state, doubts=doubts), policies)
     decisions = [each for each in retention.decisions if name in (None, each.backup.name)]
     return ExpiryPlan(
@@ -217,18 +222,65 @@ def _find_doubts(
     return found
 
 
+def _find_clocks_set_back(
+    repository: Repository, records: Sequence[BackupRecord], names: set[str], now: datetime
+) -> dict[str, str]:
+    """Return of which databases the backup that was written last is days older than another that was written before it.
+
+    Its server's clock was set back, and by their times the newest backups are the oldest: they must not be taken for that.
+    Copies are left out, which come in any order.
+    """
+    if not names:
+        return {}
+    written = {info.name: info.modified for info in repository.store.list("snapshots/")}
+    own: defaultdict[str, list[tuple[datetime, datetime, BackupRecord]]] = defaultdict(list)
+    for record in records:
+        modified = written.get(f"snapshots/{record.snapshot.id}")
+        if (
+            record.name in names
+            and record.snapshot.original is None
+            and modified
+            and modified <= now + _LATER
+        ):
+            own[record.name].append((modified, record.time, record))
+    found = {}
+    for name, rows in own.items():
+        newest_written, _, newest = max(rows, key=lambda row: (row[1], row[2].id))
+        last_written, time, last = max(rows, key=lambda row: (row[0], row[2].id))
+        if newest.time - time > _BACK and last_written - newest_written > _LATER:
+            found[name] = (
+                f"the backup that was written last, {last.short_id}, is from {time:%Y-%m-%d},"
+                f" before {newest.short_id} from {newest.time:%Y-%m-%d}: was a clock set back?"
+            )
+    return found
+
+
 def _by_backup(snapshots: Iterable[Snapshot], records: Iterable[BackupRecord]) -> dict[str, tuple[str, ...]]:
-    """Return the snapshots of each backup; the one that stands for it comes last."""
+    """Return the snapshots of each backup; the one that stands for it comes last.
+
+    One that says something else of itself than the one that was judged, which only tags given by hand can do, is not the
+    same backup: it stays, and is judged by itself when the other is gone.
+    """
+    judged = {record.id: record for record in records}
     standing = {record.id: record.snapshot.id or "" for record in records}
     found: defaultdict[str, list[str]] = defaultdict(list)
     for snapshot in snapshots:
         record = backup_record(snapshot)
-        if record is not None and snapshot.id is not None:
+        if record is not None and snapshot.id is not None and _is_same(record, judged[record.id]):
             found[record.id].append(snapshot.id)
     return {
         backup_id: (*sorted(set(ids) - {standing[backup_id]}), standing[backup_id])
         for backup_id, ids in found.items()
     }
+
+
+def _is_same(one: BackupRecord, other: BackupRecord) -> bool:
+    return (one.name, one.kind, one.time, one.is_partial) == (
+        other.name,
+        other.kind,
+        other.time,
+        other.is_partial,
+    )
 
 
 def _first_reason(decision: Decision) -> str:
