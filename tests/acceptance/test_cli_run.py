@@ -9,15 +9,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from pgstow.catalog.backups import list_backups
+from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
-from support.service import Site, until
+from pgstow.repository import Repository
+from pgstow.store.local import LocalStore
+from support.dated_backups import save_dated
+from support.restic import Restic
+from support.service import PASSWORD, Site, until
 
 DatabaseFactory = Callable[..., ConnInfo]
 
@@ -269,6 +275,77 @@ def test_several_repositories(make_site: Callable[..., Site], tmp_path: Path) ->
         done = site.pgstow("run", plan, "--json")
         assert done.code == 0, done.stdout + done.stderr
         assert {one["repository"] for one in done.json()["runs"][0]["destinations"]} == {"main", "offsite"}
+
+
+def test_a_repository_that_was_away_is_caught_up(
+    make_site: Callable[..., Site], tmp_path: Path, restic_binaries: list[Restic]
+) -> None:
+    """It missed two runs: the third is whole and brings it these, and nothing that had expired there before."""
+    offsite, away = tmp_path / "offsite", tmp_path / "away"
+    site = make_site(
+        "shop", repositories=f"  offsite:\n    location: {offsite}\n    password: ${{TEST_PASSWORD}}\n"
+    )
+    site.write_settings(plans="  nightly:\n    kind: daily\n")
+    with site.settings_path.open("a") as file:
+        file.write("retention:\n  promotes: false\n  rules:\n    daily: 5d\n")
+    far = Repository.init(LocalStore(offsite), Secret(PASSWORD), hostname="h", username="u")
+    near = Repository.open(LocalStore(site.repository_folder), Secret(PASSWORD))
+    near.load_index()
+    save_dated(near, 1, datetime.now(UTC) - timedelta(days=9))  # expired offsite; here nobody looked yet
+    first = site.pgstow("run", "nightly", "--json").json()["runs"][0]["backup"]
+    offsite.rename(away)
+    missed = []
+    for _ in range(2):
+        partial = site.pgstow("run", "nightly", "--json")
+        assert partial.code == 3, partial.stderr
+        missed.append(partial.json()["runs"][0]["backup"])
+    away.rename(offsite)
+    whole = site.pgstow("run", "nightly", "--json")
+    assert whole.code == 0, whole.stderr
+    (run,) = whole.json()["runs"]
+    assert (run["outcome"], run["warnings"]) == ("done", [])
+    assert {one["repository"]: one["caught_up"] for one in run["destinations"]} == {
+        "main": [], "offsite": sorted(missed),
+    }  # fmt: skip
+    assert {one.id for one in list_backups(far)} == {first, *missed, run["backup"]}
+    assert {one.repository: set(one.caught_up) for one in site.runs()[0].destinations} == {
+        "main": set(), "offsite": set(missed),
+    }  # fmt: skip
+    for restic in restic_binaries:
+        restic(offsite, "check", "--read-data")
+    again = site.pgstow("run", "nightly")
+    assert again.code == 0, again.stderr
+    assert "caught up" not in again.stdout
+
+
+def test_cut_off_while_a_repository_is_caught_up(make_site: Callable[..., Site], tmp_path: Path) -> None:
+    """The run is done and stays it, interrupted or killed; the next one goes on."""
+    offsite, away = tmp_path / "offsite", tmp_path / "away"
+    site = make_site(
+        "copy", repositories=f"  offsite:\n    location: {offsite}\n    password: ${{TEST_PASSWORD}}\n"
+    )
+    Repository.init(LocalStore(away), Secret(PASSWORD), hostname="h", username="u")
+    assert site.pgstow("run", "nightly").code == 3
+    away.rename(offsite)
+    site.make_due()
+    with stopped_run(site, "copy", "--if-due") as process:
+        assert [one.outcome for one in site.runs()] == ["done", "partial"]
+        assert not site.open_dues()
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
+        _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert b"the runs are done" in stderr
+    newest = site.runs()[0]
+    assert (newest.outcome, newest.warnings) == ("done", ("catch-up: offsite: interrupted",))
+    (site.folder / "stopped-copy").unlink()
+    with stopped_run(site, "copy") as process:
+        process.kill()
+    assert site.pgstow("run", "nightly").code == 0
+    assert [one.outcome for one in site.runs()] == ["done", "done", "done", "partial"]
+    far = Repository.open(LocalStore(offsite), Secret(PASSWORD))
+    assert [one.id for one in list_backups(far)] == [one.id for one in site.backups()]
+    assert len(site.backups()) == 4
 
 
 def test_critical_tables_and_what_must_be_there(make_site: Callable[..., Site]) -> None:

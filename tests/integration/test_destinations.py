@@ -342,8 +342,28 @@ def test_interrupted_between_two_destinations(take: Taking) -> None:
     interrupt_at(b, "stat", "locks/")
     taken = take(a, b)
     assert errors(taken) == {"a": None, "b": "interrupted"}
+    assert taken.interrupted is not None
     assert len(list_backups(a)) == 1
     assert list_backups(b) == []
+
+
+@pytest.mark.parametrize("has_second", [True, False])
+def test_an_interruption_too_late_for_one_database_ends_the_set(
+    server: Cluster, source: ConnInfo, client_tools: list[ClientTools], has_second: bool
+) -> None:
+    """It comes when the first backup is there, at the second destination or while locks are given back."""
+    a, b = init_repository(WatchedStore()), init_repository(WatchedStore())
+    if has_second:
+        interrupt_at(b, "stat", "locks/")
+    else:
+        interrupt_at(a, "delete", "locks/")
+    destinations = [Destination(name="a", open=lambda: a), Destination(name="b", open=lambda: b)]
+    request = BackupRequest(source=ConnInfo.parse(server.conninfo()))
+    with pytest.raises(Interrupted) as raised:
+        backup_all_to(request, destinations[: 1 + has_second], client_tools, SilentProgress())
+    assert raised.value.left_behind is not None
+    assert raised.value.left_behind.startswith("1 of ")
+    assert len(list_backups(open_repository(a.store))) == 1
 
 
 def test_interrupted_before_anyone_has_it(take: Taking) -> None:

@@ -464,6 +464,15 @@ def test_catching_up() -> None:
         store("local", new),
     ]  # what is older than the newest may have expired there
     assert judge(facts(*newer, plans=[plan])).findings == ()
+    said = run(HOUR, warnings=("catch-up: local: the store is full",))
+    elsewhere = run(HOUR / 2, plan="weekly")
+    pending = only(facts(*newer, plans=[plan], runs=[elsewhere, said]))
+    assert pending.fingerprint == "catch_up_pending/shop/daily@local"
+    assert "could not be brought them: the store is full" in pending.message
+    assert judge(facts(*newer, plans=[plan], runs=[run(HOUR / 2), said])).findings == ()
+    assert judge(facts(*newer, plans=[plan], runs=[run(HOUR / 2, "failed"), said])).findings != ()
+    unknown = judge(facts(*newer, plans=[plan], runs=None))
+    assert unknown.is_undecided("catch_up_pending/shop/daily@local")
     away = judge(facts(store("offsite", backups=None), store("local", old), plans=[plan]))
     assert away.is_undecided("catch_up_pending/shop/daily@local")
 

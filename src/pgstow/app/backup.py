@@ -113,8 +113,13 @@ def backup_all_to(
         )
         progress.note(f"database {database}")
         try:
-            results.append(_back_up_one(one, opened, tools, progress, set_id=set_id))
-        except Interrupted:  # the whole set ends
+            taken = _back_up_one(one, opened, tools, progress, set_id=set_id)
+            results.append(taken)
+            if taken.interrupted is not None and database != databases[-1]:
+                raise taken.interrupted
+        except Interrupted as exc:  # the whole set ends
+            if published := sum(isinstance(result, CapturedBackup) for result in results):
+                exc.left_behind = f"{published} of {len(databases)} databases were backed up before"
             raise
         except PgstowError as exc:
             results.append(FailedBackup(database=database, error=exc))
@@ -194,10 +199,11 @@ def _take(
             job.before_rows = settle
             writer = stack.enter_context(FanOutWriter(destinations))
             taken = publish(job, capture(job, writer), identity, writer, holds)
-    except Interrupted:
+    except Interrupted as exc:
         if taken is None:
             raise
-    return taken  # an interruption after the backup had appeared changes nothing about it
+        return replace(taken, interrupted=exc)  # the backup had appeared: that changes nothing about it
+    return taken
 
 
 def _job(request: BackupRequest, source: Source, progress: Progress, set_id: str | None) -> Capture:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pgstow.app.holding import Waits
 from pgstow.app.opening import open_repository
 from pgstow.assurance.verify import VerifyReport, verify
 from pgstow.catalog.backups import BackupRecord, backups_among, list_backups, resolve
@@ -99,12 +100,18 @@ class CatchUp:
 
 
 def catch_up(
-    source: Repository, target: Repository, wish: CatchUp, progress: Progress, *, dry_run: bool = False
+    source: Repository,
+    target: Repository,
+    wish: CatchUp,
+    progress: Progress,
+    *,
+    dry_run: bool = False,
+    wait_s: float = 0.0,
 ) -> CopyReport:
     """Copy the backups that ``target`` missed; what has expired there stays away, and so does what restic made.
 
     Snapshots that cannot be read, in the source or in the target, do not stop it: what they are is unknown, and a backup
-    that is in the target already is not brought twice. Both repositories are locked, shared.
+    that is in the target already is not brought twice. Both repositories are locked, shared; each may be waited for.
     """
 
     def choose(found: _Found) -> _Found:
@@ -118,7 +125,7 @@ def catch_up(
         )
         return _Found(snapshots=[record.snapshot for record in planned], damaged=found.damaged)
 
-    return _copy(source, target, choose, progress, dry_run=dry_run)
+    return _copy(source, target, choose, progress, dry_run=dry_run, wait_s=wait_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +143,15 @@ def _copy(
     progress: Progress,
     *,
     dry_run: bool,
+    wait_s: float = 0.0,
 ) -> CopyReport:
     refuse_same(source, target)
     damaged: list[RepositoryDamaged] = []
-    with source.lock(), _lock_target(target) as target_lock:
+    waits = Waits(progress)
+    with (
+        source.lock(wait_s=wait_s, on_wait=waits),
+        _lock_target(target, wait_s=wait_s, waits=waits) as target_lock,
+    ):
         if not dry_run:
             target.store.remove_stale_temporaries()  # of copies that were killed: nothing else may ever write here
         # Before the index is read: what a listed snapshot needs is then in it, also beside running backups.
@@ -157,11 +169,11 @@ def _copy(
 
 
 @contextlib.contextmanager
-def _lock_target(target: Repository) -> Iterator[RepositoryLock]:
+def _lock_target(target: Repository, *, wait_s: float, waits: Waits) -> Iterator[RepositoryLock]:
     """Hold a shared lock on the target; RepositoryLocked says that it is the target's."""
     with contextlib.ExitStack() as held:
         try:
-            lock = held.enter_context(target.lock())
+            lock = held.enter_context(target.lock(wait_s=wait_s, on_wait=waits))
         except RepositoryLocked as exc:
             raise RepositoryLocked(f"target: {exc.message}", hint=exc.hint, **exc.facts) from exc
         yield lock

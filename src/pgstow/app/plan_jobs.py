@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -34,13 +34,17 @@ _VERIFIED_SHARE = "10%"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """What a job achieved, per repository; ``error`` is the first that stopped one."""
+    """What a job achieved, per repository; ``error`` is the first that stopped one.
+
+    ``reached`` are the repositories that have the backup, open, by their names.
+    """
 
     destinations: tuple[DestinationResult, ...]
     captured: CapturedBackup | None = None
     warnings: tuple[str, ...] = ()
     error: PgstowError | None = None
     tables: dict[str, tuple[int, int]] = field(default_factory=dict)
+    reached: Mapping[str, Repository] = field(default_factory=dict)
 
 
 def back_up(
@@ -71,15 +75,20 @@ def back_up(
         backup_id=run_id,
         supersedes=tuple(supersedes),
     )
-    destinations = [
-        Destination(name=one.name, open=partial(parts.repository, one)) for one in parts.destinations(plan)
-    ]
+    opened: dict[str, Repository] = {}
+
+    def open_(one: RepositorySettings) -> Repository:
+        opened[one.name] = parts.repository(one)
+        return opened[one.name]
+
+    destinations = [Destination(name=one.name, open=partial(open_, one)) for one in parts.destinations(plan)]
     taken = backup_to(request, destinations, parts.tools, parts.progress)
     return JobResult(
         captured=taken,
         destinations=tuple(_result(one) for one in taken.destinations),
         warnings=_warnings(taken),
         tables={f"{t.schema_}.{t.name}": (t.rows, t.size_bytes) for t in taken.manifest.tables},
+        reached={one.name: opened[one.name] for one in taken.destinations if one.snapshot_id is not None},
     )
 
 

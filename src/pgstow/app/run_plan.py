@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from pgstow.app.catching_up import CaughtUp, Lacking, bring, find_lacking
 from pgstow.app.plan_jobs import JobResult, back_up, find_published, look_after_repositories
 from pgstow.app.plan_parts import PlanParts
 from pgstow.app.run_history import RunHistory
@@ -23,7 +24,7 @@ from pgstow.state.dues import DueKey, Dues, OpenDue
 from pgstow.state.hosts import Hosts
 from pgstow.state.runs import DestinationResult, Outcome, RunRecord, Runs
 
-__all__ = ["PlanOrder", "PlanRun", "RunEvent", "run_plan"]
+__all__ = ["PlanOrder", "PlanRun", "RunEvent", "catch_up_after", "run_plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +48,15 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRun:
-    """What became of it; ``error`` is why it failed."""
+    """What became of it; ``error`` is why it failed. ``lacking`` is left to ``catch_up_after()``.
+
+    ``interrupted`` is set where that was asked for when it was too late for this run: nothing else is to be begun.
+    """
 
     record: RunRecord
     error: PgstowError | None = None
+    lacking: Lacking | None = None
+    interrupted: Interrupted | None = None
 
 
 def run_plan(
@@ -72,6 +78,30 @@ def run_plan(
     return run.conduct(record, lambda each: on_event(RunEvent(plan=order.plan, record=each)))
 
 
+def catch_up_after(order: PlanOrder, run: PlanRun, parts: PlanParts) -> PlanRun:
+    """Bring its repositories what they lack of earlier backups, and return the run with what came of that.
+
+    The run has ended and is written down: whatever happens here changes nothing about how. Raises Interrupted, once
+    what was brought until then is written down too.
+    """
+    if run.lacking is None or order.database is None:
+        return run
+    caught = CaughtUp()
+    try:
+        bring(run.lacking, order.database, parts, caught, wait_s=order.wait_s)
+    finally:
+        record = replace(
+            run.record,
+            warnings=(*run.record.warnings, *caught.warnings),
+            destinations=tuple(
+                replace(one, caught_up=tuple(caught.brought.get(one.repository, ())))
+                for one in run.record.destinations
+            ),
+        )
+        RunHistory(parts.state, parts.spool, parts.progress.note).save(record)
+    return replace(run, record=record)
+
+
 class _Run:
     """A run that has begun. ``taken`` is its due time, if it is for one and the state database is there."""
 
@@ -90,6 +120,7 @@ class _Run:
             passed = coalesced_text(self._taken.coalesced)
             record = replace(record, warnings=(f"stands for {passed} before as well, which had passed",))
         error: PgstowError | None = None
+        result: JobResult | None = None
         try:
             published = self._published_earlier(record)
             if published is not None:
@@ -113,7 +144,17 @@ class _Run:
             self._end(_failed(record, bug, "failed"), tell)
             raise
         self._conclude(record, error, tell)
-        return PlanRun(record=record, error=error)
+        interrupted = (
+            result.captured.interrupted if result is not None and result.captured is not None else None
+        )
+        lacking = None if interrupted is not None else self._lacking(result)
+        return PlanRun(record=record, error=error, lacking=lacking, interrupted=interrupted)
+
+    def _lacking(self, result: JobResult | None) -> Lacking | None:
+        """Return what the repositories that have the new backup lack of earlier ones; None where that is nothing."""
+        if result is None or self._order.database is None:
+            return None
+        return find_lacking(self._order.database, result.reached, self._parts.settings)
 
     def _resources(self) -> dict[str, int]:
         return self._parts.resources(self._order.plan, self._order.database)

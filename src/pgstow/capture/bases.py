@@ -22,6 +22,7 @@ __all__ = ["Base", "choose_base"]
 T = TypeVar("T")
 
 _BASES_LOOKED_AT = 30
+_PARTIAL_LOOKED_AT = 300  # of the same name, beside those: there may be many between two whole ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,11 +114,18 @@ def _candidates(
             if record.system_identifier == system_identifier:
                 found.setdefault(record.id, []).append((one, record))
     newest = sorted(found.values(), key=lambda each: (each[0][1].name == name, each[0][1].time), reverse=True)
-    for each in newest[:_BASES_LOOKED_AT]:
+    left = {False: _BASES_LOOKED_AT, True: _PARTIAL_LOOKED_AT}
+    for each in newest:
+        record = each[0][1]
+        left[is_between := record.is_partial and record.name == name] -= 1
+        if (
+            left[is_between] < 0
+        ):  # an alarm may be among those that are not looked at: nothing older is a base then
+            return
         copies = [(one.name, BackupFiles(one.repository, record)) for one, record in each]
         manifest = _manifest(destinations, copies)
         if manifest is not None:
-            yield Base(record=each[0][1], manifest=manifest, copies=copies, destinations=destinations)
+            yield Base(record=record, manifest=manifest, copies=copies, destinations=destinations)
 
 
 def _manifest(destinations: Destinations, copies: Sequence[tuple[str, BackupFiles]]) -> Manifest | None:

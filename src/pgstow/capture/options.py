@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pgstow.catalog.manifest import Manifest, Selection
-from pgstow.core.errors import PgstowError
+from pgstow.core.errors import Interrupted, PgstowError
 from pgstow.repository import WriterStats
 
 __all__ = ["CaptureOptions", "CapturedBackup", "DestinationResult"]
@@ -51,11 +51,15 @@ class DestinationResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedBackup:
-    """A backup that was published in one destination at least."""
+    """A backup that was published in one destination at least.
+
+    ``interrupted`` is set where that was asked for when it was too late for this backup: nothing else is to be begun.
+    """
 
     manifest: Manifest
     snapshot_id: str  # in the first destination that has it
     destinations: tuple[DestinationResult, ...] = ()
+    interrupted: Interrupted | None = None
 
     @property
     def is_everywhere(self) -> bool:

@@ -93,6 +93,7 @@ def publish(
     with job.phase("publishing"):
         content = _save_content(job, saved, identity, writer)
         appeared: dict[str, str] = {}
+        interrupted: Interrupted | None = None
 
         def appear(one: OpenDestination) -> None:
             appeared[one.name] = _publish_in(one, content, identity, writer, held[one.name])
@@ -102,12 +103,15 @@ def publish(
         except Interrupted as exc:
             if not appeared:
                 raise
+            interrupted = exc
             for one in writer.destinations.alive:
                 if one.name not in appeared:
                     writer.destinations.drop(one.name, exc)
         results = tuple(_results(writer, appeared))
         first = next(result.snapshot_id for result in results if result.snapshot_id is not None)
-        return CapturedBackup(manifest=content.manifest, snapshot_id=first, destinations=results)
+        return CapturedBackup(
+            manifest=content.manifest, snapshot_id=first, destinations=results, interrupted=interrupted
+        )
 
 
 def _results(writer: FanOutWriter, appeared: Mapping[str, str]) -> Iterable[DestinationResult]:

@@ -27,8 +27,14 @@ _WHY = "what a backup must contain is stated with --must-contain, or in the conf
 class RequiredTable:
     """A table that the backup must contain, and what holds its rows."""
 
+    oid: int
     name: QualifiedName
     leaves: Sequence[Leaf]
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether its rows, if there are any, are in partitions."""
+        return all(leaf.oid != self.oid for leaf in self.leaves)
 
 
 def find_required(connection: Connection, names: Iterable[str], encoding: str) -> list[RequiredTable]:
@@ -47,7 +53,7 @@ def find_required(connection: Connection, names: Iterable[str], encoding: str) -
         )
     tables = {one.oid: QualifiedName(one.schema, one.name) for each in found.values() for one in each}
     return [
-        RequiredTable(name=name, leaves=[leaf for leaf in leaves if leaf.root == oid])
+        RequiredTable(oid=oid, name=name, leaves=[leaf for leaf in leaves if leaf.root == oid])
         for oid, name in tables.items()
     ]
 
@@ -55,15 +61,18 @@ def find_required(connection: Connection, names: Iterable[str], encoding: str) -
 def refuse_left_out(required: Sequence[RequiredTable], toc: Toc) -> None:
     """Raise MissingTable, naming all, if the archive will not hold the rows of something it must contain."""
     with_rows = {entry.oid for entry in toc.table_data()}
+    defined = {entry.oid for entry in toc.entries if entry.desc == b"TABLE"}
     left_out = []
     for table in required:
         without = [leaf for leaf in table.leaves if leaf.oid not in with_rows]
         if without:
             partition = f" ({KINDS[without[0].kind]} {without[0].name})" if len(table.leaves) > 1 else ""
             left_out.append(f"{table.name}{partition}")
+        elif table.is_partitioned and table.oid not in defined:  # its partitions would come back without it
+            left_out.append(f"{table.name} (itself)")
     if left_out:
         raise MissingTable(
-            f"the backup would not hold the rows of {', '.join(left_out)}",
+            f"the backup would not hold {', '.join(left_out)}",
             hint=f"an exclude, a choice of schemas or tables, or an extension leaves them out; {_WHY}",
             tables=left_out,
         )

@@ -352,7 +352,7 @@ def _conduct(output: Output, work: Callable[[], Outcome], when_interrupted: str 
             outcome = work()
         code = outcome.exit_code if output.result(outcome) else 1
     except Interrupted as exc:
-        output.error(exc, consequence=when_interrupted)
+        output.error(exc, consequence=exc.left_behind or when_interrupted)
         code = exc.exit_code
     except PgstowError as exc:
         output.error(exc)

@@ -20,7 +20,7 @@ from pgstow.app.pings import ping_run
 from pgstow.app.plan_parts import PlanParts
 from pgstow.app.run_due import Verdict, find_due
 from pgstow.app.run_history import RunHistory
-from pgstow.app.run_plan import PlanOrder, PlanRun, RunEvent, run_plan
+from pgstow.app.run_plan import PlanOrder, PlanRun, RunEvent, catch_up_after, run_plan
 from pgstow.cli.command import Invocation
 from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import duration_text, safe, size_text
@@ -28,7 +28,7 @@ from pgstow.cli.output import Outcome, Output, Status
 from pgstow.config.finding import require_settings_file
 from pgstow.config.keeping import read_kept_settings
 from pgstow.config.settings import DatabaseSettings, PlanSettings, Settings
-from pgstow.core.errors import PgstowError, RunUnderWay, StateError, UsageError
+from pgstow.core.errors import Interrupted, PgstowError, RunUnderWay, StateError, UsageError
 from pgstow.core.progress import Progress
 from pgstow.jobs.dispatch import SHAPE
 from pgstow.jobs.presence import DEAD_AFTER_S, Presence, bury, describe_host
@@ -107,7 +107,7 @@ def run_command(
         _parts(invocation, settings, progress, dead_after_s, needs_state=moment is not None) as parts,
         _pinging(parts) as on_event,
     ):
-        done = [_carry_out(order, parts, on_event, if_due=if_due) for order in orders]
+        done = _carry_out_all(orders, parts, on_event, if_due=if_due)
     return _outcome(invocation.output, chosen, done)
 
 
@@ -185,6 +185,30 @@ def _open_state(invocation: Invocation, settings: Settings) -> StateDatabase:
     return open_state(url, invocation.environ)
 
 
+def _carry_out_all(
+    orders: Sequence[PlanOrder], parts: PlanParts, on_event: Callable[[RunEvent], None], *, if_due: bool
+) -> list[_Done]:
+    done: list[_Done] = []
+    try:
+        for order in orders:
+            done.append(_carry_out(order, parts, on_event, if_due=if_due))
+            run = done[-1].run
+            if run is not None and run.interrupted is not None:  # too late for this one
+                if len(done) < len(orders):
+                    raise run.interrupted
+                return done
+        # Only now: no backup waits for a copy of an earlier one.
+        return [_catch_up(order, one, parts) for order, one in zip(orders, done, strict=True)]
+    except Interrupted as exc:
+        if len(done) == len(orders):
+            exc.left_behind = (
+                "the runs are done; what repositories had missed before, the next run brings them"
+            )
+        elif done:
+            exc.left_behind = f"{len(done)} of {len(orders)} databases were dealt with before; a run under way is written down as interrupted"
+        raise
+
+
 def _carry_out(
     order: PlanOrder, parts: PlanParts, on_event: Callable[[RunEvent], None], *, if_due: bool
 ) -> _Done:
@@ -197,6 +221,10 @@ def _carry_out(
             return _Done(database=name, verdict=verdict)
         order = replace(order, due=verdict.due)
     return _Done(database=name, run=run_plan(order, parts, on_event=on_event))
+
+
+def _catch_up(order: PlanOrder, one: _Done, parts: PlanParts) -> _Done:
+    return one if one.run is None else replace(one, run=catch_up_after(order, one.run, parts))
 
 
 @contextlib.contextmanager
@@ -267,6 +295,7 @@ def _run_document(output: Output, run: PlanRun) -> dict[str, Any]:
             {
                 "repository": one.repository,
                 "snapshot": one.snapshot_id,
+                "caught_up": list(one.caught_up),
                 "error": {"code": one.error_code, "message": output.scrub(one.error or "")}
                 if one.error_code
                 else None,
@@ -317,6 +346,8 @@ def _view(output: Output, one: _Done) -> Iterator[RenderableType]:
             yield Text.assemble(
                 ("  failed: ", "bold red"), f"{safe(each.repository)}: {safe(output.scrub(each.error))}"
             )
+        if brought := [safe(backup_id[:8]) for backup_id in each.caught_up]:
+            yield Text(f"  caught up: {safe(each.repository)}: {', '.join(brought)}")
     if record.error is not None and record.outcome == "failed":
         yield Text.assemble(("  error: ", "bold red"), safe(output.scrub(record.error)))
     for warning in record.warnings:

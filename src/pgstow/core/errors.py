@@ -227,5 +227,8 @@ class StateError(PgstowError):
 
 
 class Interrupted(PgstowError):
+    """``left_behind`` is set by who knows better than the command in general what an interruption leaves behind."""
+
     code = "interrupted"
     exit_code = 130
+    left_behind: str | None = None

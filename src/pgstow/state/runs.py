@@ -22,12 +22,21 @@ Outcome = Literal["running", "done", "partial", "failed", "interrupted", "abando
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationResult:
-    """How a backup ended in one repository: its snapshot, or the error."""
+    """How a backup ended in one repository: its snapshot, or the error.
+
+    ``caught_up`` are the ids of earlier backups that it had missed and was brought after that.
+    """
 
     repository: str
     snapshot_id: str | None = None
     error_code: str | None = None
     error: str | None = None
+    caught_up: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> DestinationResult:
+        """Return what was written down, also by a version that did not know of ``caught_up``."""
+        return cls(**{**fields, "caught_up": tuple(fields.get("caught_up", ()))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +193,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
     row["warnings"] = list(record.warnings)
     row["destinations"] = [
         {name: getattr(one, name) for name in ("repository", "snapshot_id", "error_code", "error")}
+        | ({"caught_up": list(one.caught_up)} if one.caught_up else {})
         for one in record.destinations
     ]
     return row
@@ -200,6 +210,6 @@ def _record(row: sa.Row[Any]) -> RunRecord:
     values = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's documented name for it
     values["tables"] = _tables(values.get("tables", {}))
     values["warnings"] = tuple(values["warnings"])
-    values["destinations"] = tuple(DestinationResult(**one) for one in values["destinations"])
+    values["destinations"] = tuple(DestinationResult.of(one) for one in values["destinations"])
     values["outcome"] = cast("Outcome", values["outcome"])
     return RunRecord(**values)

@@ -86,7 +86,7 @@ def _record(path: Path) -> RunRecord | None:
         for name in _MOMENTS:
             fields[name] = datetime.fromisoformat(fields[name]) if fields[name] is not None else None
         fields["tables"] = {name: (rows, size) for name, (rows, size) in fields["tables"].items()}
-        fields["destinations"] = tuple(DestinationResult(**one) for one in fields["destinations"])
+        fields["destinations"] = tuple(DestinationResult.of(one) for one in fields["destinations"])
         fields["warnings"] = tuple(fields["warnings"])
         return RunRecord(**fields)
     except (OSError, ValueError, TypeError, KeyError):

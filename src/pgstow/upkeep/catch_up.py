@@ -6,8 +6,26 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 
 from pgstow.catalog.backups import BackupRecord
+from pgstow.repository import Repository
+from pgstow.retention import ReasonCode, RetentionPolicies, plan_retention
+from pgstow.upkeep.expire import take_state
 
-__all__ = ["plan_catch_up"]
+__all__ = ["find_wanted", "plan_catch_up"]
+
+# What speaks for one backup. The other reasons that keep are for all of a database: by these, what had expired in a
+# target would come back whenever nothing may expire there.
+_SPEAK_FOR_ONE = frozenset(
+    {
+        ReasonCode.RULE,
+        ReasonCode.PROMOTED,
+        ReasonCode.NO_RULE,
+        ReasonCode.NOT_AGED,
+        ReasonCode.HELD,
+        ReasonCode.FLOOR,
+        ReasonCode.LAST_WHOLE,
+        ReasonCode.PROVEN,
+    }
+)
 
 _Series = tuple[str, str, bool]
 
@@ -49,6 +67,28 @@ def plan_catch_up(
             and is_wanted(record)
         ),
         key=lambda record: (record.time, record.id),
+    )
+
+
+def find_wanted(
+    target: Repository,
+    present: Collection[BackupRecord],
+    candidates: Collection[BackupRecord],
+    policies: RetentionPolicies,
+    *,
+    now: datetime,
+) -> frozenset[str]:
+    """Return the ids of those ``candidates`` that retention would keep in ``target`` if they were there.
+
+    What expired there is not wanted: a plan made later, of the same backups, would drop it again. Holds and proofs count
+    that ``target`` has; one that the source alone holds stays in the source.
+    """
+    ids = {record.id for record in candidates}
+    state = take_state(target, [*present, *candidates], now=now, attempts={})
+    return frozenset(
+        decision.backup.id
+        for decision in plan_retention(state, policies).decisions
+        if decision.backup.id in ids and any(reason.code in _SPEAK_FOR_ONE for reason in decision.reasons)
     )
 
 

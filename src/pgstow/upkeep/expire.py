@@ -40,7 +40,7 @@ from pgstow.retention import (
 )
 from pgstow.upkeep.survey import REPAIR_HINT
 
-__all__ = ["ExpiryPlan", "PlannedDrops", "expire", "plan_expiry"]
+__all__ = ["ExpiryPlan", "PlannedDrops", "expire", "plan_expiry", "take_state"]
 
 _LISTED = 10
 _LATER = timedelta(
@@ -128,7 +128,8 @@ def plan_expiry(
     records = backups_among(snapshots)
     if name is not None and all(record.name != name for record in records):
         raise BackupNotFound(f"there is no backup of {name}", hint="pgstow list shows what there is")
-    state, notes = _take_state(repository, lock, records, attempts)
+    state = take_state(repository, records, now=repository.holdings().now(lock), attempts=attempts)
+    notes = _lost_holds(state.holds, {record.id for record in records})
     retention = plan_retention(state, policies)
     at_stake = {each.backup.name for each in retention.dropped if name in (None, each.backup.name)}
     doubts = _find_clocks_set_back(repository, records, at_stake, retention.now)
@@ -168,26 +169,26 @@ def _snapshots(repository: Repository) -> list[Snapshot]:
         ) from exc
 
 
-def _take_state(
+def take_state(
     repository: Repository,
-    lock: RepositoryLock,
     records: Sequence[BackupRecord],
+    *,
+    now: datetime,
     attempts: Mapping[str, Attempt],
-) -> tuple[RetentionState, list[str]]:
+) -> RetentionState:
+    """Return what a retention plan for these backups depends on, by the marks of a repository."""
     marks = repository.marks()
     ids = {record.id for record in records}
-    holds = marks.holds()
     proofs, doubtful = marks.proofs(ids)
-    state = RetentionState(
+    return RetentionState(
         backups=[facts_of(record) for record in records],
-        now=repository.holdings().now(lock),
-        holds=holds,
+        now=now,
+        holds=marks.holds(),
         proofs=proofs,
         doubtful_proofs=doubtful,
         retirements=marks.retirements({record.name for record in records}),
         attempts=attempts,
     )
-    return state, list(_lost_holds(holds, ids))
 
 
 def _lost_holds(holds: Mapping[str, Sequence[Hold]], ids: set[str]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from pgstow.catalog.backups import BackupRecord
 from pgstow.core.errors import NoRepository
-from pgstow.monitor.facts import Facts, RepositoryFacts
+from pgstow.monitor.facts import Facts, PlanFacts, RepositoryFacts
 from pgstow.monitor.findings import Finding, Severity, fingerprint
 from pgstow.monitor.rules.common import (
     Judgement,
@@ -21,9 +21,11 @@ from pgstow.monitor.rules.common import (
 )
 from pgstow.monitor.storage import Room, StorageFacts, room_of
 
-__all__ = ["catch_up_pending", "clock_skew", "repository_unreachable", "storage_low"]
+__all__ = ["CATCH_UP", "catch_up_pending", "clock_skew", "repository_unreachable", "storage_low"]
 
 _FUTURE = timedelta(minutes=5)
+# How the warning of a run begins that could not bring a repository what it had missed; its name and a colon follow.
+CATCH_UP = "catch-up: "
 # How the warning of a run begins whose machine's clock is off: with the code, or in the manifest's words alone.
 _CLOCK = ("clock: ", "this machine's clock is ")
 
@@ -112,7 +114,7 @@ def _storage(facts: Facts, storage: StorageFacts) -> Judgement:
 
 
 def catch_up_pending(facts: Facts) -> Judgement:
-    """A repository has lacked, for too long, the newest backup that another one has."""
+    """A repository has lacked the newest backup of another one for too long, or could not be brought older ones."""
     latest = facts.now - timedelta(seconds=facts.policy.catch_up_s)
     for database in facts.databases:
         for plan in facts.plans_of(database.name):
@@ -134,6 +136,39 @@ def catch_up_pending(facts: Facts) -> Judgement:
                 ahead = [record for record in ahead if newest is None or record.time > newest.time]
                 if ahead:
                     yield _lacks(name, ahead, database.name, plan.kind)
+                elif said := _not_caught_up(facts, plan, name):
+                    yield said
+
+
+def _not_caught_up(facts: Facts, plan: PlanFacts, repository: str) -> Finding | str | None:
+    """Return what the newest run that made a backup says of older ones which it could not bring to a repository."""
+    subject = f"{plan.database}/{plan.kind}@{repository}"
+    if facts.runs is None:
+        return fingerprint("catch_up_pending", subject)
+    beginning = f"{CATCH_UP}{repository}: "
+    made = (
+        run
+        for run in facts.runs
+        if (run.plan, run.database) == (plan.plan, plan.database) and run.outcome in ("done", "partial")
+    )
+    newest = next(made, None)
+    said = (
+        [text.removeprefix(beginning) for text in newest.warnings if text.startswith(beginning)]
+        if newest
+        else []
+    )
+    if newest is None or not said:
+        return None
+    return Finding(
+        rule="catch_up_pending",
+        subject=subject,
+        severity=Severity.WARNING,
+        message=f"{repository} lacks earlier backups of {plan.database} that another repository has, and could not be "
+        f"brought them: {said[0]}",
+        hint="the next run tries again; pgstow repo copy --to brings them there now",
+        since=newest.finished or newest.started,
+        inhibited_by=(fingerprint("repository_unreachable", repository),),
+    )
 
 
 def _elsewhere(
