@@ -216,7 +216,7 @@ def test_interrupted_backup_publishes_nothing(
         await_line(process, b"reading tables")
         os.kill(process.pid, number)
         stdout, stderr = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, stderr.decode()
     assert stdout == b""
     assert f"error: interrupted by {signal.Signals(number).name}; nothing was published".encode() in stderr
     assert b"Traceback" not in stderr

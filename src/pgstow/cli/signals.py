@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Literal
@@ -16,6 +17,7 @@ __all__ = ["Request", "end_at_interrupts", "interruptible", "requests"]
 
 Request = Literal["stop", "reload"]
 
+_POSTPONED_S = 0.005
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -34,13 +36,19 @@ def interruptible() -> Iterator[None]:
     """Turn the first signal that arrives inside the block into Interrupted, raised in the main thread.
 
     What is under way then cleans up after itself, which may take a moment; a second signal ends the
-    process at once with exit status 130. A signal that was being ignored (nohup, a background job of a
+    process at once with exit status 130. While the main thread starts another one it is postponed, for which the
+    alarm clock is used. A signal that was being ignored (nohup, a background job of a
     script) stays ignored.
     """
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    alarm = signal.getsignal(signal.SIGALRM)
     handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]
 
-    def interrupt(number: int, _frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if _is_starting_a_thread(frame):
+            signal.signal(signal.SIGALRM, lambda _number, then: interrupt(number, then))
+            signal.setitimer(signal.ITIMER_REAL, _POSTPONED_S)
+            return
         for each in handled:
             signal.signal(each, _end_at_once)
         raise _Signalled(f"interrupted by {signal.Signals(number).name}", signal=signal.Signals(number).name)
@@ -50,8 +58,23 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
         for number in handled:
             signal.signal(number, before[number])
+
+
+def _is_starting_a_thread(frame: FrameType | None) -> bool:
+    """Whether an exception would arrive inside ``Thread.start()``, whose records would be left half changed then.
+
+    The new thread and the one that starts it both remove it from a list; the second of them fails with a KeyError.
+    Source: CPython Lib/threading.py, Thread.start.
+    """
+    while frame is not None:
+        if frame.f_code is threading.Thread.start.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
