@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,18 @@ VACUUM
 """
 
 
+_numbers = itertools.count(1)
+
+
 @pytest.fixture(scope="module")
 def template(pg15: Cluster, shared_database: DatabaseFactory) -> str:
-    made = shared_database(pg15, "chosen_tables_template")
+    name = (
+        f"chosen_tables_{next(_numbers)}"  # tests of the module may come in two turns, and the server stays
+    )
+    made = shared_database(pg15, name)
     for statement in MADE.split(";\n"):
         execute(made, statement)
-    return "TEMPLATE chosen_tables_template"
+    return f"TEMPLATE {name}"
 
 
 @pytest.fixture
