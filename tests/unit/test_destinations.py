@@ -150,7 +150,13 @@ def test_the_error_of_a_single_destination_is_raised_as_it_is() -> None:
     ("errors", "kind", "hint"),
     [
         ((RepositoryLocked("x", hint="wait"), RepositoryLocked("y", hint="wait")), RepositoryLocked, "wait"),
-        ((StoreError("x", hint="wait"), RepositoryLocked("y")), RepositoryError, None),
+        ((StoreError("x", hint="wait"), RepositoryLocked("y")), RepositoryError, "a: wait"),
+        (
+            (StoreError("x", hint="pay"), RepositoryLocked("y", hint="wait")),
+            RepositoryError,
+            "a: pay; b: wait",
+        ),
+        ((StoreError("x"), RepositoryLocked("y")), RepositoryError, None),
     ],
 )
 def test_when_all_fail_the_run_fails_and_names_them(

@@ -169,9 +169,14 @@ class Destinations:
         told = [f"{name}: {self._failures[name].message}" for name in self.names]
         return kind(
             f"no destination is left: {'; '.join(told)}",
-            hint=hints.pop() if len(hints) == 1 else None,
+            hint=hints.pop() if len(hints) == 1 else self._hints(),
             destinations=told,
         )
+
+    def _hints(self) -> str:
+        """Return what to do about each."""
+        hints = ((name, self._failures[name].hint) for name in self.names)
+        return "; ".join(f"{name}: {hint}" for name, hint in hints if hint)
 
     def said_of(self, name: str, message: str) -> str:
         """Return a message about one destination; its name is only said where there are several."""

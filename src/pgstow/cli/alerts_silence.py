@@ -11,10 +11,10 @@ from rich.text import Text
 from pgstow.app.alerts import silence
 from pgstow.cli.alerts_view import history_of, silence_document
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import safe, time_text
 from pgstow.cli.output import Outcome
 from pgstow.core.errors import UsageError
+from pgstow.core.quantities import parse_duration
 
 __all__ = ["alerts_silence_command"]
 

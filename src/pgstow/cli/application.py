@@ -116,8 +116,9 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
 def run(arguments: Arguments) -> int:
     """Run one command and return the exit status."""
     name = _named(arguments.texts)
+    commands = () if list(arguments.texts) == ["--version"] else (name,) if name else COMMANDS
     try:
-        code = build((name,) if name else COMMANDS, had_secrets=arguments.had_secrets)(
+        code = build(commands, had_secrets=arguments.had_secrets)(
             args=list(arguments.texts), prog_name="pgstow", standalone_mode=False
         )
     except typer.TyperException as exc:

@@ -41,13 +41,13 @@ from pgstow.cli.backup_options import (
     WaitOption,
 )
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import count_text, duration_text, parse_size, plural, safe, size_text
 from pgstow.cli.further import other_password
 from pgstow.cli.output import Outcome, Output, Status
 from pgstow.cli.passwords import ALSO_PASSWORD
 from pgstow.cli.records import facts_table, large_objects_text, reuse_text, reused_bytes
 from pgstow.core.progress import Progress
+from pgstow.core.quantities import parse_duration
 from pgstow.core.secrets import Secret
 from pgstow.postgres.names import parse_qualified
 

@@ -9,11 +9,11 @@ from rich.text import Text
 
 from pgstow.app.marking import hold_backup
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.output import Outcome
 from pgstow.cli.records import backup_of, hold_documents, record_document
 from pgstow.cli.retention_options import ReasonOption, WaitOption, actor, parse_day
 from pgstow.cli.show import BackupArgument
+from pgstow.core.quantities import parse_duration
 
 __all__ = ["hold_command"]
 

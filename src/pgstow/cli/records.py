@@ -113,7 +113,7 @@ def reuse_text(manifest: Manifest) -> str:
         checked = f", {plural(reuse.checked_ranges, 'unchanged range')} compared with {base}" if base else ""
         return f"nothing: a full read{checked}"
     if not any(record.reused_ranges for record in manifest.tables):
-        return f"nothing: no page range is what it was in {base}"
+        return f"nothing: no page range could be taken over from {base}"
     reused = reused_bytes(manifest)
     return (
         f"{size_text(reused)} unchanged since {base}; {size_text(manifest.totals.size_bytes - reused)} read, "

@@ -6,12 +6,12 @@ from rich.text import Text
 
 from pgstow.app.marking import release_backup
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import plural
 from pgstow.cli.output import Outcome
 from pgstow.cli.records import backup_of, hold_documents, record_document
 from pgstow.cli.retention_options import ReasonOption, WaitOption, actor
 from pgstow.cli.show import BackupArgument
+from pgstow.core.quantities import parse_duration
 
 __all__ = ["release_command"]
 

@@ -15,13 +15,13 @@ from pgstow.app.copy import CatchUp, catch_up, copy_repository, open_other
 from pgstow.app.opening import open_repository
 from pgstow.catalog.backups import backup_record
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import plural, safe, size_text
 from pgstow.cli.further import ToPasswordCommandOption, ToPasswordFileOption, other_password
 from pgstow.cli.output import Outcome
 from pgstow.cli.passwords import TO_PASSWORD
 from pgstow.cli.records import backup_of
 from pgstow.core.errors import UsageError
+from pgstow.core.quantities import parse_duration
 from pgstow.repository import Snapshot
 from pgstow.upkeep.copy import CopyReport
 

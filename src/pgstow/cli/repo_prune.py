@@ -11,10 +11,10 @@ from rich.text import Text
 
 from pgstow.app.prune import plan_only, prune_repository
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import duration_text, plural, size_text
 from pgstow.cli.output import Outcome
 from pgstow.core.errors import UsageError
+from pgstow.core.quantities import parse_duration
 from pgstow.upkeep.prune import PruneResult
 from pgstow.upkeep.prune_plan import PackCount, PruneOptions, PrunePlan
 from pgstow.upkeep.survey import PackState

@@ -16,7 +16,6 @@ from pgstow.app.retention import (
     plan_retention_only,
 )
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import plural, safe
 from pgstow.cli.output import Outcome
 from pgstow.cli.repo_prune import prune_document, prune_view
@@ -38,6 +37,7 @@ from pgstow.cli.retention_view import (
 )
 from pgstow.core.errors import UsageError
 from pgstow.core.progress import Progress
+from pgstow.core.quantities import parse_duration
 from pgstow.repository import Repository
 from pgstow.upkeep.expire import ExpiryPlan, PlannedDrops
 from pgstow.upkeep.prune_plan import PruneOptions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pgstow.app.retention import plan_retention_only
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.output import Outcome
 from pgstow.cli.retention_options import (
     DatabaseOption,
@@ -15,6 +14,7 @@ from pgstow.cli.retention_options import (
 )
 from pgstow.cli.retention_rules import rules_from
 from pgstow.cli.retention_view import plan_document, plan_view
+from pgstow.core.quantities import parse_duration
 
 __all__ = ["retention_plan_command"]
 

@@ -9,10 +9,10 @@ from rich.text import Text
 
 from pgstow.app.marking import retire_database
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import safe
 from pgstow.cli.output import Outcome
 from pgstow.cli.retention_options import ReasonOption, WaitOption, actor
+from pgstow.core.quantities import parse_duration
 
 __all__ = ["retire_command"]
 

@@ -22,7 +22,6 @@ from pgstow.app.run_due import Verdict, find_due
 from pgstow.app.run_history import RunHistory
 from pgstow.app.run_plan import PlanOrder, PlanRun, RunEvent, catch_up_after, run_plan
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.formats import duration_text, safe, size_text
 from pgstow.cli.output import Outcome, Output, Status
 from pgstow.config.finding import require_settings_file
@@ -30,6 +29,7 @@ from pgstow.config.keeping import read_kept_settings
 from pgstow.config.settings import DatabaseSettings, PlanSettings, Settings
 from pgstow.core.errors import Interrupted, PgstowError, RunUnderWay, StateError, UsageError
 from pgstow.core.progress import Progress
+from pgstow.core.quantities import parse_duration
 from pgstow.jobs.dispatch import SHAPE
 from pgstow.jobs.presence import DEAD_AFTER_S, Presence, bury, describe_host
 from pgstow.monitor.rules.backups import REUSE_ALARM

@@ -11,12 +11,12 @@ from rich.text import Text
 
 from pgstow.app.serve import ServeReport, ServeRequest, Serving
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.output import Outcome
 from pgstow.cli.signals import requests
 from pgstow.config.finding import require_settings_file
 from pgstow.config.keeping import keep_settings
 from pgstow.core.errors import UsageError
+from pgstow.core.quantities import parse_duration
 from pgstow.jobs.presence import DEAD_AFTER_S
 from pgstow.state.database import open_state, state_folder
 

@@ -11,13 +11,13 @@ import typer
 from pgstow.app.observation import Place
 from pgstow.app.status import repository_status, settings_status
 from pgstow.cli.command import Invocation
-from pgstow.cli.durations import parse_duration
 from pgstow.cli.output import Outcome
 from pgstow.cli.status_check import check_outcome, unknown_outcome
 from pgstow.cli.status_document import status_document
 from pgstow.cli.status_view import status_view
 from pgstow.config.finding import find_settings_file
 from pgstow.core.errors import Interrupted, PgstowError
+from pgstow.core.quantities import parse_duration
 from pgstow.monitor.verdict import Verdict
 
 __all__ = ["status_command"]

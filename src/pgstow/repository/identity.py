@@ -27,6 +27,7 @@ from pgstow.store.probing import probe_conditional_put
 __all__ = ["Identity", "RepositoryKin", "find_identity", "make_identity"]
 
 _SETTLE_S = 5.0
+_REFUSED_HINT = "is it the password of another repository, or an old one? whoever has one that works can add another: pgstow keys add"
 _NEW_CONFIG_HINT = "pgstow repo repair makes a new one; nothing else depends on it"
 
 
@@ -137,7 +138,8 @@ def find_identity(store: Store, password: Secret, *, without_config: bool = Fals
     if search.refused:
         also = f"; {len(search.damaged)} key files are damaged" if search.damaged else ""
         raise WrongPassword(
-            f"the password opens none of {search.refused} key files at {store.location}{also}"
+            f"the password opens none of {search.refused} key files at {store.location}{also}",
+            hint=_REFUSED_HINT,
         )
     if search.damaged:
         raise RepositoryDamaged("no key file can be read: " + "; ".join(search.damaged))
@@ -148,7 +150,9 @@ def _without_config(store: Store, password: Secret, problem: str) -> Identity:
     """Return the first master key that fits what is stored; the config would say which one it is."""
     search = search_keys(store, password)
     if not search.opened:
-        raise WrongPassword(f"the password opens none of the key files at {store.location}")
+        raise WrongPassword(
+            f"the password opens none of the key files at {store.location}", hint=_REFUSED_HINT
+        )
     for key_id, key in search.opened:
         if _opens_something(SealedFiles(store, key)) is not False:
             config = RepositoryConfig.generate(random_polynomial())

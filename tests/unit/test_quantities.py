@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pgstow.cli.durations import parse_duration
 from pgstow.core.errors import UsageError
+from pgstow.core.quantities import parse_duration
 
 
 @pytest.mark.parametrize(
