@@ -16,8 +16,11 @@ __all__ = [
     "MANIFEST_FORMAT",
     "ExtensionRecord",
     "GlobalsRecord",
+    "ImportRecord",
     "LargeObjectsRecord",
     "Manifest",
+    "NewestRow",
+    "RecordedValue",
     "ReuseRecord",
     "RootName",
     "Selection",
@@ -89,6 +92,34 @@ class RootName(_Record):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
+class NewestRow(_Record):
+    """The newest value of a table's time column under the snapshot, as PostgreSQL prints it; None in an empty table."""
+
+    column: str
+    value: str | None
+
+
+class RecordedValue(_Record):
+    """What an assertion's query gave under the snapshot: a value as PostgreSQL prints it (None: NULL), or an error."""
+
+    name: str
+    sql: str
+    value: str | None = None
+    error: str | None = None
+
+
+class ImportRecord(_Record):
+    """Where an imported backup came from: a dump that somebody else made."""
+
+    file: str  # its name, without the folder
+    format: str  # custom | directory | tar | plain
+    compression: str | None = None
+    sha256: str | None = None  # of the file; None for a directory
+    size_bytes: int
+    dumped_by: str | None = None  # version of the pg_dump that made it
+    is_dated: bool = True  # the dump itself says when it was begun; else it is the time of the file
+
+
 class TableRecord(_Record):
     """One member with table data. Rows and bytes are counted from the stream itself."""
 
@@ -113,6 +144,7 @@ class TableRecord(_Record):
     reused_ranges: int = 0
     new_bytes: int | None = None  # plain bytes that the repository did not have; older backups do not say
     reuse_refused: str | None = None  # why nothing was reused; None where something was, or nothing could be
+    newest: NewestRow | None = None  # of tables whose settings name a time column
     seconds: float
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -185,6 +217,8 @@ class Manifest(_Record):
     is_partial: bool
     selection: Selection = Selection()
     must_contain: tuple[str, ...] = ()  # it was made sure that the rows of these are here
+    recorded: tuple[RecordedValue, ...] = ()
+    imported: ImportRecord | None = None
     started: datetime
     snapshot_taken: datetime
     finished: datetime

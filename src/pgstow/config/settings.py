@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
+from pgstow.catalog.assertions import Assertion
 from pgstow.config.references import Reference
 from pgstow.jobs.schedule import Schedule
 from pgstow.monitor.policy import AlertPolicy
@@ -19,16 +21,18 @@ __all__ = [
     "ChannelSettings",
     "CriticalTable",
     "DatabaseSettings",
+    "DrillSettings",
     "Job",
     "Limits",
     "MonitoringSettings",
     "PlanSettings",
     "RepositorySettings",
     "Settings",
+    "Waiver",
 ]
 
-# What a plan does; the kinds "retention" and "verify" name the job itself, every other kind is one of backups.
-Job = Literal["backup", "retention", "verify"]
+# What a plan does; the kinds "retention", "verify" and "drill" name the job itself, every other kind is one of backups.
+Job = Literal["backup", "retention", "verify", "drill"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,8 @@ class DatabaseSettings:
     max_blocking_s: float = 30.0
     role_passwords: bool = False
     full_read_every: int = 7
+    assertions: tuple[Assertion, ...] = ()
+    optional_extensions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,26 @@ class RepositorySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DrillSettings:
+    """Of plans of kind ``drill``. ``server`` None: a throwaway server of the machine that runs it."""
+
+    strategy: str = "rotate"
+    backup_kind: str | None = None  # choose among the backups of this kind alone
+    server: Reference | None = None
+    password: Reference | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiver:
+    """A control that is known not to hold, and accepted until a day, with the reason."""
+
+    control: str  # C1 to C22
+    until: date
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings:
     """One plan. ``databases`` and ``repositories`` are names, complete and in order; without a schedule it runs on demand."""
 
@@ -86,10 +112,15 @@ class PlanSettings:
     keep: RetentionRule | None = None  # for the backups of this plan's kind, instead of the rule of the kind
     label: str | None = None
     ping: Reference | None = None  # URL of a dead man's switch that speaks the healthchecks.io protocol
+    drill: DrillSettings = field(default_factory=DrillSettings)  # of plans of kind drill
 
     @property
     def job(self) -> Job:
-        return "retention" if self.kind == "retention" else "verify" if self.kind == "verify" else "backup"
+        match self.kind:
+            case "retention" | "verify" | "drill" as job:
+                return job
+            case _:
+                return "backup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +161,7 @@ class Settings:
     channels: Mapping[str, ChannelSettings] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    waivers: tuple[Waiver, ...] = ()
     state: Reference | None = None  # postgresql://...; None: SQLite under the state folder
     time_zone: str = "UTC"
 

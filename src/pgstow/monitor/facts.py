@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pgstow.catalog.backups import BackupRecord
+from pgstow.catalog.drills import DrillRecord
 from pgstow.core.errors import PgstowError
 from pgstow.monitor.policy import AlertPolicy
 from pgstow.monitor.storage import StorageFacts
@@ -54,6 +55,7 @@ class DatabaseFacts:
 
     name: str
     rpo_s: float | None = None
+    rto_s: float | None = None
     is_partial: bool = False
     critical: tuple[str, ...] = ()
     must_contain: tuple[str, ...] = ()
@@ -95,6 +97,7 @@ class PlanFacts:
 class RepositoryFacts:
     """A repository as it was found. ``backups``, oldest first, is None where it could not be opened: see ``error``.
 
+    ``drills`` are those of the last year, oldest first; None where they were not read, or could not be: see ``drills_error``.
     ``key_times``, when its passwords were set, and ``clock_skew_s``, how far this machine's clock is ahead of the store's,
     are None where nobody asked.
     """
@@ -106,6 +109,8 @@ class RepositoryFacts:
     error: PgstowError | None = None
     storage: tuple[StorageFacts, ...] = ()
     storage_error: PgstowError | None = None
+    drills: tuple[DrillRecord, ...] | None = None
+    drills_error: PgstowError | None = None
     key_times: tuple[datetime, ...] | None = None
     clock_skew_s: float | None = None
     _by_source: Mapping[str, Mapping[str, Sequence[BackupRecord]]] = field(

@@ -36,6 +36,7 @@ class AlertPolicy:
     grace_s: float = 3600.0  # how late a backup may be
     catch_up_s: float = _DAY_S  # how long a repository may lack a backup that another has
     verify_within_s: float = 35 * _DAY_S  # since a repository was last verified
+    drill_within_s: float = 30 * _DAY_S  # since a backup of a database last passed a drill
     canary_within_s: float = 7 * _DAY_S  # since a test message of a channel was last acknowledged
     repeat_s: float = _DAY_S  # after which an open alert is told again
     contacts: tuple[Contact, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["RestoreReport", "RestoredTable", "Skipped", "TargetIdentity", "UnsetForeignKey"]
+__all__ = ["ComparedTable", "RestoreReport", "RestoredTable", "Skipped", "TargetIdentity", "UnsetForeignKey"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,21 @@ class TargetIdentity:
     server_version_num: int
     user: str
     is_superuser: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedTable:
+    """A table of the target, or a partitioned one as a whole, and whether its rows are those that were sent.
+
+    ``seconds`` is the time its sessions spent reading it back.
+    """
+
+    schema: str
+    name: str
+    rows: int
+    expected_rows: int
+    is_equal: bool
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +87,7 @@ class RestoreReport:
     large_objects: int
     objects: int  # entries of the archive that were restored, rows of tables included
     timings_s: dict[str, float]  # by phase, in order; "total" last
+    compared: tuple[ComparedTable, ...] = ()
     is_compared: bool = False  # every row was read back and is the one that was sent
     skipped: tuple[Skipped, ...] = ()
     unset_foreign_keys: tuple[UnsetForeignKey, ...] = ()

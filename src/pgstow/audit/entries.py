@@ -1,0 +1,75 @@
+"""Entries of the audit trail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+__all__ = ["AuditEntry", "AuditProblem", "AuditVerdict", "ChainHead", "ProblemKind", "Result"]
+
+# begun: written before something that cannot be taken back; the entry that tells how it ended follows, or is missing.
+Result = Literal["begun", "done", "partial", "failed", "interrupted"]
+ProblemKind = Literal[
+    "edited", "reordered", "missing", "truncated", "forked", "unsigned", "unenrolled", "unreadable", "gap"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ChainHead:
+    """The newest entry of a chain that somebody has seen: number and SHA-256 of its bytes, in hex."""
+
+    chain: str
+    number: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """Who did what, when, from where, and what became of it. ``chain`` is the fingerprint of the host's public key.
+
+    ``previous`` is the digest of the entry before it in its chain, empty for the first; ``heads`` are those of other chains.
+    ``origin``: where the person came from (an SSH client's address, cron, the service), as far as that can be told.
+    """
+
+    chain: str
+    number: int  # from 1
+    at: datetime
+    host: str
+    user: str  # of the operating system
+    database_user: str | None = None
+    origin: str | None = None
+    action: str  # init, backup, list, show, restore, export, verify, drill, prune, keys add, hold, config ...
+    subjects: tuple[str, ...] = ()  # ids of backups, names of databases
+    result: Result
+    error_code: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    heads: tuple[ChainHead, ...] = ()
+    previous: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditProblem:
+    """Something that is not as it was written, or not shown to be. ``gap`` alone may be innocent: entries not uploaded yet."""
+
+    kind: ProblemKind
+    chain: str
+    number: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditVerdict:
+    """What checking every chain showed. ``anchors`` is how many recorded heads the chains were held against."""
+
+    entries: int
+    heads: tuple[ChainHead, ...]
+    anchors: int
+    problems: tuple[AuditProblem, ...]
+    pending: int = 0  # of this host, not in the repository yet
+    unenrolled: tuple[str, ...] = ()  # chains whose key no administrator has signed
+
+    @property
+    def is_intact(self) -> bool:
+        return not self.problems
