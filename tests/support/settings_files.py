@@ -32,6 +32,7 @@ plans:
   critical:
     schedule: 0 */6 * * *
   retention: {}
+  drill: {}
 contacts:
   - name: on call
     channels: [slack]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
 from pgstow.config.reading import read_settings
-from pgstow.config.settings import CriticalTable, DatabaseSettings, Limits, MonitoringSettings, Settings
+from pgstow.config.settings import (
+    CriticalTable,
+    DatabaseSettings,
+    Limits,
+    MonitoringSettings,
+    Settings,
+    Waiver,
+)
 from pgstow.config.validation import FORMS
 from pgstow.core.errors import ConfigInvalid, UsageError
 from pgstow.jobs.schedule import Schedule
@@ -76,6 +84,22 @@ def test_the_whole_form() -> None:
     assert settings.alerts.size_change == 0.2
     assert [contact.after_s for contact in settings.alerts.contacts] == [0, 3600]
     assert str(settings.state) == "postgresql://pgstow@db.example/pgstow_state"
+    drill = settings.plans["drill"]
+    assert (drill.job, drill.databases, drill.drill.strategy) == ("drill", ("shop",), "rotate")
+    assert drill.repositories == ("local", "offsite")
+    assert str(drill.drill.server) == "postgresql://drill@spare.example/postgres"
+    assert [str(each.where) for each in settings.references()][-4:-2] == [
+        "plans.drill.server",
+        "plans.drill.password",
+    ]
+    assert settings.waivers == (
+        Waiver(
+            control="C7",
+            until=date(2026, 12, 31),
+            reason="the second region is ordered",
+            by="head of engineering",
+        ),
+    )
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
@@ -85,7 +109,7 @@ def test_examples_are_right_and_nothing_in_them_is_doubtful(path: Path) -> None:
     settings = reading.settings
     assert settings is not None
     kinds = {plan.kind for plan in settings.plans.values()}
-    assert kinds >= {*DEFAULT_RULES, "retention", "verify"}
+    assert kinds >= {*DEFAULT_RULES, "retention", "verify", "drill"}
     (database,) = settings.databases.values()
     assert "auth.users" in database.must_contain
     assert len(database.critical) == 2
@@ -112,7 +136,7 @@ def test_relative_paths_begin_at_the_file(tmp_path: Path) -> None:
         # -- names of keys
         ("critical: [ledger]", "critcal: [ledger]", '4:5: databases.shop.critcal: unknown key; did you mean "critical"?'),
         ("schedule: 0 2", "cron: 0 2", '15:5: plans.daily.cron: unknown key; did you mean "schedule"?'),
-        ("contacts:", "contatcs:", '19:1: contatcs: unknown key; did you mean "contacts"?'),
+        ("contacts:", "contatcs:", '20:1: contatcs: unknown key; did you mean "contacts"?'),
         ("kinds: [daily]", "limits: {workers: 1}", 'unknown key here; "limits" belongs at the top of the file'),
         ("kinds: [daily]", "zzz: 1", "12:5: repositories.offsite.zzz: unknown key; known here: location, password,"),
         ("    password: file:password\n", "", '6:3: repositories.local: missing key "password"'),
@@ -120,7 +144,7 @@ def test_relative_paths_begin_at_the_file(tmp_path: Path) -> None:
         # -- names of things
         ("schedule: 0 2 * * *", "databases: [shpo]", '15:17: plans.daily.databases[0]: there is no database "shpo"; did you'),
         ("schedule: 0 2 * * *", "repositories: [ofsite]", 'no repository "ofsite"; did you mean "offsite"?'),
-        ("channels: [slack]", "channels: [slakc]", '21:16: contacts[0].channels[0]: there is no channel "slakc"; did you'),
+        ("channels: [slack]", "channels: [slakc]", '22:16: contacts[0].channels[0]: there is no channel "slakc"; did you'),
         ("schedule: 0 2 * * *", "databases: [shop, shop]", "plans.daily.databases[1]: is there twice"),
         ("schedule: 0 2 * * *", "databases: []", "plans.daily.databases: is empty"),
         ("schedule: 0 2 * * *", "repositories: []", "plans.daily.repositories: is empty"),
@@ -135,6 +159,26 @@ def test_relative_paths_begin_at_the_file(tmp_path: Path) -> None:
         ("    critical: [ledger]\n", "", "plans.critical: no database has critical tables"),
         ("retention: {}", "retention: {keep: 7d}", "plans.retention.keep: a plan of kind retention makes no backups"),
         ("retention: {}", "retention: {jitter: 5m}", "plans.retention.jitter: means nothing without a schedule"),
+        # -- drills
+        ("schedule: 0 2 * * *", "strategy: latest", "15:5: plans.daily.strategy: a plan of kind daily makes no drills"),
+        ("retention: {}", "retention: {server: service=spare}", "18:15: plans.retention.server: a plan of kind retention makes no drills"),
+        ("drill: {}", "drill: {strategy: newest}", "19:21: plans.drill.strategy: is no way to choose a backup: rotate, latest, random, oldest"),
+        ("drill: {}", "drill: {strategy: rotat}", 'did you mean "rotate"?'),
+        ("drill: {}", "drill: {backup_kind: dialy}", '19:24: plans.drill.backup_kind: no plan makes backups of kind "dialy"; did you mean "daily"?'),
+        ("drill: {}", "drill: {backup_kind: annual}", 'no plan makes backups of kind "annual"; plans make: daily, critical'),
+        ("drill: {}", "drill: {backup_kind: verify}", 'no plan makes backups of kind "verify"'),
+        ("drill: {}", "drill: {backup_kind: critical, repositories: [offsite]}", "offsite takes no backups of kind critical"),
+        ("drill: {}", "drill: {password: file:x}", "19:11: plans.drill.password: means nothing without a server"),
+        ("drill: {}", "drill: {keep: 7d}", "plans.drill.keep: a plan of kind drill makes no backups"),
+        ("drill: {}", "drill: {server: 'postgresql://a:secretpw@db/x'}", "19:19: plans.drill.server: the connection string holds a password"),
+        ("channels:\n  slack", "retention: {rules: {drill: 7d}}\nchannels:\n  slack", "drill is a kind of plan, not of backups"),
+        ("critical: [ledger]", "optional_extensions: [pg_cron, pg_cron]", "4:36: databases.shop.optional_extensions[1]: is there twice"),
+        # -- waivers
+        ("channels:\n  slack", "waivers: [{control: C23, until: 2026-12-31, reason: x, by: y}]\nchannels:\n  slack", "23:21: waivers[0].control: is no control: C1 to C22"),
+        ("channels:\n  slack", "waivers: [{control: C7, until: 31.12.2026, reason: x, by: y}]\nchannels:\n  slack", "23:32: waivers[0].until: is not a day"),
+        ("channels:\n  slack", "waivers: [{control: C7, until: 2026-02-30, reason: x, by: y}]\nchannels:\n  slack", "waivers[0].until: is not a day"),
+        ("channels:\n  slack", "waivers: [{control: C7, until: 2026-12-31, by: y}]\nchannels:\n  slack", 'waivers[0]: missing key "reason"'),
+        ("channels:\n  slack", "waivers: [{control: C7, until: 2026-12-31, reason: x, by: y}, {control: c7, until: 2026-12-31, reason: x, by: y}]\nchannels:\n  slack", "waivers[1].control: is there twice"),
         # -- retention
         ("channels:\n  slack", "retention: {rules: {dialy: 7d}}\nchannels:\n  slack", 'rules.dialy: no plan makes backups of this kind; did you mean "daily"?'),
         ("channels:\n  slack", "retention: {rules: {verify: 7d}}\nchannels:\n  slack", "verify is a kind of plan, not of backups"),
@@ -176,7 +220,7 @@ def test_relative_paths_begin_at_the_file(tmp_path: Path) -> None:
         ("channels:\n  slack", "alerts: {size_change: 0.2}\nchannels:\n  slack", "is not a share: write it like 20%"),
         ("channels:\n  slack", "alerts: {size_change: 120%}\nchannels:\n  slack", "is not a share"),
         ("kinds: [daily]", "environment: {aws-region: x}", "12:19: repositories.offsite.environment.aws-region: is no name of a variable"),
-        ("channels:\n  slack", "state: sqlite:///x\nchannels:\n  slack", "22:8: state: is no address of a PostgreSQL database"),
+        ("channels:\n  slack", "state: sqlite:///x\nchannels:\n  slack", "23:8: state: is no address of a PostgreSQL database"),
         ("channels:\n  slack", "state: host=x\nchannels:\n  slack", "state: is no address of a PostgreSQL database"),
         ("channels: [slack]", "channels: []", "contacts[0].channels: needs at least one item"),
     ],
@@ -188,14 +232,14 @@ def test_errors(old: str, new: str, expected: str) -> None:
 
 def test_every_error_is_told_at_once_and_in_order() -> None:
     text = changed("0 2 * * *", "61 * * * *").replace("[slack]", "[slakc]").replace("file:password", "plain")
-    assert [error.partition(": ")[0] for error in told(text)] == ["8:15", "15:15", "21:16"]
+    assert [error.partition(": ")[0] for error in told(text)] == ["8:15", "15:15", "22:16"]
 
 
 def test_escalation_goes_forward_only() -> None:
     contacts = "  - name: boss\n    channels: [slack]\n    after: 1h\n  - {name: aide, channels: [slack], after: 5m}\n"
     errors = told(SMALL.replace("channels:\n  slack", contacts + "channels:\n  slack"))
     assert errors == [
-        "25:44: contacts[2].after: is sooner than a contact above: order them as they are called"
+        "26:44: contacts[2].after: is sooner than a contact above: order them as they are called"
     ]
 
 
@@ -212,6 +256,18 @@ def test_two_rules_for_one_kind() -> None:
     )
 
 
+def test_drills_of_one_kind_are_for_the_databases_and_repositories_that_have_it() -> None:
+    text = changed("drill: {}", "drill: {backup_kind: critical}").replace(
+        "  shop:", "  other: {url: service=other}\n  shop:", 1
+    )
+    drill = settings_of(text).plans["drill"]
+    assert (drill.databases, drill.repositories) == (("shop",), ("local",))
+    assert settings_of(text.replace("backup_kind: critical", "")).plans["drill"].databases == (
+        "other",
+        "shop",
+    )
+
+
 def test_own_kind_by_a_rule() -> None:
     text = changed("retention: {}", "half-yearly: {}") + "retention: {rules: {half-yearly: forever}}\n"
     assert "half-yearly" not in settings_of(text).retention.rules
@@ -225,6 +281,13 @@ def test_what_is_allowed_and_probably_not_meant() -> None:
     assert warned(changed("retention: {}\n", "monthly: {}\n")) == [
         "13:1: plans: no plan of kind retention: nothing expires by itself"
     ]
+    assert warned(changed("drill: {}\n", "monthly: {}\n")) == [
+        "13:1: plans: no plan of kind drill: that backups can be restored is never tried"
+    ]
+    own_server = "drill: {server: postgresql://backup@db.example/shop}\n"
+    assert warned(changed("drill: {}\n", own_server)) == [
+        "19:11: plans.drill.server: drills would load the server that databases.shop is on"
+    ]
     assert warned(changed("  shop:", "  other: {url: service=other}\n  shop:")) == []
     only = changed("0 2 * * *", "0 2 * * *\n    databases: [shop]\n    repositories: [local]")
     assert warned(only.replace("  shop:", "  other: {url: service=other}\n  shop:", 1)) == [
@@ -232,7 +295,7 @@ def test_what_is_allowed_and_probably_not_meant() -> None:
         "10:3: repositories.offsite: no plan puts backups into this repository",
     ]
     assert warned(changed("${SLACK_URL}\n", "${SLACK_URL}\n  mail: ${MAIL}\n")) == [
-        "24:3: channels.mail: no contact uses this channel"
+        "25:3: channels.mail: no contact uses this channel"
     ]
     assert "nobody is told" in warned(SMALL.partition("contacts:")[0])[0]
     assert "nothing runs by itself" in warned(SMALL.partition("plans:")[0])[0]
@@ -240,7 +303,7 @@ def test_what_is_allowed_and_probably_not_meant() -> None:
         "can feign success" in warned(changed("0 2 * * *", "0 2 * * *\n    ping: https://hc-ping.com/1"))[0]
     )
     late = warned(changed("channels: [slack]", "channels: [slack]\n    after: 1h"))
-    assert late == ["22:5: contacts[0].after: nobody is told of an alert before this"]
+    assert late == ["23:5: contacts[0].after: nobody is told of an alert before this"]
 
 
 def test_errors_of_a_file(tmp_path: Path) -> None:

@@ -6,17 +6,20 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pgstow.config.assertion_form import note_contradictions
 from pgstow.config.document import Document, Value
 from pgstow.config.form import DatabaseForm, PlanForm, RuleForm, SettingsForm
 from pgstow.config.plain_secrets import environment_problem
 from pgstow.config.problems import Path, nearest, quoted
 from pgstow.retention.policy import DEFAULT_RULES
 
-__all__ = ["CRITICAL", "JOBS", "Checks"]
+__all__ = ["CRITICAL", "DRILL", "JOBS", "Checks"]
 
-JOBS = ("retention", "verify")  # kinds of plans that are no backups
+DRILL = "drill"
+JOBS = ("retention", "verify", DRILL)  # kinds of plans that are no backups
 CRITICAL = "critical"
 
+_OF_DRILLS = ("strategy", "backup_kind", "server", "password")  # keys of plans
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -37,6 +40,7 @@ class Checks:
             self._plan(name, plan)
         self._rules()
         self._contacts()
+        self._twice([waiver.control for waiver in self.form.waivers], ("waivers",), "control")
         self._idle()
 
     def names(self, *section: str) -> list[str]:
@@ -48,6 +52,11 @@ class Checks:
 
     def kind_of(self, name: str, plan: PlanForm) -> str:
         return plan.kind or name
+
+    def subject_of(self, name: str, plan: PlanForm) -> str:
+        """Return what a plan is about: its kind, or that of the backups which its drills are to restore."""
+        kind = self.kind_of(name, plan)
+        return plan.backup_kind if kind == DRILL and plan.backup_kind else kind
 
     def backup_kinds(self) -> list[str]:
         """Return the kinds of backups there are: the usual ones and those that a rule declares."""
@@ -113,11 +122,13 @@ class Checks:
                     self.document.add(
                         (*at, key, index), "the rows of this table are excluded from every backup"
                     )
+        self._twice(database.optional_extensions, (*at, "optional_extensions"))
+        note_contradictions(self.document, (*at, "assertions"), database.assertions)
 
-    def _twice(self, words: Sequence[str], at: Path) -> None:
+    def _twice(self, words: Sequence[str], at: Path, *key: str) -> None:
         for index, word in enumerate(words):
             if word in words[:index]:
-                self.document.add((*at, index), "is there twice")
+                self.document.add((*at, index, *key), "is there twice")
 
     # -- plans
 
@@ -130,8 +141,10 @@ class Checks:
             return
         self._exist(plan.databases, (*at, "databases"), self.names("databases"), "database")
         self._exist(plan.repositories, (*at, "repositories"), self.names("repositories"), "repository")
-        self._destinations(plan, kind, at)
-        self._subjects(plan, kind, at)
+        subject = self.subject_of(name, plan)
+        self._destinations(plan, subject, at)
+        self._subjects(plan, subject, at)
+        self._drill(plan, kind, at)
         if kind in JOBS:
             for key in ("keep", "label"):
                 if getattr(plan, key) is not None:
@@ -140,6 +153,32 @@ class Checks:
             for key in ("jitter", "catch_up", "time_zone"):
                 if getattr(plan, key) is not None:
                     self.document.add((*at, key), "means nothing without a schedule", at_key=True)
+
+    def _drill(self, plan: PlanForm, kind: str, at: Path) -> None:
+        if kind != DRILL:
+            for key in _OF_DRILLS:
+                if getattr(plan, key) is not None:
+                    message = f"a plan of kind {kind} makes no drills: only plans of kind {DRILL} take this"
+                    self.document.add((*at, key), message, at_key=True)
+            return
+        made = self._made()
+        if plan.backup_kind is not None and made is not None and plan.backup_kind not in made:
+            guess = nearest(plan.backup_kind, made) or f"; plans make: {', '.join(made) or 'none'}"
+            message = f"no plan makes backups of kind {quoted(plan.backup_kind)}{guess}"
+            self.document.add((*at, "backup_kind"), message)
+        if plan.password is not None and plan.server is None:
+            self.document.add((*at, "password"), "means nothing without a server", at_key=True)
+        for name, database in self.form.databases.items():
+            if plan.server is not None and plan.server == database.url:
+                self._warn((*at, "server"), f"drills would load the server that databases.{name} is on")
+
+    def _made(self) -> list[str] | None:
+        """Return the kinds of backups that plans make; None where not every plan could be read."""
+        plans = self.form.plans
+        if len(plans) < len(self.names("plans")):
+            return None
+        kinds = (self.kind_of(name, plan) for name, plan in plans.items())
+        return list(dict.fromkeys(kind for kind in kinds if kind not in JOBS))
 
     def _destinations(self, plan: PlanForm, kind: str, at: Path) -> None:
         taking = self.taken_by(kind)
@@ -264,6 +303,8 @@ class Checks:
                 self._warn(("repositories", name), "no plan puts backups into this repository")
         if not any(self.kind_of(name, plan) == "retention" for name, plan in plans.items()):
             self._warn(("plans",), "no plan of kind retention: nothing expires by itself")
+        if not any(self.kind_of(name, plan) == DRILL for name, plan in plans.items()):
+            self._warn(("plans",), "no plan of kind drill: that backups can be restored is never tried")
         used = {name for contact in self.form.contacts for name in contact.channels}
         for name in self.form.channels:
             if name not in used:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from pgstow.config.checks import JOBS, Checks
+from pgstow.config.assertions import assertions_of
+from pgstow.config.checks import DRILL, JOBS, Checks
 from pgstow.config.form import (
     AlertsForm,
     ContactForm,
@@ -24,11 +25,13 @@ from pgstow.config.settings import (
     ChannelSettings,
     CriticalTable,
     DatabaseSettings,
+    DrillSettings,
     Limits,
     MonitoringSettings,
     PlanSettings,
     RepositorySettings,
     Settings,
+    Waiver,
 )
 from pgstow.jobs.schedule import Schedule
 from pgstow.monitor.policy import AlertPolicy, Contact
@@ -69,6 +72,10 @@ def settings_of(checks: Checks, path: Path) -> Settings:
             listen=form.monitoring.listen,
             textfile=folder / form.monitoring.textfile if form.monitoring.textfile else None,
         ),
+        waivers=tuple(
+            Waiver(control=each.control, until=each.until, reason=each.reason, by=each.by)
+            for each in form.waivers
+        ),
         state=_reference(form.state, "state", folder) if form.state else None,
         time_zone=form.time_zone,
     )
@@ -106,6 +113,8 @@ def _database(name: str, form: DatabaseForm, folder: Path) -> DatabaseSettings:
         max_blocking_s=form.max_blocking,
         role_passwords=form.role_passwords,
         full_read_every=form.full_read_every,
+        assertions=assertions_of(form.assertions),
+        optional_extensions=tuple(form.optional_extensions),
     )
 
 
@@ -132,7 +141,7 @@ def _location(text: str, folder: Path) -> str:
 
 
 def _plan(name: str, form: PlanForm, checks: Checks, folder: Path) -> PlanSettings:
-    kind = checks.kind_of(name, form)
+    kind, subject = checks.kind_of(name, form), checks.subject_of(name, form)
     defaults = Schedule(cron="")
     schedule = form.schedule and Schedule(
         cron=form.schedule,
@@ -143,12 +152,23 @@ def _plan(name: str, form: PlanForm, checks: Checks, folder: Path) -> PlanSettin
     return PlanSettings(
         name=name,
         kind=kind,
-        databases=tuple(form.databases or checks.suited_to(kind)),
-        repositories=tuple(form.repositories or checks.taken_by(kind)),
+        databases=tuple(form.databases or checks.suited_to(subject)),
+        repositories=tuple(form.repositories or checks.taken_by(subject)),
         schedule=schedule or None,
         keep=_rule(form.keep) if form.keep else None,
         label=form.label,
         ping=_reference(form.ping, f"plans.{name}.ping", folder) if form.ping else None,
+        drill=_drill(name, form, folder) if kind == DRILL else DrillSettings(),
+    )
+
+
+def _drill(name: str, form: PlanForm, folder: Path) -> DrillSettings:
+    at, defaults = f"plans.{name}", DrillSettings()
+    return DrillSettings(
+        strategy=form.strategy or defaults.strategy,
+        backup_kind=form.backup_kind,
+        server=_reference(form.server, f"{at}.server", folder) if form.server else None,
+        password=_reference(form.password, f"{at}.password", folder) if form.password else None,
     )
 
 
@@ -184,6 +204,7 @@ def _alerts(form: AlertsForm, contacts: list[ContactForm]) -> AlertPolicy:
         grace_s=form.grace,
         catch_up_s=form.catch_up,
         verify_within_s=form.verify_within,
+        drill_within_s=form.drill_within,
         canary_within_s=form.canary_within,
         repeat_s=form.repeat,
         contacts=tuple(

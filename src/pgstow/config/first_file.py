@@ -164,7 +164,20 @@ def _database(look: DatabaseLook, critical: Sequence[TableLook], must_contain: S
         if critical
         else "    rpo: 26h # how much may be lost, as time: a day between backups, and time to make one",
         "    rto: 4h # how long a restore may take",
+        "    # What must be true of the rows: drills check it of what they restored.",
+        "    # assertions:",
+        *_assertion_example(critical),
         "",
+    ]
+
+
+def _assertion_example(critical: Sequence[TableLook]) -> list[str]:
+    table = critical[0].qualified if critical else "public.orders"
+    name = ".".join('"' + part.replace('"', '""') + '"' for part in table.split(".", 1))
+    return [
+        f"    #   - name: {_scalar(f'rows of {table}')}",
+        f"    #     sql: SELECT count(*) FROM {name}",
+        "    #     same_as_backup: true # or equals, at_least, at_most, null: true",
     ]
 
 
@@ -262,6 +275,13 @@ def _plans(*, has_critical: bool) -> list[str]:
         '    schedule: "30 4 * * *"',
         "  verify:",
         '    schedule: "0 8 * * 6"',
+        "  # Restores one backup on a throwaway server of this machine, checks every row, and measures how long that takes.",
+        "  # The first day of the month; a week later is early enough where this machine was off.",
+        "  drill:",
+        '    schedule: "0 9 1 * *"',
+        "    catch_up: 7d",
+        "    # strategy: rotate # what was proven longest ago; or latest, random, oldest",
+        "    # server: ${DRILL_URL} # restore in a database of its own there, instead of on this machine",
         "",
     ]
 

@@ -23,12 +23,15 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from pgstow.config import plain_secrets
+from pgstow.config.assertion_form import AssertionForm
 from pgstow.config.problems import nearest, quoted
 from pgstow.config.values import (
     DAYS_SCHEMA,
     Address,
+    Control,
     Count,
     Cron,
+    Day,
     Days,
     Duration,
     Flag,
@@ -38,6 +41,7 @@ from pgstow.config.values import (
     Positive,
     Share,
     Size,
+    Strategy,
     TableName,
     TablePattern,
     Text,
@@ -57,6 +61,7 @@ __all__ = [
     "RetentionForm",
     "RuleForm",
     "SettingsForm",
+    "WaiverForm",
 ]
 
 FOREVER = "forever"  # instead of a rule: backups of that kind never expire
@@ -204,6 +209,12 @@ class DatabaseForm(_Form):
     )
     role_passwords: Flag = Field(False, description="Save the password hashes of roles too.")
     full_read_every: Positive = Field(7, description="Read everything in every Nth backup.")
+    assertions: list[AssertionForm] = Field(
+        [], description="What must be true of the database; drills check it of what they restored."
+    )
+    optional_extensions: list[Text] = Field(
+        [], description="Extensions that the place of a drill may lack; what needs them is then left out."
+    )
 
 
 class RepositoryForm(_Form):
@@ -230,7 +241,7 @@ Rule = Annotated[RuleForm, _Short("days", DAYS_SCHEMA)]
 
 class PlanForm(_Form):
     kind: Name | None = Field(
-        None, description="What the backups are, or retention or verify; without it the plan's name."
+        None, description="What the backups are, or retention, verify or drill; without it the plan's name."
     )
     schedule: Cron | None = Field(None, description="Cron expression; without it the plan runs on demand.")
     time_zone: ZoneName | None = Field(None, description="Of the schedule; without it that of the file.")
@@ -250,6 +261,16 @@ class PlanForm(_Form):
         None,
         description="URL of a dead man's switch (healthchecks.io protocol) that is told of begin, success and failure.",
     )
+    strategy: Strategy | None = Field(
+        None,
+        description="Of drills: rotate (what was proven longest ago, the default), latest, random or oldest.",
+    )
+    backup_kind: Name | None = Field(None, description="Of drills: only backups of this kind.")
+    server: ConnectionReference | None = Field(
+        None,
+        description="Of drills: a server to restore on, in a database of its own; without it a throwaway one of this machine.",
+    )
+    password: PasswordReference | None = Field(None, description="Of drills: the password for the server.")
 
 
 class RetentionForm(_Form):
@@ -282,6 +303,9 @@ class AlertsForm(_Form):
     verify_within: Duration = Field(
         35 * 86400.0, description="How long ago a repository may have been verified."
     )
+    drill_within: Duration = Field(
+        30 * 86400.0, description="How long ago a backup of a database may have last passed a drill."
+    )
     canary_within: Duration = Field(
         7 * 86400.0, description="How long ago a test message of a channel may have been acknowledged."
     )
@@ -310,6 +334,13 @@ class MonitoringForm(_Form):
     textfile: Text | None = Field(None, description="File of metrics for the node exporter.")
 
 
+class WaiverForm(_Form):
+    control: Control = Field(description="C1 to C22: the control that is known not to hold.")
+    until: Day = Field(description="The last day on which that is accepted, as 2026-12-31.")
+    reason: Text = Field(description="Why it is accepted.")
+    by: Text = Field(description="Who decided that.")
+
+
 class SettingsForm(_Form):
     """Settings of pgstow."""
 
@@ -324,6 +355,7 @@ class SettingsForm(_Form):
     )
     limits: LimitsForm = Field(LimitsForm(), description="How much runs at the same time.")
     monitoring: MonitoringForm = Field(MonitoringForm(), description="Where metrics are given.")
+    waivers: list[WaiverForm] = Field([], description="Controls that need not hold for a while, and why.")
     state: StateReference | None = Field(
         None,
         description="postgresql://... of the state database that several hosts share; without it a file on this machine.",

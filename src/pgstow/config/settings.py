@@ -179,5 +179,9 @@ class Settings:
         for plan in self.plans.values():
             if plan.ping is not None:
                 yield plan.ping
+            if plan.drill.server is not None:
+                yield plan.drill.server
+            if plan.drill.password is not None:
+                yield plan.drill.password
         for channel in self.channels.values():
             yield channel.url

@@ -7,9 +7,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pgstow.catalog.assertions import Assertion
 from pgstow.config.form import FOREVER
 from pgstow.config.references import Reference
-from pgstow.config.settings import DatabaseSettings, PlanSettings, RepositorySettings, Settings
+from pgstow.config.settings import DatabaseSettings, PlanSettings, RepositorySettings, Settings, Waiver
 from pgstow.monitor.policy import AlertPolicy, Contact
 from pgstow.retention.policy import DEFAULT_RULES, RetentionPolicy, RetentionRule
 
@@ -40,6 +41,7 @@ def settings_document(settings: Settings) -> dict[str, Any]:
             listen=settings.monitoring.listen,
             textfile=str(settings.monitoring.textfile) if settings.monitoring.textfile else None,
         ),
+        "waivers": [_waiver(each) for each in settings.waivers],
     }
 
 
@@ -82,6 +84,21 @@ def _database(database: DatabaseSettings) -> dict[str, Any]:
         max_blocking=_duration(database.max_blocking_s),
         role_passwords=database.role_passwords,
         full_read_every=database.full_read_every,
+        assertions=[_assertion(each) for each in database.assertions],
+        optional_extensions=list(database.optional_extensions),
+    )
+
+
+def _assertion(assertion: Assertion) -> dict[str, Any]:
+    return _given(
+        name=assertion.name,
+        sql=assertion.sql,
+        equals=assertion.equals,
+        null=assertion.is_null or None,
+        at_least=str(assertion.at_least) if assertion.at_least is not None else None,
+        at_most=str(assertion.at_most) if assertion.at_most is not None else None,
+        same_as_backup=assertion.same_as_backup or None,
+        severity=assertion.severity,
     )
 
 
@@ -115,7 +132,18 @@ def _plan(plan: PlanSettings) -> dict[str, Any]:
         keep=_rule(plan.keep) if plan.keep else None,
         label=plan.label,
         ping=_reference(plan.ping) if plan.ping else None,
+        **(_drill(plan) if plan.job == "drill" else {}),
     )
+
+
+def _drill(plan: PlanSettings) -> dict[str, Any]:
+    drill = plan.drill
+    return {
+        "strategy": drill.strategy,
+        "backup_kind": drill.backup_kind,
+        "server": _reference(drill.server) if drill.server else None,
+        "password": _reference(drill.password) if drill.password else None,
+    }
 
 
 def _retention(policy: RetentionPolicy) -> dict[str, Any]:
@@ -141,6 +169,7 @@ def _alerts(policy: AlertPolicy) -> dict[str, Any]:
         "grace": _duration(policy.grace_s),
         "catch_up": _duration(policy.catch_up_s),
         "verify_within": _duration(policy.verify_within_s),
+        "drill_within": _duration(policy.drill_within_s),
         "canary_within": _duration(policy.canary_within_s),
         "repeat": _duration(policy.repeat_s),
     }
@@ -153,6 +182,15 @@ def _contact(contact: Contact) -> dict[str, Any]:
         after=_duration(contact.after_s),
         phone=contact.phone,
     )
+
+
+def _waiver(waiver: Waiver) -> dict[str, Any]:
+    return {
+        "control": waiver.control,
+        "until": waiver.until.isoformat(),
+        "reason": waiver.reason,
+        "by": waiver.by,
+    }
 
 
 def _duration(seconds: float) -> str:

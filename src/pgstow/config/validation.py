@@ -6,10 +6,11 @@ import copy
 import itertools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from pgstow.config.assertion_form import AssertionForm
 from pgstow.config.document import Document
 from pgstow.config.form import (
     AlertsForm,
@@ -24,17 +25,22 @@ from pgstow.config.form import (
     RetentionForm,
     RuleForm,
     SettingsForm,
+    WaiverForm,
 )
 from pgstow.config.problems import Path, nearest
 
-__all__ = ["FORMS", "validated"]
+__all__ = ["FORMS", "Forms", "validated", "validated_as"]
+
+Forms = Mapping[tuple[str, ...], type[BaseModel]]
+_Root = TypeVar("_Root", bound=BaseModel)
 
 # Which form stands where; "*" is any name or index.
-FORMS: Mapping[tuple[str, ...], type[BaseModel]] = MappingProxyType(
+FORMS: Forms = MappingProxyType(
     {
         (): SettingsForm,
         ("databases", "*"): DatabaseForm,
         ("databases", "*", "critical", "*"): CriticalForm,
+        ("databases", "*", "assertions", "*"): AssertionForm,
         ("repositories", "*"): RepositoryForm,
         ("plans", "*"): PlanForm,
         ("plans", "*", "keep"): RuleForm,
@@ -45,6 +51,7 @@ FORMS: Mapping[tuple[str, ...], type[BaseModel]] = MappingProxyType(
         ("channels", "*"): ChannelForm,
         ("limits",): LimitsForm,
         ("monitoring",): MonitoringForm,
+        ("waivers", "*"): WaiverForm,
     }
 )
 
@@ -71,6 +78,12 @@ _OTHER_WORDS = MappingProxyType(
         "column": "time_column",
         "env": "environment",
         "tables": "must_contain",
+        "query": "sql",
+        "expected": "equals",
+        "value": "equals",
+        "min": "at_least",
+        "max": "at_most",
+        "checks": "assertions",
     }
 )
 _ROUNDS = 20  # of leaving out what is wrong: a key, then what cannot be without it, and so on outwards
@@ -78,19 +91,27 @@ _ROUNDS = 20  # of leaving out what is wrong: a key, then what cannot be without
 
 def validated(document: Document) -> SettingsForm:
     """Return the form of a document, without the entries that are wrong; those are noted among its problems."""
+    form = validated_as(document, SettingsForm, FORMS)
+    return SettingsForm() if form is None else form
+
+
+def validated_as(document: Document, root: type[_Root], forms: Forms) -> _Root | None:
+    """Return the same of another ``root`` form; None where nothing is left. ``forms`` says which form stands where."""
     data = copy.deepcopy(document.root)
     told: set[tuple[Path, str]] = set()
     for _ in range(_ROUNDS):
         try:
-            return SettingsForm.model_validate(data)
+            return root.model_validate(data)
         except ValidationError as exc:
             for error in exc.errors(include_url=False, include_input=False):
                 path = tuple(part for part in error["loc"] if part != "[key]")
                 if (path, error["type"]) not in told and not _is_told(document, path, error["type"]):
                     told.add((path, error["type"]))
-                    _note(document, path, error["type"], error["msg"], is_key="[key]" in error["loc"])
+                    _note(document, path, error["type"], error["msg"], forms, is_key="[key]" in error["loc"])
+                if not data:
+                    return None  # what the root must have is missing
                 _leave_out(data, path)
-    return SettingsForm()
+    return None
 
 
 def _is_told(document: Document, path: Path, kind: str) -> bool:
@@ -100,9 +121,9 @@ def _is_told(document: Document, path: Path, kind: str) -> bool:
     return any(path[:length] in document.valueless for length in range(1, len(path) + 1))
 
 
-def _note(document: Document, path: Path, kind: str, words: str, *, is_key: bool) -> None:
+def _note(document: Document, path: Path, kind: str, words: str, forms: Forms, *, is_key: bool) -> None:
     if kind == "extra_forbidden":
-        document.add(path, _unknown(path), at_key=True)
+        document.add(path, _unknown(path, forms), at_key=True)
     elif kind == "missing":
         document.add(path[:-1], f'missing key "{path[-1]}"', at_key=True, shown=path[:-1])
     else:
@@ -117,13 +138,13 @@ def _there(document: Document, path: Path) -> Path:
     return path
 
 
-def _unknown(path: Path) -> str:
-    own = FORMS.get(_shape(path[:-1]))
+def _unknown(path: Path, forms: Forms) -> str:
+    own = forms.get(_shape(path[:-1]))
     fields = list(own.model_fields) if own is not None else []
     word = str(path[-1])
     if (other := _OTHER_WORDS.get(word.lower())) in fields:
         return f'unknown key; did you mean "{other}"?'
-    if len(path) > 1 and word in SettingsForm.model_fields:
+    if len(path) > 1 and word in forms[()].model_fields:
         return f'unknown key here; "{word}" belongs at the top of the file'
     return "unknown key" + (nearest(word, fields) or f"; known here: {', '.join(fields)}")
 

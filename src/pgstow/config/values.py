@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 from zoneinfo import available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -25,8 +25,10 @@ from pgstow.store.opening import check_location
 __all__ = [
     "DAYS_SCHEMA",
     "Address",
+    "Control",
     "Count",
     "Cron",
+    "Day",
     "Days",
     "Duration",
     "Flag",
@@ -36,6 +38,7 @@ __all__ = [
     "Positive",
     "Share",
     "Size",
+    "Strategy",
     "TableName",
     "TablePattern",
     "Text",
@@ -217,6 +220,29 @@ def _label(text: str) -> str:
     return text
 
 
+def _strategy(text: str) -> str:
+    if text not in _STRATEGIES:
+        refuse(f"is no way to choose a backup: {', '.join(_STRATEGIES)}{nearest(text, _STRATEGIES)}")
+    return text
+
+
+def _control(text: str) -> str:
+    found = re.fullmatch(r"[Cc]([1-9][0-9]?)", text, re.ASCII)
+    if not found or int(found[1]) > _MOST_CONTROLS:
+        refuse(f"is no control: C1 to C{_MOST_CONTROLS}")
+    return f"C{found[1]}"
+
+
+def _day(text: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        refuse("is not a day: write it like 2026-12-31")
+
+
+_STRATEGIES = ("rotate", "latest", "random", "oldest")
+_MOST_CONTROLS = 22
+
 Text = Annotated[str, _of(lambda text: text), WithJsonSchema({"type": "string", "minLength": 1})]
 Name = Annotated[
     str, _of(_name), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}$"})
@@ -254,6 +280,17 @@ ZoneName = Annotated[str, _of(_zone), WithJsonSchema({"type": "string"})]
 TableName = Annotated[str, _of(_one_table), WithJsonSchema({"type": "string", "pattern": r'^[^"*?]+$'})]
 TablePattern = Annotated[
     str, _of(_table_or_schema), WithJsonSchema({"type": "string", "pattern": r'^([^"*?]+|[^"*?.]+\.\*)$'})
+]
+Strategy = Annotated[
+    Literal["rotate", "latest", "random", "oldest"],
+    _of(_strategy),
+    WithJsonSchema({"enum": list(_STRATEGIES)}),
+]
+Control = Annotated[
+    str, _of(_control), WithJsonSchema({"type": "string", "pattern": "^[Cc]([1-9]|1[0-9]|2[0-2])$"})
+]
+Day = Annotated[
+    date, _of(_day), WithJsonSchema({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"})
 ]
 Location = Annotated[str, _of(_location), WithJsonSchema({"type": "string", "minLength": 1})]
 Address = Annotated[str, _of(_address), WithJsonSchema({"type": "string", "pattern": ":[0-9]{1,5}$"})]
