@@ -83,8 +83,37 @@ def test_rows_of_every_kind_are_equal(
     repository = memory_repository()
     report = bring_back(files_of(repository, capture_into(repository, source)), target, compare=True)
     assert report.is_compared
-    assert "comparison" in report.timings_s and "counts" not in report.timings_s
+    assert "counts" not in report.timings_s
+    assert {(one.schema, one.name) for one in report.compared} == {
+        tuple(one.loaded_via.split(".")) if one.loaded_via else (one.schema, one.name)
+        for one in report.tables
+    }
+    assert all(one.is_equal and one.rows == one.expected_rows for one in report.compared)
+    assert sum(one.rows for one in report.compared) == sum(one.rows for one in report.tables)
     assert_equal_rows(source, target)
+
+
+def test_differences_are_reported_where_that_was_asked_for(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
+    source, target = database(pg15), database(pg15)
+    execute(source, STOCK)
+    execute(source, 'CREATE TABLE "Odd name" AS TABLE stock; CREATE TABLE fine AS TABLE stock')
+    report = bring_back(
+        dump(source, tools_for(source), tmp_path / "dump"),
+        target,
+        compare=True,
+        report_differences=True,
+        progress=Meddler(target, 'DELETE FROM stock WHERE i = 3; UPDATE "Odd name" SET note = i WHERE i = 5'),
+    )
+    assert not report.is_compared
+    assert [(one.name, one.rows, one.expected_rows, one.is_equal) for one in report.compared] == [
+        ("Odd name", 5000, 5000, False),
+        ("fine", 5000, 5000, True),
+        ("stock", 4999, 5000, False),
+    ]
+    assert {one.schema for one in report.compared} == {"public"}
+    assert all(one.seconds > 0 for one in report.compared)
 
 
 def test_partitions_with_columns_in_another_order_that_go_in_through_their_root(

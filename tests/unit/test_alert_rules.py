@@ -42,7 +42,7 @@ def backup(
 
 def store(name: str = "offsite", *backups: BackupRecord, **given: object) -> RepositoryFacts:
     ordered = tuple(sorted(backups, key=lambda record: record.time))
-    values: dict[str, object] = {"name": name, "location": f"/srv/{name}", "backups": ordered}
+    values: dict[str, object] = {"name": name, "location": f"/srv/{name}", "backups": ordered, "drills": ()}
     return RepositoryFacts(**{**values, **given})  # type: ignore[arg-type]
 
 
@@ -74,7 +74,8 @@ def facts(
         "repositories": {each.name: each for each in stores},
         "plans": tuple(plans),
         "runs": None if runs is None else tuple(sorted(runs, key=lambda each: each.started, reverse=True)),
-        "known_since": {f"repository {each.name}": NOW - DAY for each in stores},
+        "known_since": {f"repository {each.name}": NOW - DAY for each in stores}
+        | {"database shop": NOW - DAY},
     }
     return Facts(**{**values, **given})  # type: ignore[arg-type]
 
@@ -150,12 +151,19 @@ def test_a_running_backup_is_late_and_not_well() -> None:
 def test_a_first_backup_is_missing_only_after_it_was_due() -> None:
     other = backup(HOUR, kind="weekly")
     subject = "shop/daily@offsite"
-    fresh = facts(store("offsite", other), known_since={subject: NOW - HOUR, "repository offsite": NOW})
+    fresh = facts(
+        store("offsite", other),
+        known_since={subject: NOW - HOUR, "repository offsite": NOW, "database shop": NOW},
+    )
     assert judge(fresh).findings == ()
-    waited = facts(store("offsite", other), known_since={subject: NOW - DAY, "repository offsite": NOW})
+    waited = facts(
+        store("offsite", other),
+        known_since={subject: NOW - DAY, "repository offsite": NOW, "database shop": NOW},
+    )
     assert "there is none at all" in only(waited).message
     lost_state = facts(
-        store("offsite", other, backup(2 * DAY)), known_since={subject: NOW, "repository offsite": NOW}
+        store("offsite", other, backup(2 * DAY)),
+        known_since={subject: NOW, "repository offsite": NOW, "database shop": NOW},
     )
     assert only(lost_state).fingerprint == f"backup_missing/{subject}"
 
@@ -524,7 +532,7 @@ def test_jobs_that_failed_or_did_not_run(job: str) -> None:
 
 
 def test_a_repository_that_is_not_verified() -> None:
-    long_known = {"repository offsite": NOW - 36 * DAY}
+    long_known = {"repository offsite": NOW - 36 * DAY, "database shop": NOW - DAY}
     assert only(facts(known_since=long_known)).fingerprint == "verify_overdue/offsite"
     checked = run(
         34 * DAY, plan=None, job="verify", kind="verify", database=None,

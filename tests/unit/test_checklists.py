@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pgstow.catalog.drills import DrillRecord
+from pgstow.core.errors import StoreUnavailable
 from pgstow.monitor.checklists import (
     Canary,
     Checklist,
@@ -21,6 +23,7 @@ from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, RepositoryFac
 from pgstow.monitor.storage import Forecast, Growth, StorageFacts
 from pgstow.monitor.verdict import judge
 from pgstow.repository import Snapshot
+from support.drilling import drill_record
 from support.facts import AWAY, facts_of, one, repository_facts, run, tables
 from support.policies import NOW, daily
 
@@ -32,11 +35,18 @@ ROOMY = StorageFacts(
     total_bytes=100,
     growth=Growth(per_day=-1, low=-2, high=0),
 )
-SHOP = DatabaseFacts(name="shop", rpo_s=86400.0, critical=("public.ledger",), must_contain=("auth.*",))
+SHOP = DatabaseFacts(
+    name="shop", rpo_s=86400.0, rto_s=14400.0, critical=("public.ledger",), must_contain=("auth.*",)
+)
 
 
 def place(name: str, snapshots: list[Snapshot], **more: Any) -> RepositoryFacts:
-    values = {"storage": (ROOMY,), "key_times": (NOW - 100 * DAY,), "clock_skew_s": 0.4} | more
+    values = {
+        "storage": (ROOMY,),
+        "key_times": (NOW - 100 * DAY,),
+        "clock_skew_s": 0.4,
+        "drills": (drill_record(),),
+    } | more
     return repository_facts(name, snapshots, **values)
 
 
@@ -88,7 +98,7 @@ def repositories(facts: Facts, **changes: RepositoryFacts) -> Facts:
 def test_healthy(period: Period) -> None:
     done = asked(period, healthy())
     others = {item.code for item in done.items if item.result is not Result.PASS}
-    by_hand = {"restore_test", "key_escrow", "contacts"} if period is Period.MONTHLY else set()
+    by_hand = {"key_escrow", "contacts"} if period is Period.MONTHLY else set()
     assert others == by_hand
     assert done.result is (Result.UNKNOWN if by_hand else Result.PASS)
     assert all(item.evidence and item.look and item.title for item in done.items)
@@ -303,3 +313,66 @@ def test_retention() -> None:
 
 def test_contacts() -> None:
     assert result(Period.MONTHLY, healthy(), "contacts", contacts=()) is Result.FAIL
+
+
+# -- drills
+
+
+def drilled(*drills: DrillRecord, **more: Any) -> Facts:
+    facts = healthy()
+    return repositories(
+        facts, **{name: replace(each, drills=drills, **more) for name, each in facts.repositories.items()}
+    )
+
+
+def test_restore_test() -> None:
+    def judged(*drills: DrillRecord, **more: Any) -> Result:
+        return result(Period.MONTHLY, drilled(*drills, **more), "restore_test")
+
+    passed = drill_record(ago=29 * DAY)
+    assert judged(passed) is Result.PASS
+    (item,) = items(Period.MONTHLY, drilled(passed), "restore_test")
+    assert f"drill {passed.id[:8]} of the daily backup {passed.backup_id[:8]} passed" in item.evidence
+    assert judged(drill_record(ago=31 * DAY)) is Result.FAIL
+    assert judged() is Result.FAIL
+    assert judged(drill_record("failed"), drill_record("interrupted")) is Result.FAIL
+    away = StoreUnavailable("away")
+    assert judged(passed, drills_error=away) is Result.PASS, "it did, whatever the others are"
+    assert judged(drill_record(ago=31 * DAY), drills_error=away) is Result.UNKNOWN
+
+
+def test_no_drill_found_anything_wrong() -> None:
+    facts = healthy()
+    newest = (facts.repositories["local"].backups or ())[-1].id
+    failed = drill_record(
+        "failed", ago=DAY, backup_id=newest, error="table public.t is not what was backed up"
+    )
+
+    def judged(*drills: DrillRecord, **more: Any) -> Result:
+        kept = replace(facts.repositories["local"], drills=drills, **more)
+        away = replace(facts.repositories["far"], drills=())
+        return result(Period.WEEKLY, repositories(facts, local=kept, far=away), "drills_passed")
+
+    assert judged(drill_record()) is Result.PASS
+    assert judged() is Result.UNKNOWN
+    assert judged(drill_record(), failed) is Result.FAIL
+    assert judged(failed, drill_record(ago=H)) is Result.PASS, "another of this kind passed since"
+    assert judged(failed, drill_record(ago=H, backup_kind="weekly")) is Result.FAIL
+    assert judged(failed, drill_record("interrupted", ago=H)) is Result.FAIL
+    assert judged(failed.model_copy(update={"backup_id": "gone"})) is Result.PASS
+    assert judged(drill_record(), drills_error=StoreUnavailable("away")) is Result.UNKNOWN
+
+
+def test_rto() -> None:
+    def judged(*drills: DrillRecord, target_s: float | None = 14400.0) -> Result:
+        facts = replace(drilled(*drills), databases=(replace(SHOP, rto_s=target_s),))
+        return result(Period.MONTHLY, facts, "rto")
+
+    slow = drill_record(ago=DAY, proven_s=15000.0)
+    assert judged(drill_record()) is Result.PASS
+    assert judged(drill_record(), slow) is Result.FAIL
+    assert judged(slow, drill_record(ago=H)) is Result.PASS
+    assert judged(drill_record(), target_s=None) is Result.UNKNOWN
+    assert judged() is Result.UNKNOWN
+    partial = drill_record(ago=H, proven_s=20000.0, backup_kind="critical", is_partial=True)
+    assert judged(drill_record(), partial) is Result.PASS, "what a part takes says nothing of the whole"

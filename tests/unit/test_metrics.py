@@ -14,13 +14,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgstow.app.metrics import MetricsBoard, metrics_of
-from pgstow.core.errors import PgstowError, UsageError
+from pgstow.core.errors import PgstowError, StoreUnavailable, UsageError
 from pgstow.monitor.exporter import serve_metrics, write_textfile
 from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, TableSize
 from pgstow.monitor.metrics import metrics_text
 from pgstow.monitor.storage import Forecast, Growth, StorageFacts
 from pgstow.state.runs import DestinationResult
-from support.facts import AWAY, facts_of, one, repository_facts, run
+from support.drilling import drill_record
+from support.facts import AWAY, NIGHTLY, facts_of, one, repository_facts, run
 from support.policies import NOW, daily
 
 H, DAY = timedelta(hours=1), timedelta(days=1)
@@ -53,7 +54,13 @@ def everything() -> Facts:
         growth=Growth(per_day=2.0, low=1.0, high=3.0),
         forecast_full=Forecast(at=NOW + 20 * DAY, earliest=NOW, latest=None),
     )
-    local = repository_facts("local", nights, storage=(storage,))
+    drills = (
+        drill_record(ago=40 * DAY),
+        drill_record(ago=20 * DAY),
+        drill_record(),
+        drill_record("failed", ago=DAY),
+    )
+    local = repository_facts("local", nights, storage=(storage,), drills=drills)
     newest = (local.backups or ())[-1]
     verified = (DestinationResult(repository="local"), DestinationResult(repository="far", error="no"))
     alert = AlertFacts(
@@ -62,14 +69,25 @@ def everything() -> Facts:
     return facts_of(
         local,
         repository_facts("far", nights[:-1]),
-        databases=[DatabaseFacts(name="shop", rpo_s=86400.0, critical=("public.ledger", "public.gone"))],
+        databases=[
+            DatabaseFacts(
+                name="shop", rpo_s=86400.0, rto_s=14400.0, critical=("public.ledger", "public.gone")
+            )
+        ],
+        plans=[NIGHTLY, replace(NIGHTLY, plan="drill", job="drill", kind="drill", next_due=NOW + 9 * DAY)],
         runs=[
             run("failed", ago=2 * DAY),
             run(ago=10 * H),
             run(ago=5 * H, job="verify", destinations=verified),
         ],
         alerts=(alert,),
-        contents={newest.id: {"public.ledger": TableSize(rows=10, size_bytes=5, reused_rows=4)}},
+        contents={
+            newest.id: {
+                "public.ledger": TableSize(
+                    rows=10, size_bytes=10 * 1024**3, reused_rows=4, newest_row=NOW - 11 * H
+                )
+            }
+        },
     )
 
 
@@ -109,6 +127,33 @@ def test_values() -> None:
     assert value(samples, verified, repository="local") == (NOW - 5 * H).timestamp()
     assert value(samples, verified, repository="far") is None
     assert value(samples, "open_alerts", database="shop", rule="size", severity="warning") == 1
+    assert (
+        value(samples, "critical_table_newest_row_timestamp_seconds", database="shop", table="public.ledger")
+        == (NOW - 11 * H).timestamp()
+    )
+
+
+def test_values_of_drills() -> None:
+    samples = read(everything())
+    place = {"database": "shop", "repository": "local"}
+    passed = NOW - 3 * DAY + timedelta(minutes=51)
+    assert value(samples, "drill_last_success_timestamp_seconds", **place) == passed.timestamp()
+    assert value(samples, "drill_last_result", **place) == 0
+    assert value(samples, "drills_up", repository="local") == 1
+    assert value(samples, "drills_up", repository="far") is None, "nobody looked"
+    assert value(samples, "restore_duration_seconds", database="shop") == 3000
+    assert value(samples, "rto_target_seconds", database="shop") == 14400
+    assert value(samples, "restore_forecast_seconds", database="shop", bound="expected") == pytest.approx(
+        3000
+    )
+    high = value(samples, "restore_forecast_seconds", database="shop", bound="high")
+    assert high is not None
+    assert 3000 < high < 4000
+    assert value(samples, "drill_next_due_timestamp_seconds", database="shop") == (NOW + 9 * DAY).timestamp()
+    away = repository_facts("local", drills_error=StoreUnavailable("away"))
+    samples = read(facts_of(away, plans=()))
+    assert value(samples, "drills_up", repository="local") == 0
+    assert value(samples, "drill_last_result", **place) is None
 
 
 def test_every_metric_is_on_its_page_and_the_other_way_round() -> None:

@@ -70,6 +70,7 @@ def _contents(
         databases=sorted(doubtful),
         with_contents=True,
         with_storage=False,
+        with_drills=False,
         note=note,
     )
     # Of a database that was looked at, only what was seen counts: the history knows no partitioned roots.

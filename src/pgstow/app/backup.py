@@ -218,6 +218,8 @@ def _job(request: BackupRequest, source: Source, progress: Progress, set_id: str
             set_id=set_id,
             selection=request.selection,
             must_contain=request.must_contain,
+            time_columns=request.time_columns,
+            assertions=request.assertions,
             jobs=request.jobs,
             limit_rate=request.limit_rate,
             split_big_tables=request.split_big_tables,

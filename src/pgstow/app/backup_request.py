@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pgstow.catalog.assertions import Assertion
 from pgstow.catalog.backups import DAILY, check_backup_name
 from pgstow.catalog.manifest import Selection
 from pgstow.core.errors import UsageError
@@ -24,6 +26,10 @@ class BackupRequest:
     label: str | None = None
     selection: Selection = field(default_factory=Selection)
     must_contain: tuple[str, ...] = ()  # SCHEMA.TABLE or SCHEMA.*: a backup without one of them fails
+    time_columns: Mapping[str, str] = field(
+        default_factory=dict
+    )  # SCHEMA.TABLE: its column; newest rows are recorded
+    assertions: tuple[Assertion, ...] = ()  # asked under the snapshot, and recorded
     jobs: int = 2
     limit_rate: int | None = None
     split_big_tables: bool = False
@@ -56,9 +62,23 @@ class BackupRequest:
             raise UsageError("chosen tables cannot be combined with --schema or an exclude")
         for name in self.must_contain:
             parse_qualified(name, may_be_schema=True)
+        for name in self.time_columns:
+            parse_qualified(name)
+        names = [assertion.name for assertion in self.assertions]
+        if len(set(names)) < len(names):
+            raise UsageError(
+                "two assertions have the same name", hint="what is recorded is found again by its name"
+            )
 
     def check_for_all(self) -> None:
         """Raise UsageError for what makes sense for one database only."""
-        if self.selection.tables or self.must_contain:
-            option = "--table" if self.selection.tables else "--must-contain"
-            raise UsageError(f"{option} cannot be combined with --all-databases", hint="name the database")
+        given = {
+            "--table": self.selection.tables,
+            "--must-contain": self.must_contain,
+            "--checks": self.assertions,
+        }
+        for option, value in given.items():
+            if value:
+                raise UsageError(
+                    f"{option} cannot be combined with --all-databases", hint="name the database"
+                )

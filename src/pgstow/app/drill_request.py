@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from pgstow.assurance.drill.selection import Strategy
 from pgstow.catalog.assertions import Assertion
+from pgstow.core.errors import UsageError
 from pgstow.postgres.conninfo import ConnInfo
 
-__all__ = ["DrillRequest", "Strategy"]
+__all__ = ["DrillRequest", "DrillTerms", "Strategy"]
 
-# rotate: what was proven longest ago, so that over time every database, kind and age has been restored once.
-Strategy = Literal["latest", "random", "oldest", "rotate"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrillTerms:
+    """What the settings say of a database, for whichever backup of it is chosen. What the request says wins."""
+
+    assertions: tuple[Assertion, ...] = ()
+    optional_extensions: frozenset[str] = frozenset()
+    rto_target_s: float | None = None
+    rpo_target_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,19 +29,49 @@ class DrillRequest:
     """``backup`` names one (as for restore), or ``strategy`` chooses among those of ``database`` and ``kind``.
 
     ``server`` is where a database is made for the drill, and dropped after it; None: a throwaway server of this machine.
+    ``state_folder`` takes the record while it cannot be saved in the repository; None: there is nowhere to put it.
     """
 
     backup: str | None = None
     strategy: Strategy = "latest"
     database: str | None = None
     kind: str | None = None
+    seed: str | None = None  # of the strategy random; None: a new one
     server: ConnInfo | None = None
     assertions: tuple[Assertion, ...] = ()
     optional_extensions: frozenset[str] = frozenset()
     jobs: int = 2
     rto_target_s: float | None = None
     rpo_target_s: float | None = None
+    terms: Mapping[str, DrillTerms] = field(default_factory=dict)  # by the name of the database's backups
     notes: str | None = None
     plan: str | None = None
+    state_folder: Path | None = None
+    server_path: str = (
+        ""  # where server programs are looked for besides their usual folders: the value of PATH
+    )
     host: str
     username: str
+
+    def check(self) -> None:
+        """UsageError where choices contradict each other."""
+        if self.backup is not None and (self.database is not None or self.kind is not None):
+            raise UsageError(
+                "a backup is named, and --database or --kind is to choose one", hint="give one of the two"
+            )
+        if self.jobs < 1:
+            raise UsageError(f"--jobs is {self.jobs}", hint="give at least 1")
+
+    def for_backups_of(self, name: str) -> DrillRequest:
+        """Return the request with what the settings say of the database whose backup was chosen."""
+        terms = self.terms.get(name)
+        if terms is None:
+            return self
+        own = {assertion.name for assertion in self.assertions}
+        return replace(
+            self,
+            assertions=self.assertions + tuple(one for one in terms.assertions if one.name not in own),
+            optional_extensions=self.optional_extensions | terms.optional_extensions,
+            rto_target_s=terms.rto_target_s if self.rto_target_s is None else self.rto_target_s,
+            rpo_target_s=terms.rpo_target_s if self.rpo_target_s is None else self.rpo_target_s,
+        )

@@ -17,6 +17,7 @@ from pgstow.app.alert_source import StateAlerts
 from pgstow.app.opening import local_folder
 from pgstow.app.storage import observe_storage
 from pgstow.catalog.backups import BackupFiles, BackupRecord, list_backups
+from pgstow.catalog.drills import read_drills
 from pgstow.config.connections import credentials_of
 from pgstow.config.settings import (
     CriticalTable,
@@ -37,6 +38,7 @@ from pgstow.core.errors import (
 from pgstow.core.secrets import Secret
 from pgstow.jobs.schedule import last_due, next_due
 from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, PlanFacts, RepositoryFacts, TableSize
+from pgstow.monitor.newest_rows import moment_of
 from pgstow.monitor.usual import MOST_COMPARED
 from pgstow.repository import Repository
 from pgstow.state.alerts import AlertBook
@@ -66,6 +68,7 @@ __all__ = [
 PATIENCE = RetryPolicy(give_up_after_s=15.0)
 
 _HISTORY = timedelta(days=92)
+_DRILLS = timedelta(days=366)
 _MOST_RUNS = 5000
 
 
@@ -134,6 +137,7 @@ def observe(
     databases: Sequence[str] = (),
     with_contents: bool = False,
     with_storage: bool = True,
+    with_drills: bool = True,
     with_upkeep: bool = False,
     note: Callable[[str], None] = lambda _message: None,
     conceal: Callable[[str], None] = lambda _secret: None,
@@ -142,6 +146,7 @@ def observe(
 
     ``note`` hears of passing failures, ``conceal`` of every secret that is used.
     ``with_contents`` the tables of the newest backups are read as well, which needs the index of a repository;
+    ``with_drills`` the records of the last year's drills;
     ``with_upkeep`` keys and clocks are looked at, for which a tiny object is written to each store and removed.
     """
     chosen = [each for name, each in settings.databases.items() if not databases or name in databases]
@@ -153,6 +158,7 @@ def observe(
             history if with_storage else None,
             now=now,
             insides=insides if with_contents else None,
+            with_drills=with_drills,
             with_upkeep=with_upkeep,
             of=names,
             note=note,
@@ -172,12 +178,16 @@ def observe(
         alerts=_open_alerts(history, now),
         contents=insides.tables,
         server_versions=insides.server_versions,
-        known_since=_known_since(history, plans, repositories, now),
+        known_since=_known_since(history, plans, repositories, sorted(names), now),
     )
 
 
 def _known_since(
-    history: History, plans: Sequence[PlanFacts], repositories: Iterable[str], now: datetime
+    history: History,
+    plans: Sequence[PlanFacts],
+    repositories: Iterable[str],
+    databases: Iterable[str],
+    now: datetime,
 ) -> Mapping[str, datetime]:
     """Return since when each thing has been expected, remembering what is new; without a memory nothing is new."""
     if history.state is None:
@@ -190,6 +200,7 @@ def _known_since(
     ]
     expected += [f"plan {plan.plan}" for plan in plans]
     expected += [f"repository {name}" for name in repositories]
+    expected += [f"database {name}" for name in databases]
     try:
         known = AlertBook(history.state).reaches(dict.fromkeys(expected), now=now)
     except StateError:  # that the state database is away is told by the runs
@@ -202,6 +213,7 @@ def database_facts(database: DatabaseSettings) -> DatabaseFacts:
     return DatabaseFacts(
         name=database.name,
         rpo_s=database.rpo_s,
+        rto_s=database.rto_s,
         critical=tuple(map(_table_name, database.critical)),
         must_contain=database.must_contain,
         is_partial=any(
@@ -220,10 +232,10 @@ def _table_name(table: CriticalTable) -> str:
 
 
 def plan_facts(settings: Settings, now: datetime, *, databases: Iterable[str]) -> Iterator[PlanFacts]:
-    """Yield what each plan promises, once for every database it backs up, and once for other jobs."""
+    """Yield what each plan promises, once for every database it backs up or drills, and once for other jobs."""
     wanted = set(databases)
     for plan in settings.plans.values():
-        names: Sequence[str | None] = plan.databases if plan.job == "backup" else (None,)
+        names: Sequence[str | None] = plan.databases if plan.is_for_databases else (None,)
         for name in names:
             if name is None or name in wanted:
                 yield _plan_facts(plan, name, settings, now)
@@ -313,6 +325,7 @@ def observe_place(
     *,
     now: datetime,
     insides: Insides | None = None,
+    with_drills: bool = True,
     with_upkeep: bool = False,
     of: Iterable[str] | None = None,
     note: Callable[[str], None] = lambda _message: None,
@@ -320,7 +333,7 @@ def observe_place(
     """Return what a repository holds; one that cannot be opened has an error and no list.
 
     ``history`` None: its storage is not looked at. ``insides`` receives what is inside the newest backups ``of`` these
-    databases, those that are not in it yet. ``with_upkeep`` is as for ``observe()``.
+    databases, those that are not in it yet. ``with_drills`` and ``with_upkeep`` are as for ``observe()``.
     """
     try:
         password, environ = place.unlock()
@@ -340,9 +353,23 @@ def observe_place(
         backups=tuple(records),
         unreadable=tuple(exc.message for exc in damaged),
     )
+    if with_drills:
+        facts = _with_drills(facts, repository, now)
     if with_upkeep:
         facts = _with_upkeep(facts, repository, now, note)
     return facts if history is None else _with_storage(facts, place, repository, environ, history, now)
+
+
+def _with_drills(facts: RepositoryFacts, repository: Repository, now: datetime) -> RepositoryFacts:
+    """Return the facts with the drills of the last year, as far as they can be read."""
+    damaged: list[RepositoryDamaged] = []
+    try:
+        drills = read_drills(repository, since=now - _DRILLS, damaged=damaged)
+    except Interrupted:
+        raise
+    except PgstowError as exc:
+        return replace(facts, drills_error=exc)
+    return replace(facts, drills=tuple(drills), drills_error=damaged[0] if damaged else None)
 
 
 def _with_upkeep(
@@ -427,6 +454,9 @@ def _tables(files: BackupFiles) -> Mapping[str, TableSize]:
     for record in files.manifest.tables:
         key = f"{record.schema_}.{record.name}"
         tables[key] = TableSize(
-            rows=record.rows, size_bytes=record.size_bytes, reused_rows=record.reused_rows
+            rows=record.rows,
+            size_bytes=record.size_bytes,
+            reused_rows=record.reused_rows,
+            newest_row=moment_of(record.newest),
         )
     return tables

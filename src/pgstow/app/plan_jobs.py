@@ -1,4 +1,4 @@
-"""What the plans of each kind do: back up, verify, let backups expire."""
+"""What the plans of each kind do: back up, drill, verify, let backups expire."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 
 from pgstow.app.backup import BackupRequest, Destination, backup_to
 from pgstow.app.holding import Waits
+from pgstow.app.plan_drill import carry_out_drill
 from pgstow.app.plan_parts import PlanParts
 from pgstow.app.plan_retention import newest_attempts
 from pgstow.app.retention import RetentionRequest, apply_retention
@@ -16,6 +17,7 @@ from pgstow.assurance.verify import verify
 from pgstow.capture import options as capture_options
 from pgstow.capture.options import CapturedBackup
 from pgstow.catalog.backups import backups_among
+from pgstow.catalog.drills import DrillRecord
 from pgstow.catalog.manifest import Selection
 from pgstow.config.settings import DatabaseSettings, PlanSettings, RepositorySettings
 from pgstow.core.errors import Interrupted, PgstowError, RepositoryDamaged, UsageError
@@ -26,7 +28,7 @@ from pgstow.state.runs import DestinationResult
 from pgstow.upkeep.expire import ExpiryPlan
 from pgstow.upkeep.prune_plan import PruneOptions
 
-__all__ = ["JobResult", "back_up", "find_published", "look_after_repositories"]
+__all__ = ["JobResult", "back_up", "drill_one", "find_published", "look_after_repositories"]
 
 CRITICAL = "critical"
 _VERIFIED_SHARE = "10%"
@@ -41,6 +43,7 @@ class JobResult:
 
     destinations: tuple[DestinationResult, ...]
     captured: CapturedBackup | None = None
+    drill: DrillRecord | None = None
     warnings: tuple[str, ...] = ()
     error: PgstowError | None = None
     tables: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -65,6 +68,10 @@ def back_up(
         label=label or plan.label,
         selection=_selection(plan, database),
         must_contain=_required(plan, database),
+        time_columns={
+            f"{one.schema}.{one.name}": one.time_column for one in database.critical if one.time_column
+        },
+        assertions=database.assertions,
         jobs=database.jobs,
         limit_rate=database.limit_rate,
         role_passwords=database.role_passwords,
@@ -89,6 +96,17 @@ def back_up(
         warnings=_warnings(taken),
         tables={f"{t.schema_}.{t.name}": (t.rows, t.size_bytes) for t in taken.manifest.tables},
         reached={one.name: opened[one.name] for one in taken.destinations if one.snapshot_id is not None},
+    )
+
+
+def drill_one(plan: PlanSettings, database: DatabaseSettings, parts: PlanParts) -> JobResult:
+    """Drill one backup of a database; a drill that did not pass is the error of the result."""
+    drilled = carry_out_drill(plan, database, parts)
+    return JobResult(
+        destinations=(DestinationResult(repository=drilled.repository),),
+        drill=drilled.record,
+        warnings=drilled.warnings,
+        error=drilled.error,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pgstow.app.opening import open_repository
 from pgstow.config.connections import credentials_of
+from pgstow.config.references import Reference
 from pgstow.config.settings import DatabaseSettings, PlanSettings, RepositorySettings, Settings
 from pgstow.core.errors import UsageError
 from pgstow.core.progress import Progress
@@ -42,14 +43,22 @@ class PlanParts:
 
     def source(self, database: DatabaseSettings) -> ConnInfo:
         """Return how a database is reached."""
-        url = database.url.resolve(self.environ).reveal()
+        return self._conninfo(database.url, database.password)
+
+    def drill_server(self, plan: PlanSettings) -> ConnInfo | None:
+        """Return the server on which a plan of drills restores; None: a throwaway one of this machine."""
+        drill = plan.drill
+        return None if drill.server is None else self._conninfo(drill.server, drill.password)
+
+    def _conninfo(self, url_reference: Reference, password_reference: Reference | None) -> ConnInfo:
+        url = url_reference.resolve(self.environ).reveal()
         self.conceal(url)
         conninfo = ConnInfo.parse(url)
         for secret in conninfo.secrets.values():
             self.conceal(secret.reveal())
-        if database.password is None:
+        if password_reference is None:
             return conninfo
-        password = database.password.resolve(self.environ)
+        password = password_reference.resolve(self.environ)
         self.conceal(password.reveal())
         return ConnInfo(params=conninfo.params, secrets={**conninfo.secrets, "password": password})
 
@@ -70,10 +79,22 @@ class PlanParts:
 
     def resources(self, plan: PlanSettings, database: DatabaseSettings | None) -> dict[str, int]:
         """Return what a run takes slots of, and how many of each there are."""
+        if plan.job == "drill":
+            return self._resources_of_drills(plan)
         limits = self.settings.limits
         resources = {f"repository {one.location}": limits.per_repository for one in self.destinations(plan)}
         if database is not None:
-            params = self.source(database).params
-            place = " ".join(f"{name}={params[name]}" for name in _PLACE if name in params)
-            resources[f"server {place or 'local'}"] = limits.per_server
+            resources[f"server {_place_of(self.source(database))}"] = limits.per_server
         return resources
+
+    def _resources_of_drills(self, plan: PlanSettings) -> dict[str, int]:
+        """Return the same for drills: one at a time on a host, and on a server. No backup ever waits for one."""
+        server = self.drill_server(plan)
+        on_server = {} if server is None else {f"drills on server {_place_of(server)}": 1}
+        return {f"drills on {self.hostname}": 1, **on_server}
+
+
+def _place_of(conninfo: ConnInfo) -> str:
+    return (
+        " ".join(f"{name}={conninfo.params[name]}" for name in _PLACE if name in conninfo.params) or "local"
+    )

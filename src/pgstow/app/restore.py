@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pgstow.app.reading import reading
 from pgstow.catalog.backups import BackupFiles, find_backup, load_readable_index
 from pgstow.core.progress import Progress
 from pgstow.postgres.conninfo import ConnInfo
@@ -30,12 +31,12 @@ def restore(
     """
     options.check()
     progress.phase("looking up the backup")
-    with repository.lock(early=True) as lock:  # nobody may prune what is being read
+    with reading(repository, progress.note) as check_lock:
         record = find_backup(repository, backup, progress.note)
         load_readable_index(repository, progress.note)
 
         def settle() -> None:
-            lock.check()
+            check_lock()
             repository.load_index(damaged=[])  # somebody may have pruned until now
 
         files = BackupFiles(repository, record)

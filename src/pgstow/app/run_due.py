@@ -41,7 +41,7 @@ def scheduled_runs(plans: list[PlanSettings]) -> list[Scheduled]:
         _scheduled(plan, plan.schedule, database)
         for plan in plans
         if plan.schedule is not None
-        for database in (plan.databases if plan.job == "backup" else (None,))
+        for database in (plan.databases if plan.is_for_databases else (None,))
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pgstow.app.catching_up import CaughtUp, Lacking, bring, find_lacking
-from pgstow.app.plan_jobs import JobResult, back_up, find_published, look_after_repositories
+from pgstow.app.plan_jobs import JobResult, back_up, drill_one, find_published, look_after_repositories
 from pgstow.app.plan_parts import PlanParts
 from pgstow.app.run_history import RunHistory
 from pgstow.app.run_slots import taking_slots
@@ -152,7 +152,7 @@ class _Run:
 
     def _lacking(self, result: JobResult | None) -> Lacking | None:
         """Return what the repositories that have the new backup lack of earlier ones; None where that is nothing."""
-        if result is None or self._order.database is None:
+        if result is None or result.captured is None or self._order.database is None:
             return None
         return find_lacking(self._order.database, result.reached, self._parts.settings)
 
@@ -163,6 +163,8 @@ class _Run:
         order = self._order
         if order.database is None:
             return look_after_repositories(order.plan, self._parts, wait_s=order.wait_s)
+        if order.plan.job == "drill":
+            return drill_one(order.plan, order.database, self._parts)
         return back_up(
             order.plan,
             order.database,
@@ -306,9 +308,10 @@ def _failed(record: RunRecord, exc: PgstowError, outcome: Outcome) -> RunRecord:
 
 def _finished(record: RunRecord, result: JobResult) -> RunRecord:
     failed = [one for one in result.destinations if one.error_code is not None]
-    outcome: Outcome = (
-        "done" if not failed else "failed" if len(failed) == len(result.destinations) else "partial"
-    )
+    if not failed:
+        outcome: Outcome = "done" if result.error is None else "failed"
+    else:
+        outcome = "failed" if len(failed) == len(result.destinations) else "partial"
     record = replace(
         record,
         outcome=outcome,
@@ -319,6 +322,13 @@ def _finished(record: RunRecord, result: JobResult) -> RunRecord:
         error_code=result.error.code if result.error is not None else None,
         error=result.error.message if result.error is not None else None,
     )
+    if result.drill is not None:
+        return replace(
+            record,
+            drill_id=result.drill.id,
+            backup_id=result.drill.backup_id,
+            size_bytes=result.drill.size_bytes,
+        )
     if result.captured is None:
         return record
     totals = result.captured.manifest.totals

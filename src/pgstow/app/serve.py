@@ -169,8 +169,13 @@ class Serving:
         return [*self._request.program, "run", key.plan, *pairs, "--quiet"]
 
     def _patience_s(self, order: Order) -> float:
-        """Return how long a run may wait for others: for as long as it may be caught up, or a stale lock takes."""
+        """Return how long a run may wait for others: for as long as it may be caught up, or a stale lock takes.
+
+        A drill gives way at once to another one, and is tried again later: it must not keep a worker from a backup.
+        """
         plan = self._current.settings.plans.get(order.key.plan)
+        if plan is not None and plan.job == "drill":
+            return 0.0
         window_s = plan.schedule.catch_up_s if plan is not None and plan.schedule is not None else 0.0
         left_s = window_s - (datetime.now(UTC) - order.key.due).total_seconds()
         return max(SHORTEST_WAIT_S, left_s)

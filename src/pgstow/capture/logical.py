@@ -19,6 +19,7 @@ from pgstow.capture.globals import CapturedGlobals, capture_globals
 from pgstow.capture.large_objects import KnownLargeObjects
 from pgstow.capture.leader import Checkpoint, Leader, no_checkpoint, taking_lead
 from pgstow.capture.options import CaptureOptions
+from pgstow.capture.questions import Answer, Question, plan_questions
 from pgstow.capture.required import RequiredTable, find_required, refuse_left_out
 from pgstow.capture.reuse import Reuse, plan_reuse
 from pgstow.capture.tables import CapturedPart, CapturedTable, TablePart, TableTask, assemble, split
@@ -30,7 +31,7 @@ from pgstow.capture.workers import (
     ReadResults,
     read_everything,
 )
-from pgstow.catalog.manifest import ReuseRecord, Warning_
+from pgstow.catalog.manifest import Manifest, ReuseRecord, Warning_
 from pgstow.core.errors import CaptureError, GaveWay, SourceMoved
 from pgstow.core.progress import Progress
 from pgstow.postgres import catalogs
@@ -71,6 +72,7 @@ class Capture:
     before_rows: Callable[[], object] = lambda: None  # raises if what is about to be read could not be kept
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: list[Warning_] = field(default_factory=list)  # of the application, for the manifest
+    relabel: Callable[[Manifest], Manifest] = lambda manifest: manifest  # what is imported says so
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -96,6 +98,8 @@ class SavedContents:
     extensions: Sequence[tuple[str, str, str]]
     system_identifier: str | None
     required: Sequence[RequiredTable]
+    answers: Sequence[Answer]
+    unasked: Sequence[Warning_]
     reuse: ReuseRecord
     attempts: int
 
@@ -181,7 +185,8 @@ def _read(
             full_read_every=options.full_read_every,
             distrusted=job.distrusted,
         )
-        tables, read = _read_rows(job, leader, contents, writer, reuse, cancellation)
+        questions, unasked = _questions(job, leader, contents)
+        tables, read = _read_rows(job, leader, contents, writer, reuse, cancellation, questions)
         if reuse.alarms and not reuse.is_full_read:
             raise _BaseDiffers(reuse.alarms)
         job.checkpoint("tables read")
@@ -197,6 +202,8 @@ def _read(
             extensions=found,
             system_identifier=system,
             required=required,
+            answers=read.answers,
+            unasked=unasked,
             reuse=reuse.record(is_base=_is_durable(job, leader), alarms=alarms),
             attempts=attempt,
         )
@@ -219,6 +226,16 @@ def _read_contents(job: Capture, leader: Leader) -> Contents:
         )
 
 
+def _questions(job: Capture, leader: Leader, contents: Contents) -> tuple[list[Question], list[Warning_]]:
+    return plan_questions(
+        leader.connection,
+        job.options.time_columns,
+        job.options.assertions,
+        captured={entry.oid for entry in contents.toc.table_data()},
+        encoding=leader.facts.encoding,
+    )
+
+
 def _read_rows(
     job: Capture,
     leader: Leader,
@@ -226,6 +243,7 @@ def _read_rows(
     writer: FanOutWriter,
     reuse: Reuse,
     cancellation: Cancellation,
+    questions: Sequence[Question],
 ) -> tuple[list[CapturedTable], ReadResults]:
     tasks = _table_tasks(leader, contents, reuse)
     parts = [part for task in tasks for part in _parts(job.options, task)]
@@ -237,7 +255,7 @@ def _read_rows(
         read = read_everything(
             leader,
             job.source,
-            ReadJobs(parts=parts, large_objects=_batches(contents)),
+            ReadJobs(parts=parts, large_objects=_batches(contents), questions=questions),
             writer,
             job.options,
             reuse=reuse,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pgstow.catalog.assertions import Assertion
 from pgstow.catalog.manifest import Manifest, Selection
 from pgstow.core.errors import Interrupted, PgstowError
 from pgstow.repository import WriterStats
@@ -21,6 +23,9 @@ class CaptureOptions:
     set_id: str | None = None
     selection: Selection = field(default_factory=Selection)
     must_contain: tuple[str, ...] = ()  # SCHEMA.TABLE or SCHEMA.*: without it the backup fails
+    time_columns: Mapping[str, str] = field(default_factory=dict)  # SCHEMA.TABLE: column
+    assertions: tuple[Assertion, ...] = ()
+    question_timeout_s: float = 60.0  # for each of those two
     jobs: int = 2
     limit_rate: int | None = None  # bytes of table data per second, all jobs together
     split_big_tables: bool = False

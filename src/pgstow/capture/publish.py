@@ -21,6 +21,7 @@ from pgstow.capture.large_objects import INDEX_NAME
 from pgstow.capture.logical import Capture, SavedContents
 from pgstow.capture.members import save_file
 from pgstow.capture.options import CapturedBackup, DestinationResult
+from pgstow.capture.questions import newest_by_table, newest_of_partitioned, recorded_values, warnings_of
 from pgstow.capture.required import empty_warnings
 from pgstow.capture.tables import CapturedTable
 from pgstow.catalog.backups import snapshot_path
@@ -28,6 +29,7 @@ from pgstow.catalog.manifest import (
     ExtensionRecord,
     LargeObjectsRecord,
     Manifest,
+    NewestRow,
     RootName,
     ServerRecord,
     TableRecord,
@@ -51,7 +53,7 @@ from pgstow.repository import (
     WriterStats,
 )
 
-__all__ = ["Held", "Identity", "publish"]
+__all__ = ["Content", "Held", "Identity", "publish", "publish_content", "save_content"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +76,8 @@ class Held(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Content:
-    """A backup whose blobs have all been given to the writer."""
+class Content:
+    """A backup whose blobs have all been given to the writer; ``files`` are all but its folders."""
 
     manifest: Manifest
     path: str
@@ -91,27 +93,33 @@ def publish(
     ``held`` is by the destination's name. Raises when it appeared nowhere.
     """
     with job.phase("publishing"):
-        content = _save_content(job, saved, identity, writer)
-        appeared: dict[str, str] = {}
-        interrupted: Interrupted | None = None
+        return publish_content(_save_capture(job, saved, identity, writer), identity, writer, held)
 
-        def appear(one: OpenDestination) -> None:
-            appeared[one.name] = _publish_in(one, content, identity, writer, held[one.name])
 
-        try:
-            writer.destinations.each(appear)
-        except Interrupted as exc:
-            if not appeared:
-                raise
-            interrupted = exc
-            for one in writer.destinations.alive:
-                if one.name not in appeared:
-                    writer.destinations.drop(one.name, exc)
-        results = tuple(_results(writer, appeared))
-        first = next(result.snapshot_id for result in results if result.snapshot_id is not None)
-        return CapturedBackup(
-            manifest=content.manifest, snapshot_id=first, destinations=results, interrupted=interrupted
-        )
+def publish_content(
+    content: Content, identity: Identity, writer: FanOutWriter, held: Mapping[str, Held]
+) -> CapturedBackup:
+    """Make everything durable, and let the backup appear in every destination that is left; see ``publish()``."""
+    appeared: dict[str, str] = {}
+    interrupted: Interrupted | None = None
+
+    def appear(one: OpenDestination) -> None:
+        appeared[one.name] = _publish_in(one, content, identity, writer, held[one.name])
+
+    try:
+        writer.destinations.each(appear)
+    except Interrupted as exc:
+        if not appeared:
+            raise
+        interrupted = exc
+        for one in writer.destinations.alive:
+            if one.name not in appeared:
+                writer.destinations.drop(one.name, exc)
+    results = tuple(_results(writer, appeared))
+    first = next(result.snapshot_id for result in results if result.snapshot_id is not None)
+    return CapturedBackup(
+        manifest=content.manifest, snapshot_id=first, destinations=results, interrupted=interrupted
+    )
 
 
 def _results(writer: FanOutWriter, appeared: Mapping[str, str]) -> Iterable[DestinationResult]:
@@ -126,26 +134,38 @@ def _results(writer: FanOutWriter, appeared: Mapping[str, str]) -> Iterable[Dest
         )
 
 
-def _save_content(job: Capture, saved: SavedContents, identity: Identity, writer: FanOutWriter) -> _Content:
-    """Save what is not rows: the rest of the archive, the manifest, and the trees."""
-    modified = saved.leader.taken
+def _save_capture(job: Capture, saved: SavedContents, identity: Identity, writer: FanOutWriter) -> Content:
     members = _archive_members(saved, writer)
-    manifest = _manifest(job, saved, identity, writer.stats, sum(node.size_bytes for node in members))
-    files = [save_file(writer, "manifest.json", manifest.to_json(), modified)]
-    if saved.globals.sql is not None:
-        files.append(save_file(writer, "globals.sql", saved.globals.sql, modified))
+    size_bytes = sum(node.size_bytes for node in members)
+    manifest = job.relabel(_manifest(job, saved, identity, writer.stats, size_bytes))
     indexes = _range_indexes(saved, writer)
+    return save_content(manifest, members, writer, globals_sql=saved.globals.sql, indexes=indexes)
+
+
+def save_content(
+    manifest: Manifest,
+    members: Sequence[FileNode],
+    writer: FanOutWriter,
+    *,
+    globals_sql: bytes | None = None,
+    indexes: Sequence[FileNode] = (),
+) -> Content:
+    """Save what is neither rows nor archive: the manifest, globals, and the trees."""
+    modified = manifest.snapshot_taken
+    files = [save_file(writer, "manifest.json", manifest.to_json(), modified)]
+    if globals_sql is not None:
+        files.append(save_file(writer, "globals.sql", globals_sql, modified))
     folders = [DirNode(name="archive", subtree=writer.save_tree(members), modified=modified)]
     if indexes:
         folders.append(DirNode(name="ranges", subtree=writer.save_tree(indexes), modified=modified))
     path = snapshot_path(manifest.name, manifest.kind, is_partial=manifest.is_partial)
     backup = DirNode(name=path, subtree=writer.save_tree([*files, *folders]), modified=modified)
     root = writer.save_tree([backup])
-    return _Content(manifest=manifest, path=path, root=root, files=[*members, *files, *indexes])
+    return Content(manifest=manifest, path=path, root=root, files=[*members, *files, *indexes])
 
 
 def _publish_in(
-    one: OpenDestination, content: _Content, identity: Identity, writer: FanOutWriter, held: Held
+    one: OpenDestination, content: Content, identity: Identity, writer: FanOutWriter, held: Held
 ) -> str:
     """Let the backup appear in one destination and return its snapshot's id there."""
     writer.flush(one.name)
@@ -281,6 +301,7 @@ def _manifest(
     job: Capture, saved: SavedContents, identity: Identity, stats: WriterStats, size_bytes: int
 ) -> Manifest:
     options = job.options
+    newest = newest_by_table(saved.answers)
     return Manifest(
         backup_id=identity.backup_id,
         set_id=options.set_id,
@@ -290,13 +311,15 @@ def _manifest(
         is_partial=options.selection.is_partial,
         selection=options.selection,
         must_contain=options.must_contain,
+        recorded=recorded_values(saved.answers, options.assertions),
+        newest_of_partitioned=newest_of_partitioned(saved.answers),
         started=identity.started,
         snapshot_taken=saved.leader.taken,
         finished=datetime.now(UTC),
         server=_server(job, saved),
         tools={"pgstow": pgstow.__version__, "pg_dump": job.tools.text},
         settings=dict(CAPTURE_SETTINGS),
-        tables=tuple(_table(saved, table) for table in saved.tables),
+        tables=tuple(_table(saved, table, newest.get(table.task.facts.oid)) for table in saved.tables),
         large_objects=_large_objects(saved),
         globals=saved.globals.record,
         extensions=tuple(ExtensionRecord(name=n, version=v, schema_=s) for n, v, s in saved.extensions),
@@ -339,6 +362,7 @@ def _warnings(saved: SavedContents) -> tuple[Warning_, ...]:
     warnings = [Warning_(code="pg_dump", message=line) for line in saved.contents.warnings]
     warnings += [Warning_(code="globals", message=f"not captured: {what}") for what in saved.globals.refused]
     warnings += empty_warnings(saved.required, saved.tables)
+    warnings += [*saved.unasked, *warnings_of(saved.answers)]
     if saved.leader.lsn is None:
         warnings.append(Warning_(code="lsn", message="this role may not see the write-ahead log position"))
     return tuple(warnings)
@@ -368,7 +392,7 @@ def _server(job: Capture, saved: SavedContents) -> ServerRecord:
     )
 
 
-def _table(saved: SavedContents, table: CapturedTable) -> TableRecord:
+def _table(saved: SavedContents, table: CapturedTable, newest: NewestRow | None) -> TableRecord:
     task, facts, encoding = table.task, table.task.facts, saved.leader.facts.encoding
     root = facts.root if is_load_via_root(task.entry) else None
     return TableRecord(
@@ -395,5 +419,6 @@ def _table(saved: SavedContents, table: CapturedTable) -> TableRecord:
         reuse_refused=table.reuse_refused,
         new_bytes=table.new_bytes,
         shape=saved.leader.shapes.by_table.get(facts.oid),
+        newest=newest,
         seconds=round(table.seconds, 3),
     )

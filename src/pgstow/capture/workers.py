@@ -18,6 +18,7 @@ from pgstow.capture.destinations import FanOutWriter
 from pgstow.capture.large_objects import KnownLargeObjects, compare_large_objects
 from pgstow.capture.leader import Leader
 from pgstow.capture.options import CaptureOptions
+from pgstow.capture.questions import Answer, LockQueued, Question, ask
 from pgstow.capture.rate import RateLimit
 from pgstow.capture.reuse import Reuse
 from pgstow.capture.tables import CapturedPart, SessionReader, TablePart
@@ -28,6 +29,7 @@ from pgstow.postgres.catalogs import backend_pid
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.fingerprints import Fingerprints
 from pgstow.postgres.large_objects import read_large_objects
+from pgstow.postgres.raw import RawSession
 from pgstow.postgres.session import CAPTURE_SETTINGS, Connection, connect, postgres_error, translated
 from pgstow.repository import BlobIds
 
@@ -56,6 +58,7 @@ class ReadJobs:
 
     parts: Sequence[TablePart]
     large_objects: Sequence[LargeObjectBatch]
+    questions: Sequence[Question] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ class _ComparingLargeObjects:
     """Asking the server which large objects are what they were; reading the others comes after."""
 
 
-_Work = LargeObjectBatch | _ComparingLargeObjects | _Fingerprinting | TablePart
+_Reading = LargeObjectBatch | _ComparingLargeObjects | _Fingerprinting | TablePart
+_Work = _Reading | Question
 
 _FINGERPRINT_COST = 0.15  # of reading the same rows, as measured
 
@@ -84,6 +88,8 @@ class ReadResults:
         self.known_objects: KnownLargeObjects | None = None
         self.prints: dict[TablePart, Fingerprints] = {}
         self.deferred: list[TablePart] = []
+        self.answers: list[Answer] = []
+        self.unanswered: list[Question] = []  # an exclusive lock was in the way
 
 
 def read_everything(
@@ -119,11 +125,29 @@ def read_everything(
                 reuse=reuse,
             )
 
+        def put(connection: Connection, question: Question, *, is_last_try: bool) -> None:
+            try:
+                found = ask(
+                    RawSession(connection),
+                    question,
+                    encoding=leader.facts.encoding,
+                    timeout_s=options.question_timeout_s,
+                    stop=stop,
+                    is_last_try=is_last_try,
+                )
+            except LockQueued:
+                results.unanswered.append(question)
+            else:
+                results.answers.append(found)
+
         def work() -> None:
             with _joined(conninfo, leader, stop, lock_timeout_s=options.lock_wait_s) as connection:
                 own = reader(connection)
                 while (job := schedule.take(stop)) is not None:
-                    _do(own, job.work, results, reuse)
+                    if isinstance(job.work, Question):
+                        put(connection, job.work, is_last_try=False)
+                    else:
+                        _do(own, job.work, results, reuse)
                     schedule.done(job)
 
         count = min(options.jobs, len(schedule))
@@ -136,12 +160,16 @@ def read_everything(
                 f"an exclusive lock is queued on {part.task}: the session that holds our lock reads it"
             )
             _read(reader(leader.connection), part, results, lock=False)
+        for question in results.unanswered:
+            put(leader.connection, question, is_last_try=True)
     return results
 
 
 def _plan(jobs: ReadJobs) -> Iterator[Job[_Work]]:
     keys = itertools.count()
     after: frozenset[int] = frozenset()
+    for question in jobs.questions:  # begun first: how long they take is known to nobody
+        yield Job(key=next(keys), work=question, cost=0, tier=-1)
     if jobs.large_objects:
         objects = sum(len(batch.oids) for batch in jobs.large_objects)
         cost = objects * _LARGE_OBJECT_COST * _FINGERPRINT_COST
@@ -158,7 +186,7 @@ def _plan(jobs: ReadJobs) -> Iterator[Job[_Work]]:
         yield Job(key=next(keys), work=part, cost=part.cost_bytes, after=after)
 
 
-def _do(reader: SessionReader, work: _Work, results: ReadResults, reuse: Reuse) -> None:
+def _do(reader: SessionReader, work: _Reading, results: ReadResults, reuse: Reuse) -> None:
     if isinstance(work, _ComparingLargeObjects):
         with translated("comparing large objects"):
             results.known_objects = compare_large_objects(reader.connection, reuse)

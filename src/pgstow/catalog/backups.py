@@ -17,6 +17,7 @@ __all__ = [
     "CRITICAL",
     "DAILY",
     "DAMAGED",
+    "IMPORT",
     "BackupFiles",
     "BackupRecord",
     "backup_record",
@@ -31,6 +32,7 @@ __all__ = [
 
 DAILY = "daily"  # the plain kind: its path is /NAME alone
 CRITICAL = "critical"  # the kind of a backup of chosen tables, unless it is given another
+IMPORT = "import"  # the kind of a dump that was made elsewhere, unless it is given another
 DAMAGED = "damaged"  # the tag of a backup from which a repair left out what was lost
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
@@ -167,7 +169,8 @@ def resolve(records: Iterable[BackupRecord], text: str) -> BackupRecord:
     """Return the one backup that ``text`` names; BackupNotFound when none or several.
 
     ``text`` is an id or unique prefix, ``latest``, ``NAME@latest``, or ``NAME@2026-11-20T02:00`` (the newest
-    at or before that time, UTC unless it says otherwise). Partial backups answer to their id only.
+    at or before that time, UTC unless it says otherwise). Partial backups answer to their id only, imported dumps to
+    the other forms only where no other backup does: their time may be that of a file.
     """
     records = sorted(records, key=lambda record: record.time)
     whole = [record for record in records if not record.is_partial]
@@ -201,7 +204,7 @@ def resolve(records: Iterable[BackupRecord], text: str) -> BackupRecord:
 def _newest(records: list[BackupRecord], text: str) -> BackupRecord:
     if not records:
         raise BackupNotFound(f"no backup matches {text}", hint="pgstow list shows what there is")
-    return records[-1]
+    return next((record for record in reversed(records) if record.kind != IMPORT), records[-1])
 
 
 def _parse_moment(text: str) -> datetime:

@@ -2,21 +2,42 @@
 
     pgstow/drills/TIME-ID     TIME is 20261121T020000Z, when the drill began; sealed JSON
 
-A record is a documented, versioned contract (docs/drills.md). Readers accept unknown keys of the same ``format``.
+A record is a documented, versioned contract (docs/drills.md). Readers accept unknown keys of the same ``format``. What it says
+of itself gives its name, so that one cannot stand in the place of another.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-__all__ = ["CheckOutcome", "CheckRecord", "DrillRecord", "PhaseRecord", "TableProof"]
+from pgstow.core.errors import RepositoryDamaged, UsageError
+from pgstow.repository import Repository
+
+__all__ = [
+    "CheckOutcome",
+    "CheckRecord",
+    "DrillRecord",
+    "Outcome",
+    "PhaseRecord",
+    "TableProof",
+    "find_drill",
+    "parse_drill",
+    "read_drills",
+    "save_drill",
+]
 
 DRILL_FORMAT = 1
+_FOLDER = "pgstow/drills/"
+_TIME = "%Y%m%dT%H%M%SZ"
+_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f-]{8,40}")
+_FORGED = "pgstow never made that one: look at who may write to the store, and remove the object"
 # unknown: it could not be found out, which is never a pass. skipped: there was nothing to check, or it was declared optional.
 CheckOutcome = Literal["pass", "fail", "unknown", "skipped"]
+Outcome = Literal["passed", "failed", "interrupted"]
 
 
 class _Record(BaseModel):
@@ -26,9 +47,7 @@ class _Record(BaseModel):
 class PhaseRecord(_Record):
     """Phases may overlap: ``begun_s`` and ``seconds`` count from the start of the drill and of the phase."""
 
-    name: (
-        str  # fetch | pre-data | data | large-objects | post-data | analyze | content | checks | clean-up ...
-    )
+    name: str  # look-up | import | preparation | server | pre-data | data | large-objects | post-data | analyze | content | checks | clean-up
     begun_s: float
     seconds: float
 
@@ -66,10 +85,12 @@ class DrillRecord(_Record):
     format: int = DRILL_FORMAT
     id: str
     plan: str | None = None
-    selected: str  # how the backup was chosen: named | latest | random | oldest | rotate
+    selected: str  # how the backup was chosen: named | latest | random | oldest | rotate | file
+    seed: str | None = None  # of a random choice: the same seed among the same backups chooses the same one
     backup_id: str
     backup_name: str
     backup_kind: str
+    is_partial: bool = False
     snapshot_taken: datetime
     source_version: str
     repository: str  # its location, without secrets
@@ -78,10 +99,10 @@ class DrillRecord(_Record):
     host: str
     by: str
     place: str  # throwaway | database
-    server: str  # where it was restored: version, and the host of a given server
+    server: str  # where it was restored: version, and the host of a given server; "none was started"
     is_isolated: bool  # nobody else could reach it
     is_removed: bool  # everything that was made for the drill is gone
-    outcome: Literal["passed", "failed", "interrupted"]
+    outcome: Outcome
     error_code: str | None = None
     error: str | None = None
     hint: str | None = None
@@ -109,3 +130,84 @@ class DrillRecord(_Record):
     @property
     def is_passed(self) -> bool:
         return self.outcome == "passed"
+
+    @property
+    def file_name(self) -> str:
+        """Under which it is stored: names sort by time."""
+        return f"{self.started.astimezone(UTC):{_TIME}}-{self.id}"
+
+    def to_json(self) -> bytes:
+        """Return the bytes that are stored."""
+        return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+
+
+def parse_drill(data: bytes, *, where: str) -> DrillRecord:
+    """Return the record in ``data``; RepositoryDamaged, naming ``where``, if it is none, or is too new."""
+    try:
+        record = DrillRecord.model_validate_json(data)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        at = ".".join(str(part) for part in first["loc"])
+        raise RepositoryDamaged(f"{where} is no record of a drill: {at}: {first['msg']}", file=where) from exc
+    if record.format > DRILL_FORMAT:
+        raise RepositoryDamaged(
+            f"{where} has format {record.format}, newer than this program understands",
+            hint="upgrade pgstow",
+            file=where,
+        )
+    return record
+
+
+def save_drill(repository: Repository, record: DrillRecord) -> None:
+    """Store a record; durable and read back on return. Saving it again changes nothing.
+
+    Raises StoreError, and RepositoryLocked when a lock of the repository object is lost.
+    """
+    repository.records(_FOLDER).save(record.file_name, record.to_json())
+
+
+def read_drills(
+    repository: Repository,
+    *,
+    since: datetime | None = None,
+    damaged: list[RepositoryDamaged] | None = None,
+) -> list[DrillRecord]:
+    """Return the drills that began at or after ``since``, the oldest first; older ones are not fetched.
+
+    The first record that cannot be read, or that stands in the place of another, raises, unless the caller gives a list.
+    """
+    records = repository.records(_FOLDER)
+    first = f"{since.astimezone(UTC):{_TIME}}" if since is not None else ""
+    found: list[DrillRecord] = []
+    for name, content in records.load(name for name in records.names() if name >= first):
+        try:
+            if isinstance(content, RepositoryDamaged):
+                raise content
+            record = _in_its_place(name, content)
+            if since is None or record.started >= since:
+                found.append(record)
+        except RepositoryDamaged as exc:
+            if damaged is None:
+                raise
+            damaged.append(exc)
+    return sorted(found, key=lambda record: (record.started, record.id))
+
+
+def _in_its_place(name: str, content: bytes) -> DrillRecord:
+    where = _FOLDER + name
+    record = parse_drill(content, where=where)
+    if not _NAME.fullmatch(name) or record.file_name != name:
+        raise RepositoryDamaged(
+            f"{where} is the record of drill {record.id} under another name", hint=_FORGED, file=where
+        )
+    return record
+
+
+def find_drill(records: list[DrillRecord], text: str) -> DrillRecord:
+    """Return the drill whose id is or begins with ``text``, or for ``latest`` the newest; UsageError if none or several."""
+    found = [one for one in records if one.id.startswith(text)] if text != "latest" else records[-1:]
+    if not text or not found:
+        raise UsageError(f"no drill matches {text!r}", hint="pgstow drills list shows what there is")
+    if len(found) > 1:
+        raise UsageError(f"{text} is the beginning of {len(found)} drills", hint="write more of the id")
+    return found[0]

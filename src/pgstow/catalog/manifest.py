@@ -19,6 +19,7 @@ __all__ = [
     "ImportRecord",
     "LargeObjectsRecord",
     "Manifest",
+    "NewestOfPartitioned",
     "NewestRow",
     "RecordedValue",
     "ReuseRecord",
@@ -97,6 +98,17 @@ class NewestRow(_Record):
 
     column: str
     value: str | None
+
+
+class NewestOfPartitioned(_Record):
+    """The newest value among all partitions of a table, as NewestRow is of a table that holds rows itself."""
+
+    schema_: str = Field(alias="schema")
+    name: str
+    column: str
+    value: str | None
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
 class RecordedValue(_Record):
@@ -218,6 +230,7 @@ class Manifest(_Record):
     selection: Selection = Selection()
     must_contain: tuple[str, ...] = ()  # it was made sure that the rows of these are here
     recorded: tuple[RecordedValue, ...] = ()
+    newest_of_partitioned: tuple[NewestOfPartitioned, ...] = ()
     imported: ImportRecord | None = None
     started: datetime
     snapshot_taken: datetime
@@ -236,6 +249,13 @@ class Manifest(_Record):
     warnings: tuple[Warning_, ...] = ()
     totals: Totals
     timings_s: dict[str, float] = {}
+
+    def newest_rows(self) -> dict[tuple[str, str], NewestRow]:
+        """Return what was recorded of newest rows, by schema and name, partitioned tables among them."""
+        found = {(one.schema_, one.name): one.newest for one in self.tables if one.newest is not None}
+        for one in self.newest_of_partitioned:
+            found[one.schema_, one.name] = NewestRow(column=one.column, value=one.value)
+        return found
 
     def to_json(self) -> bytes:
         """Return the bytes of manifest.json."""

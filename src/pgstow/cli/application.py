@@ -35,6 +35,9 @@ COMMANDS = (
     "restore",
     "verify",
     "export",
+    "drill",
+    "drills list",
+    "drills show",
     "doctor",
     "status",
     "metrics",
@@ -73,6 +76,7 @@ COMMANDS = (
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
     {
+        "drills": "What restore drills have shown.",
         "repo": "Look after a repository: check, prune, copy, repair.",
         "keys": "The passwords that open a repository.",
         "config": "The settings file pgstow.yaml: check it, show what it says.",
@@ -94,6 +98,7 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "backup": "nothing was published",
         "restore": "the target may hold a part of the backup",
         "export": "what was written so far is not a whole archive",
+        "drill": "no drill had begun",
         "demo": "nothing was left running",
         "run": "the run is written down as interrupted; nothing was published by it",
         "repo prune": "every backup is whole, and the next prune goes on from here",

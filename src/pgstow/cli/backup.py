@@ -20,6 +20,7 @@ from pgstow.cli.backup_options import (
     AlsoOption,
     AlsoPasswordCommandOption,
     AlsoPasswordFileOption,
+    ChecksOption,
     ExcludeSchemaOption,
     ExcludeTableDataOption,
     ExcludeTableOption,
@@ -46,6 +47,7 @@ from pgstow.cli.further import other_password
 from pgstow.cli.output import Outcome, Output, Status
 from pgstow.cli.passwords import ALSO_PASSWORD
 from pgstow.cli.records import facts_table, large_objects_text, reuse_text, reused_bytes
+from pgstow.config.assertions import read_assertions_file
 from pgstow.core.progress import Progress
 from pgstow.core.quantities import parse_duration
 from pgstow.core.secrets import Secret
@@ -67,6 +69,7 @@ def backup_command(
     exclude_table: ExcludeTableOption = None,
     exclude_table_data: ExcludeTableDataOption = None,
     must_contain: MustContainOption = None,
+    checks: ChecksOption = None,
     role_passwords: RolePasswordsOption = False,
     new_source: NewSourceOption = False,
     jobs: JobsOption = 2,
@@ -101,6 +104,7 @@ def backup_command(
         must_contain=tuple(
             sorted({str(parse_qualified(name, may_be_schema=True)) for name in must_contain or ()})
         ),
+        assertions=read_assertions_file(checks) if checks else (),
         jobs=jobs,
         limit_rate=parse_size(limit_rate, option="--limit-rate") if limit_rate else None,
         split_big_tables=split_big_tables,
@@ -237,6 +241,11 @@ def _document(output: Output, result: CapturedBackup) -> dict[str, Any]:
         },
         "warnings": [{"code": warning.code, "message": warning.message} for warning in manifest.warnings],
         "must_contain": list(manifest.must_contain),
+        "recorded": [{"name": one.name, "value": one.value, "error": one.error} for one in manifest.recorded],
+        "newest_rows": [
+            {"schema": schema, "name": name, "column": newest.column, "value": newest.value}
+            for (schema, name), newest in manifest.newest_rows().items()
+        ],
         "destinations": [_destination_document(output, each) for each in result.destinations],
     }
 

@@ -12,6 +12,7 @@ __all__ = [
     "AlsoOption",
     "AlsoPasswordCommandOption",
     "AlsoPasswordFileOption",
+    "ChecksOption",
     "ExcludeSchemaOption",
     "ExcludeTableDataOption",
     "ExcludeTableOption",
@@ -82,6 +83,15 @@ MustContainOption = Annotated[
         "--must-contain",
         metavar="SCHEMA.TABLE",
         help="Fail unless the backup holds the rows of this table, or of every table with SCHEMA.*. May be repeated.",
+        rich_help_panel=_CHOICE_PANEL,
+    ),
+]
+ChecksOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checks",
+        metavar="FILE",
+        help="File of assertions, asked under the backup's snapshot and recorded: a drill compares with them.",
         rich_help_panel=_CHOICE_PANEL,
     ),
 ]

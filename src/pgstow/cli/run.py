@@ -131,7 +131,7 @@ def _plan(settings: Settings, name: str) -> PlanSettings:
 def _databases(
     settings: Settings, plan: PlanSettings, names: Sequence[str] | None
 ) -> list[DatabaseSettings | None]:
-    if plan.job != "backup":
+    if not plan.is_for_databases:
         if names:
             raise UsageError(f"plan {plan.name} is for repositories, not for a database")
         return [None]
@@ -286,6 +286,7 @@ def _run_document(output: Output, run: PlanRun) -> dict[str, Any]:
         "due": record.due.isoformat() if record.due else None,
         "outcome": record.outcome,
         "backup": record.backup_id,
+        "drill": record.drill_id,
         "started": record.started.isoformat(),
         "finished": record.finished.isoformat() if record.finished else None,
         "size_bytes": record.size_bytes,
@@ -355,7 +356,8 @@ def _view(output: Output, one: _Done) -> Iterator[RenderableType]:
 
 
 def _facts(record: RunRecord) -> str:
-    parts = [f"backup {record.backup_id[:8]}"] if record.backup_id else []
+    parts = [f"drill {record.drill_id[:8]}"] if record.drill_id else []
+    parts += [f"backup {record.backup_id[:8]}"] if record.backup_id else []
     if record.size_bytes is not None:
         parts.append(size_text(record.size_bytes))
     if record.finished is not None:

@@ -65,6 +65,7 @@ def _performance(verdict: Verdict) -> Iterator[str]:
         ages = {
             "age": (standing.newest_age_s, verdict.max_age_s),
             "rpo": (standing.achieved_rpo_s, standing.database.rpo_s),
+            "rto": (standing.recovery.achieved_rto_s, standing.database.rto_s),
         }
         for what, (found_s, limit_s) in ages.items():
             if found_s is not None and (what == "age" or limit_s is not None):

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from pgstow.catalog.backups import BackupRecord
+from pgstow.catalog.drills import DrillRecord
 from pgstow.cli.output import Output
 from pgstow.cli.records import record_document
 from pgstow.core.errors import PgstowError
 from pgstow.monitor.facts import AlertFacts, RepositoryFacts
 from pgstow.monitor.findings import id_of
 from pgstow.monitor.levels import Reason
+from pgstow.monitor.recovery import RecoveryStanding
+from pgstow.monitor.rto import RestoreForecast
 from pgstow.monitor.standing import DestinationStanding, KindStanding, TableStanding, age_s
 from pgstow.monitor.storage import StorageFacts
 from pgstow.monitor.verdict import DatabaseVerdict, Verdict
@@ -64,6 +67,62 @@ def _database(verdict: DatabaseVerdict, output: Output) -> dict[str, Any]:
         "longest_gap_seconds": standing.longest_gap_s,
         "kinds": [_kind(each, output) for each in standing.kinds],
         "tables": [_table(each, verdict) for each in standing.tables],
+        "rto_seconds": standing.database.rto_s,
+        "achieved_rto_seconds": standing.recovery.achieved_rto_s,
+        "restore_forecast": _forecast(standing.recovery.forecast),
+        "restore_trend_seconds_per_month": standing.recovery.trend_s_per_month,
+        "drills": _drills(standing.recovery, output),
+    }
+
+
+def _forecast(forecast: RestoreForecast | None) -> dict[str, Any] | None:
+    if forecast is None:
+        return None
+    return {
+        "size_bytes": forecast.size_bytes,
+        "seconds": round(forecast.seconds, 1),
+        "low_seconds": round(forecast.low_s, 1),
+        "high_seconds": round(forecast.high_s, 1),
+        "fixed_seconds": round(forecast.fixed_s, 1),
+        "rows_seconds": round(forecast.rows_s, 1),
+        "index_seconds": round(forecast.index_s, 1),
+        "drills": forecast.samples,
+        "extrapolated": forecast.is_extrapolated,
+        "basis": forecast.basis,
+    }
+
+
+def _drills(recovery: RecoveryStanding, output: Output) -> dict[str, Any]:
+    due = recovery.next_due
+    return {
+        "known": recovery.is_known,
+        "newest": _drill(recovery.newest, output),
+        "last_passed": _drill(recovery.last_passed, output),
+        "failed": [
+            {
+                "repository": each.repository,
+                "drill": _drill(each.drill, output),
+                "reason": output.scrub(each.reason),
+            }
+            for each in recovery.failed
+        ],
+        "next_due": due.isoformat() if due else None,
+    }
+
+
+def _drill(drill: DrillRecord | None, output: Output) -> dict[str, Any] | None:
+    if drill is None:
+        return None
+    return {
+        "id": drill.id,
+        "backup": drill.backup_id,
+        "kind": drill.backup_kind,
+        "outcome": drill.outcome,
+        "started": drill.started.isoformat(),
+        "finished": drill.finished.isoformat(),
+        "restored_seconds": drill.restored_s,
+        "proven_seconds": drill.proven_s,
+        "message": output.scrub(drill.error) if drill.error else None,
     }
 
 
@@ -111,6 +170,7 @@ def _table(table: TableStanding, verdict: DatabaseVerdict) -> dict[str, Any]:
         "table": table.table,
         "missing": table.is_missing,
         "newest": _backup(newest),
+        "newest_row": table.newest_row.isoformat() if table.newest_row else None,
         "achieved_rpo_seconds": None if newest is None else age_s(newest, verdict.standing.now),
     }
 

@@ -14,6 +14,7 @@ from pgstow.cli.records import plain_table
 from pgstow.monitor.facts import RepositoryFacts
 from pgstow.monitor.findings import id_of
 from pgstow.monitor.levels import Level
+from pgstow.monitor.recovery import RecoveryStanding
 from pgstow.monitor.standing import DatabaseStanding, DestinationStanding, KindStanding, age_s
 from pgstow.monitor.storage import Forecast, StorageFacts
 from pgstow.monitor.verdict import DatabaseVerdict, Verdict
@@ -67,6 +68,8 @@ def status_view(verdict: Verdict, output: Output) -> Iterator[RenderableType]:
 def _database(verdict: DatabaseVerdict) -> Iterator[RenderableType]:
     standing = verdict.standing
     yield Text.assemble((verdict.name, "bold"), "  ", level_text(verdict.level), "  ", _age(standing))
+    if told := _recovery(standing):
+        yield Text(f"  {told}")
     if standing.kinds:
         yield _kinds(standing)
     if standing.tables:
@@ -85,6 +88,38 @@ def _age(standing: DatabaseStanding) -> str:
     if standing.longest_gap_s is not None:
         told.append(f"(longest gap in 30 days: {duration_words(standing.longest_gap_s)})")
     return " ".join(told)
+
+
+def _recovery(standing: DatabaseStanding) -> str:
+    """Return what drills say of the next restore; nothing where nobody looked."""
+    recovery = standing.recovery
+    if not recovery.was_read:
+        return ""
+    told = [_drilled(recovery)]
+    if recovery.achieved_rto_s is not None:
+        target = f" of {duration_words(standing.database.rto_s)}" if standing.database.rto_s else ""
+        told.append(f"achieved RTO {duration_words(recovery.achieved_rto_s)}{target}")
+    if (forecast := recovery.forecast) is not None:
+        beyond = ", extrapolated" if forecast.is_extrapolated else ""
+        told.append(
+            f"forecast {duration_words(forecast.seconds)} ({duration_words(forecast.low_s)} to "
+            f"{duration_words(forecast.high_s)}{beyond}) from {forecast.basis}"
+        )
+    if recovery.next_due is not None:
+        told.append(f"next drill {_minute(recovery.next_due)}")
+    return "; ".join(told)
+
+
+def _drilled(recovery: RecoveryStanding) -> str:
+    newest = recovery.newest
+    if newest is None:
+        return "never drilled" if recovery.is_known else "drills unknown"
+    seen = "" if recovery.is_known else ", as far as can be seen"
+    passed = recovery.last_passed
+    before = (
+        "" if newest is passed else f", passed {_minute(passed.finished)}" if passed else ", never passed"
+    )
+    return f"last drill {newest.outcome} {_minute(newest.finished)}{before}{seen}"
 
 
 def _kinds(standing: DatabaseStanding) -> RenderableType:
@@ -141,7 +176,7 @@ def _per_day(per_day: float | None) -> str:
 
 
 def _tables(standing: DatabaseStanding) -> RenderableType:
-    table = plain_table("CRITICAL TABLE", "SAVED (UTC)", "AGE", "KIND", right=("AGE",))
+    table = plain_table("CRITICAL TABLE", "SAVED (UTC)", "AGE", "NEWEST ROW (UTC)", "KIND", right=("AGE",))
     for each in standing.tables:
         newest = each.newest
         saved = Text("missing", style="bold red") if each.is_missing else Text("unknown", style="magenta")
@@ -149,6 +184,7 @@ def _tables(standing: DatabaseStanding) -> RenderableType:
             safe(each.table),
             Text(time_text(newest.time)) if newest else saved,
             duration_words(age_s(newest, standing.now)) if newest else "-",
+            time_text(each.newest_row) if each.newest_row else "-",
             safe(newest.kind) if newest else "",
         )
     return table

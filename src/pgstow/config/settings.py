@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
+from pgstow.assurance.drill.selection import Strategy
 from pgstow.catalog.assertions import Assertion
 from pgstow.config.references import Reference
 from pgstow.jobs.schedule import Schedule
@@ -84,7 +85,7 @@ class RepositorySettings:
 class DrillSettings:
     """Of plans of kind ``drill``. ``server`` None: a throwaway server of the machine that runs it."""
 
-    strategy: str = "rotate"
+    strategy: Strategy = "rotate"
     backup_kind: str | None = None  # choose among the backups of this kind alone
     server: Reference | None = None
     password: Reference | None = None
@@ -113,6 +114,11 @@ class PlanSettings:
     label: str | None = None
     ping: Reference | None = None  # URL of a dead man's switch that speaks the healthchecks.io protocol
     drill: DrillSettings = field(default_factory=DrillSettings)  # of plans of kind drill
+
+    @property
+    def is_for_databases(self) -> bool:
+        """Whether a run of it is about one database; else it is about repositories."""
+        return self.job in ("backup", "drill")
 
     @property
     def job(self) -> Job:

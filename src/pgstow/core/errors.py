@@ -29,6 +29,7 @@
     ├── RestoreError               a restore could not be done
     │   ├── TargetRefused          nothing was touched
     │   └── ContentMismatch        what was restored is not what was saved
+    ├── DrillFailed                a drill by plan came to its end, and did not pass
     ├── RunUnderWay                another run does it, or holds what this one needs
     ├── StateError                 the service's own database said no; the backups do not depend on it
     └── Interrupted                Ctrl-C or SIGTERM
@@ -48,6 +49,7 @@ __all__ = [
     "ConfigInvalid",
     "ConnectionFailed",
     "ContentMismatch",
+    "DrillFailed",
     "GaveWay",
     "Interrupted",
     "MissingTable",
@@ -215,6 +217,12 @@ class TargetRefused(RestoreError):
 
 class ContentMismatch(RestoreError):
     code = "content_mismatch"
+
+
+class DrillFailed(PgstowError):
+    """``facts["cause"]`` is the code of the error that ended it; None where it was a check that failed."""
+
+    code = "drill_failed"
 
 
 class RunUnderWay(PgstowError):

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from pgstow.core.errors import (
     ConnectionFailed,
+    DrillFailed,
     GaveWay,
     PgstowError,
     ProcessFailed,
@@ -41,6 +42,10 @@ _PASSING = (
     StateError,
     StoreUnavailable,
 )
+# What may end a drill without anything having been found wrong with the backup.
+_PASSING_IN_DRILLS = frozenset(
+    error.code for error in (ConnectionFailed, RepositoryLocked, StateError, StoreUnavailable)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,8 @@ class Ending:
 
 def may_pass(error: PgstowError) -> bool:
     """Whether the same run may succeed a little later, with nobody doing anything about it."""
+    if isinstance(error, DrillFailed):
+        return error.facts.get("cause") in _PASSING_IN_DRILLS
     return isinstance(error, _PASSING)
 
 

@@ -32,11 +32,15 @@ CRITICAL_KIND = "critical"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSize:
-    """How much of a table is in a backup. ``reused_rows`` of its rows were taken over from an earlier one, not read."""
+    """How much of a table is in a backup. ``reused_rows`` of its rows were taken over from an earlier one, not read.
+
+    ``newest_row`` is the newest value of its time column there; None where that was not recorded, or is no moment.
+    """
 
     rows: int
     size_bytes: int
     reused_rows: int = 0
+    newest_row: datetime | None = None
 
 
 def holds(tables: Mapping[str, TableSize], wanted: str) -> bool:
@@ -97,7 +101,8 @@ class PlanFacts:
 class RepositoryFacts:
     """A repository as it was found. ``backups``, oldest first, is None where it could not be opened: see ``error``.
 
-    ``drills`` are those of the last year, oldest first; None where they were not read, or could not be: see ``drills_error``.
+    ``drills`` are those of the last year, oldest first; None where they were not read, or could not be: see ``drills_error``,
+    which is also set where some of them could not be.
     ``key_times``, when its passwords were set, and ``clock_skew_s``, how far this machine's clock is ahead of the store's,
     are None where nobody asked.
     """
@@ -132,6 +137,11 @@ class RepositoryFacts:
         return [record for records in kinds.values() for record in records]
 
     @property
+    def are_drills_known(self) -> bool:
+        """Whether the list of drills is there, and whole."""
+        return self.drills is not None and self.drills_error is None
+
+    @property
     def is_known(self) -> bool:
         """Whether the list of backups is there, and whole."""
         return self.backups is not None and not self.unreadable
@@ -158,7 +168,7 @@ class Facts:
     ``runs``, newest first, is None where the history could not be read: see ``runs_error``; so are ``alerts``, the open
     ones. ``contents`` are the tables of newest backups by backup id: what is not in it was not looked at. So are
     ``server_versions``, as PostgreSQL numbers them (150019). ``known_since`` says when what is not there yet was first
-    expected: ``DATABASE/KIND@REPOSITORY`` of backups, ``plan NAME`` and ``repository NAME``.
+    expected: ``DATABASE/KIND@REPOSITORY`` of backups, ``plan NAME``, ``database NAME`` and ``repository NAME``.
     """
 
     now: datetime

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from pgstow.catalog.backups import BackupRecord
+from pgstow.monitor.drill_metrics import drill_families
 from pgstow.monitor.facts import Facts
+from pgstow.monitor.gauges import add_moment, gauge
 from pgstow.monitor.levels import Level
 from pgstow.monitor.standing import DatabaseStanding, KindStanding
 from pgstow.monitor.verdict import Verdict
@@ -49,6 +50,7 @@ def metric_families(verdict: Verdict, *, version: str, collect_seconds: float) -
         *_of_kinds(standings),
         *_of_databases(verdict, standings),
         *_of_tables(standings),
+        *drill_families(verdict.facts, standings),
         *_of_repositories(verdict.facts),
         *_of_storage(verdict.facts),
         *_of_runs(verdict.facts),
@@ -57,44 +59,35 @@ def metric_families(verdict: Verdict, *, version: str, collect_seconds: float) -
     ]
 
 
-def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"pgstow_{name}", text, labels=labels)
-
-
-def _add_moment(family: GaugeMetricFamily, labels: list[str], moment: datetime | None) -> None:
-    if moment is not None:
-        family.add_metric(labels, moment.timestamp())
-
-
 # -- backups
 
 
 def _of_kinds(standings: Iterable[DatabaseStanding]) -> Iterator[Metric]:
-    last = _gauge(
+    last = gauge(
         *(
             "backup_last_success_timestamp_seconds",
             "Moment that the newest sound backup in a repository shows.",
         ),
         *("database", "kind", "repository"),
     )
-    lacking = _gauge(
+    lacking = gauge(
         *("backup_lacking", "How many of the seven newest backups of a kind a repository lacks."),
         *("database", "kind", "repository"),
     )
-    expected = _gauge(
+    expected = gauge(
         *("backup_expected_timestamp_seconds", "A backup as new as this or newer should be there by now."),
         *("database", "kind"),
     )
-    due = _gauge("backup_next_due_timestamp_seconds", "When the next one is planned.", "database", "kind")
+    due = gauge("backup_next_due_timestamp_seconds", "When the next one is planned.", "database", "kind")
     newest = _NewestGauges()
     for standing in standings:
         for kind in standing.kinds:
             labels = [standing.database.name, kind.kind]
-            _add_moment(expected, labels, kind.expected_since)
-            _add_moment(due, labels, kind.next_due)
+            add_moment(expected, labels, kind.expected_since)
+            add_moment(due, labels, kind.next_due)
             newest.add(labels, kind)
             for place in kind.destinations:
-                _add_moment(last, [*labels, place.repository], place.newest.time if place.newest else None)
+                add_moment(last, [*labels, place.repository], place.newest.time if place.newest else None)
                 if place.lacks is not None:
                     lacking.add_metric([*labels, place.repository], len(place.lacks))
     yield from (last, lacking, expected, due, *newest.families)
@@ -105,11 +98,9 @@ class _NewestGauges:
 
     def __init__(self) -> None:
         labels = ("database", "kind")
-        self.size = _gauge("backup_size_bytes", "Plain size of the newest backup.", *labels)
-        self.stored = _gauge(
-            "backup_stored_bytes", "What the newest backup added to its repository.", *labels
-        )
-        self.duration = _gauge("backup_duration_seconds", "How long the newest backup took.", *labels)
+        self.size = gauge("backup_size_bytes", "Plain size of the newest backup.", *labels)
+        self.stored = gauge("backup_stored_bytes", "What the newest backup added to its repository.", *labels)
+        self.duration = gauge("backup_duration_seconds", "How long the newest backup took.", *labels)
         self.families = (self.size, self.stored, self.duration)
 
     def add(self, labels: list[str], kind: KindStanding) -> None:
@@ -130,23 +121,23 @@ def _duration_s(record: BackupRecord) -> float | None:
 
 
 def _of_databases(verdict: Verdict, standings: Iterable[DatabaseStanding]) -> Iterator[Metric]:
-    newest = _gauge(
+    newest = gauge(
         "newest_backup_timestamp_seconds",
         "Moment that the newest whole backup shows, wherever it is.",
         "database",
     )
-    achieved = _gauge(
+    achieved = gauge(
         "rpo_achieved_seconds", "Work that a loss at the time of collection would have undone.", "database"
     )
-    target = _gauge("rpo_target_seconds", "The RPO that the settings ask for.", "database")
-    gap = _gauge("longest_gap_seconds", "Longest time without a backup in the last 30 days.", "database")
-    rows = _gauge(
+    target = gauge("rpo_target_seconds", "The RPO that the settings ask for.", "database")
+    gap = gauge("longest_gap_seconds", "Longest time without a backup in the last 30 days.", "database")
+    rows = gauge(
         "backup_rows", "Rows of the newest whole backup, by how they came into it.", "database", "how"
     )
-    status = _gauge("database_status", "1 for the state a database is in, else 0.", "database", "level")
+    status = gauge("database_status", "1 for the state a database is in, else 0.", "database", "level")
     for standing in standings:
         name = standing.database.name
-        _add_moment(newest, [name], standing.newest.time if standing.newest else None)
+        add_moment(newest, [name], standing.newest.time if standing.newest else None)
         for family, value in (
             (achieved, standing.achieved_rpo_s),
             (target, standing.database.rpo_s),
@@ -166,14 +157,21 @@ def _of_databases(verdict: Verdict, standings: Iterable[DatabaseStanding]) -> It
 
 
 def _of_tables(standings: Iterable[DatabaseStanding]) -> Iterator[Metric]:
-    saved = _gauge(
+    saved = gauge(
         *(
             "critical_table_last_saved_timestamp_seconds",
             "Moment that the newest backup with a critical table shows.",
         ),
         *("database", "table"),
     )
-    missing = _gauge(
+    row = gauge(
+        *(
+            "critical_table_newest_row_timestamp_seconds",
+            "Newest value of the time column of a critical table in that backup.",
+        ),
+        *("database", "table"),
+    )
+    missing = gauge(
         *(
             "critical_table_missing",
             "1 where the newest whole backup lacks a critical table, 0 where it has it.",
@@ -183,19 +181,20 @@ def _of_tables(standings: Iterable[DatabaseStanding]) -> Iterator[Metric]:
     for standing in standings:
         for table in standing.tables:
             labels = [standing.database.name, table.table]
-            _add_moment(saved, labels, table.newest.time if table.newest else None)
+            add_moment(saved, labels, table.newest.time if table.newest else None)
+            add_moment(row, labels, table.newest_row)
             if table.is_missing is not None:
                 missing.add_metric(labels, float(table.is_missing))
-    yield from (saved, missing)
+    yield from (saved, row, missing)
 
 
 # -- places
 
 
 def _of_repositories(facts: Facts) -> Iterator[Metric]:
-    up = _gauge("repository_up", "1 where a repository could be opened and listed, else 0.", "repository")
-    unreadable = _gauge("repository_unreadable_snapshots", "Snapshots that cannot be read.", "repository")
-    backups = _gauge("repository_backups", "Backups in a repository.", "repository", "database", "kind")
+    up = gauge("repository_up", "1 where a repository could be opened and listed, else 0.", "repository")
+    unreadable = gauge("repository_unreadable_snapshots", "Snapshots that cannot be read.", "repository")
+    backups = gauge("repository_backups", "Backups in a repository.", "repository", "database", "kind")
     for repository in facts.repositories.values():
         up.add_metric([repository.name], float(repository.backups is not None))
         if repository.backups is None:
@@ -211,11 +210,11 @@ def _of_repositories(facts: Facts) -> Iterator[Metric]:
 
 def _of_storage(facts: Facts) -> Iterator[Metric]:
     labels = ("repository", "where")
-    used = _gauge("storage_used_bytes", "Bytes in use on a disk, or by a repository.", *labels)
-    free = _gauge("storage_free_bytes", "Bytes that are left on a disk, or of a quota.", *labels)
-    total = _gauge("storage_size_bytes", "Size of a disk, or a quota.", *labels)
-    growth = _gauge("storage_growth_per_day_bytes", "Growth of what is used, in bytes a day.", *labels)
-    full = _gauge(
+    used = gauge("storage_used_bytes", "Bytes in use on a disk, or by a repository.", *labels)
+    free = gauge("storage_free_bytes", "Bytes that are left on a disk, or of a quota.", *labels)
+    total = gauge("storage_size_bytes", "Size of a disk, or a quota.", *labels)
+    growth = gauge("storage_growth_per_day_bytes", "Growth of what is used, in bytes a day.", *labels)
+    full = gauge(
         "storage_full_timestamp_seconds", "When nothing will be left, if use grows as it did.", *labels
     )
     for repository in facts.repositories.values():
@@ -230,7 +229,7 @@ def _of_storage(facts: Facts) -> Iterator[Metric]:
                     family.add_metric(place, value)
             if each.growth is not None:
                 growth.add_metric(place, each.growth.per_day)
-            _add_moment(full, place, each.forecast_full.at if each.forecast_full else None)
+            add_moment(full, place, each.forecast_full.at if each.forecast_full else None)
     yield from (used, free, total, growth, full)
 
 
@@ -239,9 +238,9 @@ def _of_storage(facts: Facts) -> Iterator[Metric]:
 
 def _of_runs(facts: Facts) -> Iterator[Metric]:
     labels = ("database", "task", "kind", "outcome")  # job is a label of Prometheus's own
-    last = _gauge("run_last_timestamp_seconds", "When the last run that ended so was begun.", *labels)
-    recent = _gauge("runs_last_day", "Runs that were begun within the last 24 hours.", *labels)
-    verified = _gauge(
+    last = gauge("run_last_timestamp_seconds", "When the last run that ended so was begun.", *labels)
+    recent = gauge("runs_last_day", "Runs that were begun within the last 24 hours.", *labels)
+    verified = gauge(
         "backup_last_verified_timestamp_seconds",
         "When a repository was last verified and sound.",
         "repository",
@@ -259,15 +258,15 @@ def _of_runs(facts: Facts) -> Iterator[Metric]:
                     ended = run.finished or run.started
                     sound[place.repository] = max(sound.get(place.repository, ended), ended)
     for labeled in sorted(newest):
-        _add_moment(last, list(labeled), newest[labeled])
+        add_moment(last, list(labeled), newest[labeled])
         recent.add_metric(list(labeled), counts[labeled])
     for name, moment in sorted(sound.items()):
-        _add_moment(verified, [name], moment)
+        add_moment(verified, [name], moment)
     yield from (last, recent, verified)
 
 
 def _of_alerts(facts: Facts) -> Iterator[Metric]:
-    family = _gauge("open_alerts", "Alerts that are open.", "database", "rule", "severity")
+    family = gauge("open_alerts", "Alerts that are open.", "database", "rule", "severity")
     counts: dict[tuple[str, str, str], int] = {}
     for alert in facts.alerts or ():
         key = (alert.database or "", alert.rule, alert.severity)
@@ -278,12 +277,12 @@ def _of_alerts(facts: Facts) -> Iterator[Metric]:
 
 
 def _of_ourselves(facts: Facts, version: str, collect_seconds: float) -> Iterator[Metric]:
-    history = _gauge("history_up", "1 where the history of runs could be read, else 0.")
+    history = gauge("history_up", "1 where the history of runs could be read, else 0.")
     history.add_metric([], float(facts.runs is not None))
-    when = _gauge("collect_timestamp_seconds", "When all this was looked at.")
-    _add_moment(when, [], facts.now)
-    took = _gauge("collect_duration_seconds", "How long it took to look.")
+    when = gauge("collect_timestamp_seconds", "When all this was looked at.")
+    add_moment(when, [], facts.now)
+    took = gauge("collect_duration_seconds", "How long it took to look.")
     took.add_metric([], collect_seconds)
-    build = _gauge("build_info", "Always 1; the version of pgstow.", "version")
+    build = gauge("build_info", "Always 1; the version of pgstow.", "version")
     build.add_metric([version], 1)
     yield from (history, when, took, build)

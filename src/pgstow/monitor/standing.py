@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from pgstow.catalog.backups import BackupRecord
 from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, PlanFacts, RepositoryFacts
+from pgstow.monitor.recovery import RecoveryStanding, recovery_of
 from pgstow.monitor.storage import Growth, Sample, growth_of
 from pgstow.state.runs import RunRecord
 
@@ -19,7 +20,9 @@ __all__ = [
     "age_s",
     "known_databases",
     "longest_gap_s",
+    "newest_whole",
     "standing_of",
+    "tables_of",
 ]
 
 
@@ -76,12 +79,15 @@ class KindStanding:
 class TableStanding:
     """A critical table. ``newest`` is the newest backup that holds it; ``is_missing``: the newest whole one does not.
 
-    Both are None where the backups could not be looked into.
+    Both are None where the backups could not be looked into. ``newest_row`` is the newest value of its time column in
+    ``newest``: what that backup really reaches to. Damage now would lose what came after ``newest``; where the table is at
+    rest nothing may have come.
     """
 
     table: str
     newest: BackupRecord | None
     is_missing: bool | None
+    newest_row: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +105,7 @@ class DatabaseStanding:
     longest_gap_s: float | None
     kinds: tuple[KindStanding, ...]
     tables: tuple[TableStanding, ...]
+    recovery: RecoveryStanding
     alerts: tuple[AlertFacts, ...] | None
 
     @property
@@ -141,10 +148,24 @@ def standing_of(facts: Facts, database: DatabaseFacts) -> DatabaseStanding:
         longest_gap_s=longest_gap_s([record.time for record in whole], facts.now),
         kinds=kinds,
         tables=tuple(_table(table, facts, records, whole) for table in database.critical),
+        recovery=recovery_of(facts, database, whole[-1] if whole else None),
         alerts=None
         if facts.alerts is None
         else tuple(alert for alert in facts.alerts if alert.database == database.name),
     )
+
+
+def newest_whole(facts: Facts, database: DatabaseFacts) -> BackupRecord | None:
+    """Return the newest whole backup of a database in any repository."""
+    records = _merged(facts.repositories.values(), database.name)
+    return next((record for record in reversed(records) if database.is_whole(record)), None)
+
+
+def tables_of(facts: Facts, database: DatabaseFacts) -> tuple[TableStanding, ...]:
+    """Return how the critical tables of a database stand."""
+    records = _merged(facts.repositories.values(), database.name)
+    whole = [record for record in records if database.is_whole(record)]
+    return tuple(_table(table, facts, records, whole) for table in database.critical)
 
 
 def _merged(repositories: Iterable[RepositoryFacts], name: str) -> list[BackupRecord]:
@@ -254,4 +275,9 @@ def _table(
         if newest_whole is not None and newest_whole.id in facts.contents
         else None
     )
-    return TableStanding(table=table, newest=holders[-1] if holders else None, is_missing=is_missing)
+    return TableStanding(
+        table=table,
+        newest=holders[-1] if holders else None,
+        is_missing=is_missing,
+        newest_row=facts.contents[holders[-1].id][table].newest_row if holders else None,
+    )

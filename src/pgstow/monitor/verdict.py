@@ -101,6 +101,12 @@ def _repository_reasons(repository: RepositoryFacts, facts: Facts) -> Iterator[R
     if repository.storage_error is not None:
         text = f"how much room is left for repository {repository.name}: {repository.storage_error.message}"
         yield Reason(level=Level.UNKNOWN, code="storage_unknown", text=text)
+    if repository.drills_error is not None:
+        text = (
+            f"drills recorded in repository {repository.name} are unknown: {repository.drills_error.message}"
+        )
+        look = f"pgstow drills list --repo {repository.name}"
+        yield Reason(level=Level.UNKNOWN, code="drills_unknown", text=text, look=look)
     for storage in repository.storage:
         yield from judge_storage(storage, repository, facts)
 
@@ -134,6 +140,8 @@ def _database_reasons(standing: DatabaseStanding, facts: Facts, max_age_s: float
         if kind.plans:
             yield from _kind_reasons(kind, facts)
     yield from _table_reasons(standing)
+    yield from _drill_reasons(standing, facts)
+    yield from _rto_reasons(standing)
     for alert in standing.alerts or ():
         yield _alert_reason(alert.severity, alert.message)
 
@@ -202,3 +210,47 @@ def _table_reasons(standing: DatabaseStanding) -> Iterator[Reason]:
         elif rpo_s is not None and (old_s := age_s(table.newest, standing.now)) > rpo_s:
             text = f"critical table {table.table} was last saved {duration_words(old_s)} ago; the RPO is {duration_words(rpo_s)}"
             yield Reason(level=Level.CRITICAL, code="table_rpo", text=text)
+
+
+def _drill_reasons(standing: DatabaseStanding, facts: Facts) -> Iterator[Reason]:
+    recovery, name = standing.recovery, standing.database.name
+    for failed in recovery.failed:
+        drill = failed.drill
+        yield Reason(
+            level=Level.WARNING if failed.is_of_place else Level.CRITICAL,
+            code="drill_failed",
+            text=f"the drill of the {drill.backup_kind} backup in {failed.repository} failed "
+            f"{moment_words(drill.finished)}: {failed.reason}",
+            look=f"pgstow drills show {drill.id[:8]} --repo {failed.repository}",
+        )
+    # Without plans nothing is known of what was promised; where drills could not be read that is told of the repository.
+    if (
+        facts.plans
+        and recovery.is_known
+        and standing.newest is not None
+        and recovery.is_overdue(facts, standing.database)
+    ):
+        passed = recovery.last_passed
+        last = f"the last was {moment_words(passed.finished)}" if passed else "none ever did"
+        yield Reason(
+            level=Level.WARNING,
+            code="drill_missing",
+            text=f"no backup has passed a drill within {duration_words(facts.policy.drill_within_s)}; {last}",
+            look=f"pgstow drill --rotate --database {name}",
+        )
+
+
+def _rto_reasons(standing: DatabaseStanding) -> Iterator[Reason]:
+    recovery, rto_s = standing.recovery, standing.database.rto_s
+    achieved_s, forecast = recovery.achieved_rto_s, recovery.forecast
+    if rto_s is None:
+        return
+    if achieved_s is not None and achieved_s > rto_s:
+        text = f"the last drill took {duration_words(achieved_s)}; the RTO is {duration_words(rto_s)}"
+        yield Reason(level=Level.CRITICAL, code="rto", text=text, look="pgstow drills show latest")
+    elif forecast is not None and forecast.high_s > rto_s:
+        text = (
+            f"a restore is forecast to take {duration_words(forecast.seconds)}, at the worst "
+            f"{duration_words(forecast.high_s)}; the RTO is {duration_words(rto_s)}"
+        )
+        yield Reason(level=Level.WARNING, code="rto_forecast", text=text)

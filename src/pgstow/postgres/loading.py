@@ -5,7 +5,7 @@ Table names are qualified and quoted as the archive's own COPY statements spell 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -18,6 +18,7 @@ __all__ = [
     "Trigger",
     "analyzable_tables",
     "analyze",
+    "begin_reading",
     "begin_replica",
     "count_rows",
     "foreign_keys",
@@ -133,6 +134,19 @@ def may_be_replica(session: RawSession) -> bool:
 def begin_replica(session: RawSession) -> None:
     """Make the session apply rows as a replica does."""
     session.execute(b"SET session_replication_role = replica", doing="becoming a replica")
+
+
+def begin_reading(session: RawSession, settings: Mapping[str, str]) -> None:
+    """Begin a transaction that only reads, with ``settings`` (those this server knows) until its end."""
+    session.execute(b"BEGIN READ ONLY", doing="beginning to read rows back")
+    session.rows(
+        b"SELECT count(pg_catalog.set_config(s.name, given.value, true))"
+        b" FROM unnest($1::text[], $2::text[]) AS given(name, value)"
+        b" JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = given.name",
+        array(name.encode() for name in settings),
+        array(value.encode() for value in settings.values()),
+        doing="applying the settings of the backup",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

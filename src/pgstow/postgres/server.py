@@ -240,7 +240,7 @@ class Cluster:
 
     def _make(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="pgstow-", dir=self._parent))  # mode 0700
-        self._sockets = _short_folder()
+        self._sockets = _short_folder(self._parent)
         for folder in (self._folder, self._sockets):
             self._give(folder)
         self._bin_dir = self._runnable()
@@ -367,9 +367,9 @@ def _owner(account: str) -> tuple[int, int] | None:
     return entry.pw_uid, entry.pw_gid
 
 
-def _short_folder() -> Path:
-    """Return a new private folder whose path leaves room for a socket's name."""
-    for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108  mkdtemp makes the name and the mode
+def _short_folder(wanted: Path | None) -> Path:
+    """Return a new private folder whose path leaves room for a socket's name, in ``wanted`` if that does."""
+    for parent in (*([str(wanted)] if wanted else []), tempfile.gettempdir(), "/tmp"):  # noqa: S108  mkdtemp makes the name and the mode
         if len(os.fsencode(f"{parent}/pgstow-12345678/.s.PGSQL.65535")) <= _SOCKET_PATH_BYTES:
             return Path(tempfile.mkdtemp(prefix="pgstow-", dir=parent))
     raise UsageError(

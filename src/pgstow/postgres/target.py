@@ -19,6 +19,7 @@ __all__ = [
     "TargetFacts",
     "available_extensions",
     "create_database",
+    "database_bytes",
     "database_oid",
     "drop_database",
     "existing_large_objects",
@@ -96,6 +97,15 @@ def database_oid(session: RawSession, name: bytes) -> int | None:
         doing="looking for the database",
     )
     return int(found) if found else None
+
+
+def database_bytes(session: RawSession) -> int:
+    """Return what the session's database takes on disk."""
+    found = session.value(
+        b"SELECT pg_catalog.pg_database_size(pg_catalog.current_database())",
+        doing="asking for the size of the database",
+    )
+    return int(found or 0)
 
 
 def other_sessions(session: RawSession, name: bytes) -> int:

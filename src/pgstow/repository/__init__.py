@@ -22,6 +22,7 @@ from pgstow.repository.marks import Hold, Marks, Proof, Retirement
 from pgstow.repository.pack_check import PackCheck
 from pgstow.repository.packs import PackEntry, pack_size
 from pgstow.repository.reader import ahead
+from pgstow.repository.records import Records
 from pgstow.repository.repository import Repository
 from pgstow.repository.snapshot import Snapshot, SnapshotSummary
 from pgstow.repository.transfer import StoredBlob
@@ -65,6 +66,7 @@ __all__ = [
     "PreparedBlob",
     "Proof",
     "PruneRecord",
+    "Records",
     "Repository",
     "RepositoryKin",
     "RepositoryLock",

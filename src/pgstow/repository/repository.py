@@ -38,6 +38,7 @@ from pgstow.repository.marks import Marks
 from pgstow.repository.pack_check import PackCheck, check_pack, intact_blobs
 from pgstow.repository.packs import PackEntry, read_header
 from pgstow.repository.reader import BlobReader, ahead
+from pgstow.repository.records import Records
 from pgstow.repository.snapshot import Snapshot, copied_snapshot, decode_snapshot, encode_snapshot
 from pgstow.repository.transfer import StoredBlob, read_pack, stored_blobs
 from pgstow.repository.tree import Node, TreeError, decode_tree
@@ -380,6 +381,10 @@ class Repository:
     def marks(self) -> Marks:
         """Return access to holds, proofs and the databases that are gone."""
         return Marks(self._files, self.id, self._threads, guard=self.check_locks)
+
+    def records(self, folder: str) -> Records:
+        """Return access to the sealed documents of one folder below ``pgstow/``; ``folder`` ends in a slash."""
+        return Records(self._files, folder, self._threads, guard=self.check_locks)
 
     def writer(self) -> BlobWriter:
         """Return a writer, to be used in a with block. It stops when a lock taken by ``lock()`` is lost."""

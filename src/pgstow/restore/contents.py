@@ -6,205 +6,194 @@ with. Both are read at the speed of COPY and nothing is kept but one number per 
 
 from __future__ import annotations
 
-import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 
 import psycopg
 
+from pgstow.catalog.manifest import Manifest
 from pgstow.core.errors import ContentMismatch
 from pgstow.core.progress import Progress
 from pgstow.postgres import loading
-from pgstow.postgres.archive import copy_columns, split_columns
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.copy_out import RowStream
-from pgstow.postgres.loading import LoadTable
 from pgstow.postgres.raw import RawSession, open_raw
-from pgstow.postgres.row_digests import ContentDigest, DigestKey, RowDigester
+from pgstow.postgres.row_digests import ContentDigest, RowDigester
 from pgstow.postgres.session import CAPTURE_SETTINGS, postgres_error
-from pgstow.restore.load_tasks import LoadTask
+from pgstow.restore.naming import split_name, text
+from pgstow.restore.report import ComparedTable
 from pgstow.restore.request import ArchiveFiles
-from pgstow.restore.workers import Workers
+from pgstow.restore.sent_rows import ReadTarget, SentRows
 
-__all__ = ["ComparedTable", "SentRows", "compare_contents"]
+__all__ = ["Comparison", "Part", "parts_of", "reading_session", "refuse_differences"]
 
 _SHOWN = 10
 _PIECE_BYTES = 1 << 20
 _BUFFER_BYTES = 4 << 20
 _PART_PAGES = 16384  # 128 MiB: large tables are read by several sessions
+_PAGE_BYTES = 8192
+_ROW_HEADER_BYTES = 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedTable:
-    """One table of the target, or a partitioned one as a whole, and whether its rows are those that were sent."""
+class Part:
+    """Some pages of a target, from ``first`` until before ``end`` (None: all that follow); all of it if ``first`` is None."""
 
-    name: str
-    rows: int
-    is_equal: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
-    """What is read back as one: a table, its columns in the order in which they were sent, and the rows that count."""
-
-    table: LoadTable
-    columns: bytes
-    condition: str | None
+    target: ReadTarget
+    first: int | None = None
+    end: int | None = None
+    of: int = 1  # how many parts the target was cut into
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """Some pages of a target, or all of it."""
+def parts_of(target: ReadTarget) -> list[Part]:
+    """Return the parts to read a table in, so that several sessions can read a large one.
 
-    target: _Target
-    pages: tuple[int, int] | None = None
-
-
-class SentRows:
-    """The digests of what was sent, by member, and of what extensions had in their tables before."""
-
-    def __init__(self, tasks: Sequence[LoadTask]) -> None:
-        self._key = DigestKey()
-        self._targets = _targets(tasks)
-        self._columns = {
-            task.entry.dump_id: one.columns for one, members in self._targets for task in members
-        }
-        self._sent: dict[int, ContentDigest] = {}
-        self._before: dict[bytes, ContentDigest] = {}
-
-    @contextlib.contextmanager
-    def sending(self, task: LoadTask) -> Iterator[Callable[[bytes], None]]:
-        """Give the function that is to be told the rows of one member; what it was told counts if the block ends well.
-
-        A member that is sent again replaces what was rolled back.
-        """
-        digester = self._key.digester()
-        columns, wanted = _columns(task), self._columns[task.entry.dump_id]
-        yield digester.add if columns == wanted else _Reordering(digester, columns, wanted).add
-        self._sent[task.entry.dump_id] = digester.digest()
-
-    def had_before(self, session: RawSession, *, stall_timeout_s: float) -> None:
-        """Take down what stands in tables of extensions before anything is loaded."""
-        for target, _ in self._targets:
-            if target.table.is_extension_owned:
-                part, never = _Part(target=target), threading.Event()
-                self._before[target.table.qualified] = self.read(session, part, never, stall_timeout_s)
-
-    def targets(self) -> list[_Target]:
-        """Return what is to be read back."""
-        return [target for target, _ in self._targets]
-
-    def expected(self) -> dict[bytes, ContentDigest]:
-        """Return what each target must hold, by its quoted name."""
-        return {
-            target.table.qualified: sum(
-                (self._sent[task.entry.dump_id] for task in members),
-                self._before.get(target.table.qualified, ContentDigest()),
-            )
-            for target, members in self._targets
-        }
-
-    def read(
-        self, session: RawSession, part: _Part, stop: threading.Event, stall_timeout_s: float
-    ) -> ContentDigest:
-        """Read back; the session must have the settings the backup was read with."""
-        digester = self._key.digester()
-        _read(session, part, digester, stop, stall_timeout_s)
-        return digester.digest()
-
-
-def compare_contents(
-    files: ArchiveFiles,
-    target: ConnInfo,
-    sent: SentRows,
-    *,
-    jobs: int,
-    stall_timeout_s: float,
-    progress: Progress,
-) -> list[ComparedTable]:
-    """Read every table and compare it with what was sent; ContentMismatch naming all that differ."""
-    found: dict[bytes, ContentDigest] = {}
-    guard = threading.Lock()
-    with contextlib.closing(reading_session(files, target)) as session:
-        parts = list(_parts(session, sent.targets()))
-        names = {one.table.qualified: session.decode(one.table.qualified) for one in sent.targets()}
-
-    def work(session: RawSession, part: _Part) -> None:
-        digest = sent.read(session, part, workers.stopped, stall_timeout_s)
-        name = part.target.table.qualified
-        with guard:
-            found[name] = found.get(name, ContentDigest()) + digest
-        progress.advance(rows=digest.rows)
-
-    with Workers[_Part](jobs, partial(reading_session, files, target)) as workers:
-        workers.each(parts, work)
-    return _judge(names, sent.expected(), found)
-
-
-def reading_session(files: ArchiveFiles, target: ConnInfo) -> RawSession:
-    """Return a session that reads rows as they were read for the backup."""
-    settings = {name: files.manifest.settings.get(name, value) for name, value in CAPTURE_SETTINGS.items()}
-    return open_raw(target, encoding=files.toc.encoding, settings=settings)
-
-
-def _targets(tasks: Sequence[LoadTask]) -> list[tuple[_Target, list[LoadTask]]]:
-    """Return what is read back, with the members that go into it."""
-    members: dict[bytes, list[LoadTask]] = {}
-    for task in tasks:
-        members.setdefault(task.table.qualified, []).append(task)
+    Cut by how many pages its text would fill, which is near enough: the last part goes on to the real end.
+    """
+    pages = (target.size_bytes + target.rows * _ROW_HEADER_BYTES) // _PAGE_BYTES
+    if not target.table.is_plain or target.condition or pages <= _PART_PAGES:
+        return [Part(target=target)]
+    starts = range(0, pages, _PART_PAGES)
     return [
-        (_Target(table=own[0].table, columns=_columns(own[0]), condition=own[0].record.condition), own)
-        for own in members.values()
+        Part(
+            target=target,
+            first=start,
+            end=None if start == starts[-1] else start + _PART_PAGES,
+            of=len(starts),
+        )
+        for start in starts
     ]
 
 
-def _columns(task: LoadTask) -> bytes:
-    return copy_columns(task.entry)[1:-1]
+@dataclass(slots=True)
+class _Found:
+    """What was read of a table so far."""
+
+    digest: ContentDigest = field(default_factory=ContentDigest)
+    parts: int = 0
+    seconds: float = 0.0
 
 
-class _Reordering:
-    """Tells rows with their values in another order: that of ``wanted``.
+class Comparison:
+    """What was read back so far, to be held against what was sent. Used by several threads at once."""
 
-    Partitions whose rows go in through their root may have the columns in another order each.
-    """
+    def __init__(
+        self,
+        sent: SentRows,
+        manifest: Manifest,
+        *,
+        stall_timeout_s: float,
+        progress: Progress,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.sent = sent
+        self._settings = _reading_settings(manifest)
+        self._stall_timeout_s = stall_timeout_s
+        self._progress = progress
+        self._clock = clock
+        self._found: dict[bytes, _Found] = {}
+        self._guard = threading.Lock()
 
-    def __init__(self, digester: RowDigester, columns: bytes, wanted: bytes) -> None:
-        there = split_columns(columns)
-        self._digester = digester
-        self._order = [there.index(name) for name in split_columns(wanted)]
-        self._begun = b""  # of a row whose end has not come yet
+    def take_down_what_was_there(self, session: RawSession) -> None:
+        """Read what stands in tables of extensions before anything is loaded."""
+        never = threading.Event()
+        for target in self.sent.targets:
+            if target.table.is_extension_owned:
+                for _, digest in self._digests(session, [Part(target=target)], never):
+                    self.sent.had_before(target, digest)
 
-    def add(self, piece: bytes) -> None:
-        *rows, self._begun = (self._begun + piece).split(b"\n")
-        for row in rows:
-            values = row.split(b"\t")
-            self._digester.add(b"\t".join([values[place] for place in self._order]) + b"\n")
+    def read(self, session: RawSession, parts: Sequence[Part], stop: threading.Event) -> None:
+        """Read parts of tables whose rows are all there, and will not change any more."""
+        begun = self._clock()
+        for part, digest in self._digests(session, parts, stop):
+            now = self._clock()
+            with self._guard:
+                found = self._found.setdefault(part.target.table.qualified, _Found())
+                found.digest += digest
+                found.parts += 1
+                found.seconds += now - begun
+            begun = now
+            self._progress.advance(rows=digest.rows)
 
+    def _digests(
+        self, session: RawSession, parts: Sequence[Part], stop: threading.Event
+    ) -> Iterator[tuple[Part, ContentDigest]]:
+        buffer = bytearray(_BUFFER_BYTES)
+        loading.begin_reading(session, self._settings)
+        for part in parts:
+            digester = self.sent.digester()
+            _read(session, part, digester, buffer, stop, self._stall_timeout_s)
+            yield part, digester.digest()
+        session.execute(b"COMMIT", doing="ending to read rows back")
 
-def _parts(session: RawSession, targets: Sequence[_Target]) -> Iterator[_Part]:
-    """Yield the targets, the largest first and cut into parts."""
-    sizes = loading.table_pages(session, [target.table.oid for target in targets])
-    for target in sorted(targets, key=lambda one: -sizes.get(one.table.oid, 0)):
-        pages = sizes.get(target.table.oid, 0)
-        if not target.table.is_plain or target.condition or pages <= _PART_PAGES:
-            yield _Part(target=target)
-            continue
-        yield from (
-            _Part(target=target, pages=(first, first + _PART_PAGES)) for first in range(0, pages, _PART_PAGES)
+    def is_read(self, part: Part) -> bool:
+        """Whether the part's table was read already, completely."""
+        return self._found.get(part.target.table.qualified, _Found()).parts == part.of
+
+    def compared(self, encoding: str) -> list[ComparedTable]:
+        """Return how every table compares; what was not read is not equal. ``encoding`` is that of the archive's names."""
+        return sorted(
+            (self._compared(target, encoding) for target in self.sent.targets),
+            key=lambda one: (one.schema, one.name),
+        )
+
+    def _compared(self, target: ReadTarget, encoding: str) -> ComparedTable:
+        found = self._found.get(target.table.qualified, _Found())
+        wanted = self.sent.expected(target)
+        schema, name = split_name(target.table.qualified)
+        return ComparedTable(
+            schema=text(schema, encoding),
+            name=text(name, encoding),
+            rows=found.digest.rows,
+            expected_rows=wanted.rows,
+            is_equal=found.parts == len(parts_of(target)) and found.digest == wanted,
+            seconds=round(found.seconds, 3),
         )
 
 
+def refuse_differences(compared: Sequence[ComparedTable]) -> None:
+    """Raise ContentMismatch naming the tables that differ, if any does."""
+    wrong = [_difference(one) for one in compared if not one.is_equal]
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise ContentMismatch(
+            f"what was restored is not what was saved: {', '.join(wrong[:_SHOWN])}{more}",
+            hint="nobody else may write to the target during a restore; run pgstow verify --read-data on the backup",
+            tables=wrong,
+        )
+
+
+def _difference(one: ComparedTable) -> str:
+    if one.rows != one.expected_rows:
+        return f"{one.schema}.{one.name} has {one.rows} rows instead of {one.expected_rows}"
+    return f"{one.schema}.{one.name} has other values in some of its {one.rows} rows"
+
+
+def _reading_settings(manifest: Manifest) -> dict[str, str]:
+    """Return what the rows were read under for the backup; the encoding is the session's already."""
+    return {
+        name: manifest.settings.get(name, value)
+        for name, value in CAPTURE_SETTINGS.items()
+        if name != "client_encoding"
+    }
+
+
 def _read(
-    session: RawSession, part: _Part, digester: RowDigester, stop: threading.Event, stall_timeout_s: float
+    session: RawSession,
+    part: Part,
+    digester: RowDigester,
+    buffer: bytearray,
+    stop: threading.Event,
+    stall_timeout_s: float,
 ) -> None:
     name = session.decode(part.target.table.qualified)
     try:
         rows = RowStream(
             session.connection,
             _statement(part, session.codec),
-            buffer=bytearray(_BUFFER_BYTES),
+            buffer=buffer,
             stop=stop,
             stall_timeout_s=stall_timeout_s,
         )
@@ -214,8 +203,10 @@ def _read(
         raise postgres_error(f"reading {name} back", exc) from exc
 
 
-def _statement(part: _Part, codec: str) -> bytes:
+def _statement(part: Part, codec: str) -> bytes:
     target = part.target
+    if target.table.is_plain and target.condition is None and part.first is None and target.columns:
+        return b"COPY %s (%s) TO STDOUT" % (target.table.qualified, target.columns)  # cheaper than a query
     rows = b"SELECT %s FROM %s%s" % (
         target.columns,
         b"ONLY " if target.table.is_plain else b"",
@@ -223,28 +214,13 @@ def _statement(part: _Part, codec: str) -> bytes:
     )
     if target.condition is not None:  # as the extension wrote it, WHERE and all
         rows += b" " + target.condition.encode(codec)
-    if part.pages is not None:
-        rows += b" WHERE ctid >= '(%d,0)' AND ctid < '(%d,0)'" % part.pages
+    if part.first is not None:
+        rows += b" WHERE ctid >= '(%d,0)'" % part.first
+        if part.end is not None:
+            rows += b" AND ctid < '(%d,0)'" % part.end
     return b"COPY (" + rows + b") TO STDOUT"
 
 
-def _judge(
-    names: dict[bytes, str], expected: dict[bytes, ContentDigest], found: dict[bytes, ContentDigest]
-) -> list[ComparedTable]:
-    compared = []
-    wrong = []
-    for qualified, wanted in sorted(expected.items()):
-        name, there = names[qualified], found.get(qualified, ContentDigest())
-        compared.append(ComparedTable(name=name, rows=there.rows, is_equal=there == wanted))
-        if there.rows != wanted.rows:
-            wrong.append(f"{name} has {there.rows} rows instead of {wanted.rows}")
-        elif there != wanted:
-            wrong.append(f"{name} has other values in some of its {there.rows} rows")
-    if wrong:
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise ContentMismatch(
-            f"what was restored is not what was saved: {', '.join(wrong[:_SHOWN])}{more}",
-            hint="nobody else may write to the target during a restore; run pgstow verify --read-data on the backup",
-            tables=wrong,
-        )
-    return compared
+def reading_session(files: ArchiveFiles, target: ConnInfo) -> RawSession:
+    """Return a session that reads rows as they were read for the backup."""
+    return open_raw(target, encoding=files.toc.encoding, settings=_reading_settings(files.manifest))

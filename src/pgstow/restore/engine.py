@@ -16,7 +16,7 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.tools import ClientTools
 from pgstow.restore.builds import select_builds
-from pgstow.restore.contents import SentRows, compare_contents, reading_session
+from pgstow.restore.contents import Comparison, Part, parts_of, refuse_differences
 from pgstow.restore.counts import Expectation, analyze_tables, check_counts, expectations
 from pgstow.restore.data_only import load_order
 from pgstow.restore.database import apply_database_entries, create_like_source
@@ -26,10 +26,12 @@ from pgstow.restore.large_objects import listed_large_objects, load_large_object
 from pgstow.restore.load import Loader, load_settings
 from pgstow.restore.load_tasks import LoadTask, plan_tasks
 from pgstow.restore.losses import refuse_losses
-from pgstow.restore.report import RestoredTable, RestoreReport, Skipped, UnsetForeignKey
+from pgstow.restore.report import ComparedTable, RestoredTable, RestoreReport, Skipped, UnsetForeignKey
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
 from pgstow.restore.sections import Runs, Sections, arrange
 from pgstow.restore.selection import is_about_database
+from pgstow.restore.sent_rows import SentRows
+from pgstow.restore.workers import Workers
 
 __all__ = ["restore"]
 
@@ -115,7 +117,8 @@ class _Run:
     is_touched: bool = False
     tasks: list[LoadTask] = field(default_factory=list)
     expected: list[Expectation] = field(default_factory=list)
-    sent: SentRows | None = None
+    comparison: Comparison | None = None
+    compared: list[ComparedTable] = field(default_factory=list)
     tables: list[RestoredTable] = field(default_factory=list)
     large_objects: int = 0
     large_object_bytes: int = 0
@@ -142,11 +145,12 @@ class _Run:
     @contextlib.contextmanager
     def session(self) -> Iterator[RawSession]:
         """Open a session on the target for the length of a block."""
-        settings = {**load_settings(self.files.manifest), **GUARD_SETTINGS}
-        with contextlib.closing(
-            open_raw(self.target, encoding=self.files.toc.encoding, settings=settings)
-        ) as session:
+        with contextlib.closing(self.open_session()) as session:
             yield session
+
+    def open_session(self) -> RawSession:
+        settings = {**load_settings(self.files.manifest), **GUARD_SETTINGS}
+        return open_raw(self.target, encoding=self.files.toc.encoding, settings=settings)
 
 
 # -- before the rows
@@ -216,9 +220,14 @@ def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
         run.tasks = plan_tasks(session, entries, run.files.manifest, created)
         run.expected = expectations(session, run.tasks)
         if run.options.compare:
-            run.sent = SentRows(run.tasks)
-            with contextlib.closing(reading_session(run.files, run.target)) as reading:
-                run.sent.had_before(reading, stall_timeout_s=run.options.stall_timeout_s)
+            run.comparison = Comparison(
+                SentRows(run.tasks),
+                run.files.manifest,
+                stall_timeout_s=run.options.stall_timeout_s,
+                progress=run.progress,
+                clock=run.clock,
+            )
+            run.comparison.take_down_what_was_there(session)
         as_replica = run.options.data_only and loading.may_be_replica(session)
         steps = _steps(session, run.tasks) if run.options.data_only and not as_replica else [run.tasks]
     run.progress.expect(
@@ -233,7 +242,7 @@ def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
         stall_timeout_s=run.options.stall_timeout_s,
         progress=run.progress,
         encoding=run.files.toc.encoding,
-        sent=run.sent,
+        sent=run.comparison.sent if run.comparison else None,
     )
     if run.options.data_only:
         loader.respect_triggers(as_replica=as_replica)
@@ -306,19 +315,23 @@ def _finish(run: _Run, admission: Admission) -> None:
 
 def _check_rows(run: _Run) -> None:
     """Count the rows of every table, or, where that was asked for, compare them."""
-    if run.sent is None:
+    if run.comparison is None:
         run.begin("counts", "counting rows")
         check_counts(run.files, run.target, run.expected, jobs=run.options.jobs, progress=run.progress)
         return
     run.begin("comparison", "comparing every row with the backup's")
-    compare_contents(
-        run.files,
-        run.target,
-        run.sent,
-        jobs=run.options.jobs,
-        stall_timeout_s=run.options.stall_timeout_s,
-        progress=run.progress,
-    )
+    _read_back(run, run.comparison)
+    run.compared = run.comparison.compared(run.files.toc.encoding)
+    if not run.options.report_differences:
+        refuse_differences(run.compared)
+
+
+def _read_back(run: _Run, comparison: Comparison) -> None:
+    """Read every table, the largest first."""
+    targets = sorted(comparison.sent.targets, key=lambda target: -target.size_bytes)
+    parts = [part for target in targets for part in parts_of(target)]
+    with Workers[Part](run.options.jobs, run.open_session) as workers:
+        workers.each(parts, lambda session, part: comparison.read(session, [part], workers.stopped))
 
 
 # -- what came of it
@@ -344,7 +357,8 @@ def _report(run: _Run, admission: Admission, runs: Runs) -> RestoreReport:
         large_objects=run.large_objects,
         objects=len(entries) + len(admission.selection.foreign_keys) - len(run.unset),
         timings_s={**run.timings_s, "total": round(run.clock() - run.started, 3)},
-        is_compared=run.sent is not None,
+        compared=tuple(run.compared),
+        is_compared=run.comparison is not None and all(one.is_equal for one in run.compared),
         skipped=tuple(run.skipped),
         unset_foreign_keys=tuple(run.unset),
         missing_roles=admission.preflight.missing_roles,

@@ -19,14 +19,15 @@ from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.session import NO_TIMEOUTS, Connection
 from pgstow.postgres.tools import ClientTools
 from pgstow.restore.data_only import check_tables_are_ready
+from pgstow.restore.extensions import without_extensions
 from pgstow.restore.naming import described
-from pgstow.restore.preflight import Preflight, look_ahead
+from pgstow.restore.preflight import Preflight, look_ahead, missing_extensions
 from pgstow.restore.report import TargetIdentity
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
 from pgstow.restore.selection import Selection, select_whole
 from pgstow.restore.tables import select_some
 
-__all__ = ["GUARD_SETTINGS", "Admission", "admit", "maintenance_session"]
+__all__ = ["GUARD_SETTINGS", "Admission", "admit", "maintenance_session", "pick_pg_restore"]
 
 GUARD_SETTINGS = {"search_path": "", "default_transaction_read_only": "off", **NO_TIMEOUTS}
 _MAINTENANCE_DATABASES = ("postgres", "template1")
@@ -62,7 +63,9 @@ def admit(
         refuse_transaction_pooler(
             target if not options.create else target.with_database(session.decode(facts.database))
         )
-        chosen_tools = _pick(tools, files, facts, needs_tls=session.connection.pgconn.ssl_in_use)
+        chosen_tools = pick_pg_restore(
+            tools, files, facts.version_num // 10000, needs_tls=session.connection.pgconn.ssl_in_use
+        )
         database = (target.dbname or "").encode(session.codec) if options.create else facts.database
         _check_confirmation_is_meant(options, session.decode(database))
         if options.create:
@@ -76,6 +79,7 @@ def admit(
                 existing=target_sql.existing_objects(session) if options.is_selective else frozenset(),
             )
             _check_contents(session, files, facts, selection, options)
+        selection = _without_optional(session, files, selection, options)
         return Admission(
             identity=_identity(session, facts, database, oid),
             database=database,
@@ -141,6 +145,16 @@ def _select(
     return select_whole(files.toc, options, holds_chosen_tables=bool(files.manifest.selection.tables))
 
 
+def _without_optional(
+    session: RawSession, files: ArchiveFiles, selection: Selection, options: RestoreOptions
+) -> Selection:
+    """Return the selection without what needs an extension that the server lacks and that may be missing."""
+    if not options.optional_extensions:
+        return selection
+    missing = missing_extensions(session, selection.entries, encoding=files.toc.encoding)
+    return without_extensions(files.toc, selection, options.optional_extensions.intersection(missing))
+
+
 # -- the server
 
 
@@ -159,11 +173,10 @@ def _check_server(manifest: Manifest, facts: target_sql.TargetFacts) -> None:
         )
 
 
-def _pick(
-    tools: Sequence[ClientTools], files: ArchiveFiles, facts: target_sql.TargetFacts, *, needs_tls: bool
+def pick_pg_restore(
+    tools: Sequence[ClientTools], files: ArchiveFiles, server_major: int, *, needs_tls: bool = False
 ) -> ClientTools:
     """Return the release of pg_restore to use: the server's own, else the next newer, else the next older."""
-    server_major = facts.version_num // 10000
     version = files.toc.header.version[:2]
     usable = [
         tool

@@ -22,11 +22,11 @@ from pgstow.postgres.copy_in import CopyIn, FalseAlarm
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.session import NO_TIMEOUTS, postgres_error
 from pgstow.restore.builds import Analysis, Build, Validation, Work, build, plan_jobs, validate
-from pgstow.restore.contents import SentRows
 from pgstow.restore.load_tasks import LoadTask
 from pgstow.restore.naming import text
 from pgstow.restore.report import RestoredTable
 from pgstow.restore.request import ArchiveFiles
+from pgstow.restore.sent_rows import SentRows
 from pgstow.restore.workers import Workers
 
 __all__ = ["Loader", "load_settings", "without_trailer"]

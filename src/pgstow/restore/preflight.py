@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pgstow.core.errors import TargetRefused
 from pgstow.postgres import target as target_sql
 from pgstow.postgres.archive import Section, TocEntry
+from pgstow.postgres.extension_packages import packages_of
 from pgstow.postgres.raw import RawSession
 from pgstow.restore.naming import described, mentioned_roles, text
 from pgstow.restore.report import Skipped
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
 from pgstow.restore.selection import PRIVILEGES, Selection, is_about_database
 
-__all__ = ["Preflight", "look_ahead"]
+__all__ = ["Preflight", "look_ahead", "missing_extensions", "needed_roles"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +69,8 @@ def _roles(
     encoding: str,
 ) -> tuple[str, ...]:
     """Return the missing roles that do not matter as no owners or privileges are restored."""
-    owners: dict[bytes, TocEntry] = {}
-    others: dict[bytes, TocEntry] = {}
-    privileges: dict[bytes, TocEntry] = {}
-    for entry in wanted:
-        if entry.owner and _gets_owner(entry):
-            owners.setdefault(entry.owner, entry)
-        for role in mentioned_roles(entry):
-            (privileges if entry.desc in PRIVILEGES else others).setdefault(role, entry)
+    roles = needed_roles(wanted)
+    owners, others, privileges = roles.owners, roles.others, roles.privileges
     present = target_sql.roles(session)
     needed = {
         **others,
@@ -96,6 +91,31 @@ def _roles(
     if not options.no_owner and not facts.is_superuser:
         _check_ownership(owners, present, facts, encoding)
     return tuple(text(role, encoding) for role in sorted({*owners, *others, *privileges} - present.keys()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeededRoles:
+    """The roles that entries need, each with the first entry that does.
+
+    ``owners`` can be done without where nothing gets its owner, ``privileges`` without those, ``others`` never.
+    """
+
+    owners: dict[bytes, TocEntry]
+    privileges: dict[bytes, TocEntry]
+    others: dict[bytes, TocEntry]
+
+
+def needed_roles(entries: Iterable[TocEntry]) -> NeededRoles:
+    """Return the roles that restoring these entries takes for granted."""
+    owners: dict[bytes, TocEntry] = {}
+    others: dict[bytes, TocEntry] = {}
+    privileges: dict[bytes, TocEntry] = {}
+    for entry in entries:
+        if entry.owner and _gets_owner(entry):
+            owners.setdefault(entry.owner, entry)
+        for role in mentioned_roles(entry):
+            (privileges if entry.desc in PRIVILEGES else others).setdefault(role, entry)
+    return NeededRoles(owners=owners, privileges=privileges, others=others)
 
 
 def _gets_owner(entry: TocEntry) -> bool:
@@ -143,12 +163,15 @@ def _extensions(
     """Return remarks on versions; TargetRefused when the server does not have an extension at all."""
     needed = [entry.tag for entry in wanted if entry.desc == b"EXTENSION"]
     available = target_sql.available_extensions(session)
-    missing = [text(name, encoding) for name in needed if name not in available and name not in installed]
+    missing = _absent(needed, available, installed, encoding)
     if missing:
+        packages = packages_of(missing, session.connection.info.server_version // 10000)
+        named = f" ({', '.join(packages)} on Debian)" if packages else ""
         raise TargetRefused(
             f"the target's server does not have the extension{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
-            hint="install the packages on the server, or choose tables that do not need them with --table",
+            hint=f"install the packages on the server{named}, or choose tables that do not need them with --table",
             missing_extensions=missing,
+            packages=list(packages),
         )
     saved = {extension.name: extension.version for extension in files.manifest.extensions}
     remarks = []
@@ -160,6 +183,25 @@ def _extensions(
                 f"extension {text(name, encoding)} is version {there} here and was {before} in the source"
             )
     return remarks
+
+
+def missing_extensions(session: RawSession, wanted: Iterable[TocEntry], *, encoding: str) -> list[str]:
+    """Return the extensions among the entries that the database neither has nor could get."""
+    return _absent(
+        [entry.tag for entry in wanted if entry.desc == b"EXTENSION"],
+        target_sql.available_extensions(session),
+        target_sql.installed_extensions(session),
+        encoding,
+    )
+
+
+def _absent(
+    needed: Iterable[bytes],
+    available: Collection[bytes],
+    installed: Collection[bytes],
+    encoding: str,
+) -> list[str]:
+    return [text(name, encoding) for name in needed if name not in available and name not in installed]
 
 
 def _untouchable_extensions(

@@ -56,6 +56,9 @@ class RestoreOptions:
     create: bool = False
     confirm: str | None = None  # the target database's name, typed by a person
     compare: bool = False  # read every row back and compare it with the backup's
+    optional_extensions: frozenset[str] = (
+        frozenset()
+    )  # where the server lacks one, it and what needs it is skipped
     report_differences: bool = False  # with compare: tables that differ are no error but reported
     jobs: int = 2
     disconnect_others: bool = False  # with clean and create: end the sessions that use the old database

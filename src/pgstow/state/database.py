@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 
 from pgstow.core.errors import StateError, UsageError
 from pgstow.core.secrets import Secret
+from pgstow.state.columns import add_missing_columns
 from pgstow.state.schema import METADATA
 
 __all__ = ["StateDatabase", "is_state_kept_here", "open_state", "state_folder"]
@@ -76,7 +77,7 @@ class StateDatabase:
 
 
 def open_state(url: Secret | None, environ: Mapping[str, str]) -> StateDatabase:
-    """Return the state database, with its tables; None is SQLite in ``state_folder()``.
+    """Return the state database, with its tables and their columns, also if an older version made them; None is SQLite in ``state_folder()``.
 
     Raises UsageError for an address that cannot be one, StateError when it cannot be had.
     """
@@ -152,6 +153,7 @@ def _create(connection: Connection, *, is_shared: bool) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
         connection.execute(sa.schema.CreateSchema(_SCHEMA, if_not_exists=True))
     METADATA.create_all(connection)
+    add_missing_columns(connection, METADATA)
 
 
 def _first_line(exc: sa.exc.SQLAlchemyError) -> str:

@@ -56,7 +56,8 @@ class RunRecord:
     host: str
     finished: datetime | None = None
     outcome: Outcome = "running"
-    backup_id: str | None = None
+    backup_id: str | None = None  # that was made, or drilled
+    drill_id: str | None = None
     size_bytes: int | None = None
     new_bytes: int | None = None
     stored_bytes: int | None = None
@@ -83,6 +84,7 @@ _RUNS = sa.Table(
     sa.Column("finished", Moment),
     sa.Column("outcome", sa.String, nullable=False),
     sa.Column("backup_id", sa.String),
+    sa.Column("drill_id", sa.String),
     sa.Column("size_bytes", sa.BigInteger),
     sa.Column("new_bytes", sa.BigInteger),
     sa.Column("stored_bytes", sa.BigInteger),

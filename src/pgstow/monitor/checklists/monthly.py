@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from pgstow.monitor.checklists.items import ChecklistFacts, Item, Result, judged
 from pgstow.monitor.checklists.periodic import backup_of_period
+from pgstow.monitor.checklists.recovery import rto_item
 from pgstow.monitor.facts import RepositoryFacts
 from pgstow.monitor.standing import DatabaseStanding
 from pgstow.monitor.words import moment_words, size_words
@@ -17,6 +18,7 @@ __all__ = ["monthly_items"]
 _MONTH = timedelta(days=32)
 _KEY_AGE = timedelta(days=365)
 _ROOM = timedelta(days=60)
+_TESTED = timedelta(days=30)
 
 
 def monthly_items(facts: ChecklistFacts) -> Iterator[Item]:
@@ -24,7 +26,8 @@ def monthly_items(facts: ChecklistFacts) -> Iterator[Item]:
     for standing in facts.standings:
         yield backup_of_period(standing, facts, kind="monthly", within=_MONTH, promoted_from="daily")
         yield backup_of_period(standing, facts, kind="dr", within=_MONTH)
-        yield _restore_test(standing)
+        yield _restore_test(standing, facts)
+        yield rto_item(standing)
         yield _version(standing, facts)
     for repository in facts.facts.repositories.values():
         yield _keys(repository, facts)
@@ -34,15 +37,27 @@ def monthly_items(facts: ChecklistFacts) -> Iterator[Item]:
     yield _contacts(facts)
 
 
-def _restore_test(standing: DatabaseStanding) -> Item:
-    name = standing.database.name
+def _restore_test(standing: DatabaseStanding, facts: ChecklistFacts) -> Item:
+    name, recovery = standing.database.name, standing.recovery
+    passed = recovery.last_passed
+    is_good: bool | None = False if recovery.is_known else None
+    if passed is not None and facts.now - passed.finished <= _TESTED:
+        is_good = True
+        evidence = (
+            f"drill {passed.id[:8]} of the {passed.backup_kind} backup {passed.backup_id[:8]} passed "
+            f"{moment_words(passed.finished)}: {passed.rows:,} rows, {len(passed.checks)} checks"
+        )
+    elif passed is not None:
+        evidence = f"the last drill that passed, {passed.id[:8]}, was {moment_words(passed.finished)}"
+    else:
+        evidence = "no drill ever passed" + ("" if recovery.is_known else ", as far as can be read")
     return Item(
         code="restore_test",
         title="A restore was tested within 30 days",
         subject=name,
-        result=Result.UNKNOWN,
-        evidence="restore tests are not recorded yet; restore into a database of its own and look at it",
-        look=f"pgstow restore {name}@latest --to URL --create",
+        result=judged(is_good=is_good),
+        evidence=evidence,
+        look=f"pgstow drill --rotate --database {name}",
     )
 
 

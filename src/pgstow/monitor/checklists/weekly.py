@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from pgstow.monitor.checklists.items import ChecklistFacts, Item, judged
 from pgstow.monitor.checklists.periodic import backup_of_period
+from pgstow.monitor.checklists.recovery import drills_item
 from pgstow.monitor.facts import RepositoryFacts
 from pgstow.monitor.standing import DatabaseStanding
 from pgstow.monitor.words import duration_words, moment_words
@@ -22,6 +23,8 @@ def weekly_items(facts: ChecklistFacts) -> Iterator[Item]:
     """Yield the items of the weekly checklist."""
     for standing in facts.standings:
         yield backup_of_period(standing, facts, kind="weekly", within=_WEEK, promoted_from="daily")
+    for standing in facts.standings:
+        yield drills_item(standing)
     yield _job(facts, "verify", "A sample was verified", "pgstow verify --read-data")
     yield _job(facts, "retention", "Retention ran", "pgstow retention plan")
     yield _canary(facts)

@@ -21,6 +21,13 @@ from pgstow.monitor.rules.backups import (
     unprotected,
 )
 from pgstow.monitor.rules.common import Judgement
+from pgstow.monitor.rules.drills import (
+    drill_failed,
+    drill_missing,
+    rto_at_risk,
+    rto_exceeded,
+    table_rpo_exceeded,
+)
 from pgstow.monitor.rules.jobs import history_unreadable, retention_failed, verify_failed
 from pgstow.monitor.rules.sizes import size_changed, tables_changed
 from pgstow.monitor.rules.stores import catch_up_pending, clock_skew, repository_unreachable, storage_low
@@ -69,6 +76,11 @@ RULES: Mapping[str, Patience] = MappingProxyType(
         "backup_missing": Patience(),
         "unprotected": Patience(),
         "rpo_exceeded": Patience(),
+        "table_rpo_exceeded": Patience(),
+        "rto_exceeded": Patience(),
+        "rto_at_risk": _HOVERING,
+        "drill_failed": Patience(),
+        "drill_missing": Patience(),
         "critical_table_missing": Patience(),
         "tables_unknown": _PASSING,
         "reuse_alarm": Patience(),
@@ -101,6 +113,11 @@ _OF_BACKUPS: tuple[Callable[[Facts], Judgement], ...] = (
     backup_missing,
     unprotected,
     rpo_exceeded,
+    table_rpo_exceeded,
+    rto_exceeded,
+    rto_at_risk,
+    drill_failed,
+    drill_missing,
     critical_table_missing,
     reuse_alarm,
     size_changed,

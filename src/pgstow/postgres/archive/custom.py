@@ -17,7 +17,7 @@ from pgstow.core.errors import ArchiveError
 from pgstow.postgres.archive.toc import CUSTOM_FORMAT, Toc, TocEntry
 from pgstow.postgres.archive.writing import encode_integer, encode_toc
 
-__all__ = ["TABLE_DATA_TRAILER", "Sink", "member_names", "write_custom_archive"]
+__all__ = ["TABLE_DATA_TRAILER", "Sink", "blob_lines", "member_names", "write_custom_archive"]
 
 TABLE_DATA_TRAILER = b"\\.\n\n\n"  # ends the data of a table, in members and custom archives alike
 
@@ -93,8 +93,12 @@ def _plan(entry: TocEntry, open_member: OpenMember, member_size: MemberSize) -> 
         return _Block(entry=entry, name=name)
     if member_size(name) > _MAX_LIST_BYTES:
         raise ArchiveError(f"{name} is too long for a list of large objects")
-    lines = b"".join(open_member(name)).splitlines()
-    return _Block(entry=entry, name=name, large_objects=tuple(_blob_line(line, name) for line in lines))
+    return _Block(entry=entry, name=name, large_objects=blob_lines(b"".join(open_member(name)), name))
+
+
+def blob_lines(listing: bytes, where: str) -> tuple[tuple[int, str], ...]:
+    """Return OID and file of each large object in a list of them, called ``where``. Raises ArchiveError."""
+    return tuple(_blob_line(line, where) for line in listing.splitlines())
 
 
 def _blob_line(line: bytes, where: str) -> tuple[int, str]:

@@ -11,10 +11,12 @@ from pgstow.postgres.archive.toc import Toc, TocEntry
 __all__ = [
     "copy_columns",
     "copy_target",
+    "copy_target_parts",
     "is_load_via_root",
     "large_object_ids",
     "list_file",
     "split_columns",
+    "unquote",
 ]
 
 # fmtId() quotes every name that is not plain; inside quotes a quote is doubled and all else is itself.
@@ -46,6 +48,12 @@ def copy_target(entry: TocEntry) -> bytes:
     The rows are those of ``entry.namespace``.``entry.tag``: a partition, if the target is its root.
     """
     return _copy(entry)["target"]
+
+
+def copy_target_parts(entry: TocEntry) -> tuple[bytes, bytes]:
+    """Return schema and name of the table that the entry's rows are loaded into, as they are, without quotes."""
+    *schema, name = (unquote(part) for part in split_columns(copy_target(entry)))
+    return (schema[0] if schema else entry.namespace or b""), name
 
 
 def _copy(entry: TocEntry) -> re.Match[bytes]:

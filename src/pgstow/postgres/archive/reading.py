@@ -16,7 +16,7 @@ from typing import IO
 from pgstow.core.errors import ArchiveError
 from pgstow.postgres.archive.toc import CUSTOM_FORMAT, DIRECTORY_FORMAT, ArchiveHeader, Section, Toc, TocEntry
 
-__all__ = ["MAGIC", "read_custom_toc", "read_directory_toc"]
+__all__ = ["MAGIC", "Source", "begin_custom", "read_custom_toc", "read_directory_toc"]
 
 MAGIC = b"PGDMP"
 _INTEGER = Struct("<BI")
@@ -34,29 +34,50 @@ def read_custom_toc(stream: IO[bytes]) -> Toc:
     Reads no further than what the pipe has ready when the TOC is complete. Raises ArchiveError.
     """
     read = getattr(stream, "read1", stream.read)  # read() of a buffered pipe would wait for a full buffer
-    source = _Source(b"", lambda: bytes(read(_READ_BYTES)))
-    return _read_toc(source, CUSTOM_FORMAT)
+    return begin_custom(lambda: bytes(read(_READ_BYTES)))[0]
+
+
+def begin_custom(refill: Callable[[], bytes]) -> tuple[Toc, Source]:
+    """Return header and TOC of a custom archive, and what goes on reading behind them. Raises ArchiveError.
+
+    ``refill`` gives the next bytes of the archive, none at its end.
+    """
+    source = Source(b"", refill)
+    return _read_toc(source, CUSTOM_FORMAT), source
 
 
 def read_directory_toc(data: bytes) -> Toc:
     """Return header and TOC of a directory archive from the bytes of its ``toc.dat``. Raises ArchiveError."""
-    source = _Source(data, lambda: b"")
+    source = Source(data, lambda: b"")
     toc = _read_toc(source, DIRECTORY_FORMAT)
     if source.remaining():
         raise ArchiveError(f"{source.remaining()} bytes follow the archive's table of contents")
     return toc
 
 
-class _Source:
+class Source:
     """Reads the archive's primitives. Holds no more than was really sent, whatever lengths are claimed."""
 
     def __init__(self, data: bytes, refill: Callable[[], bytes]) -> None:
         self._data = data
         self._at = 0
         self._refill = refill
+        self.where = "its table of contents"
 
     def remaining(self) -> int:
         return len(self._data) - self._at
+
+    def at_end(self) -> bool:
+        """Whether nothing follows, not even when more is asked for."""
+        if not self.remaining():
+            self._data, self._at = self._refill(), 0
+        return not self.remaining()
+
+    def some(self, size: int) -> bytes:
+        """Return at most ``size`` bytes, and at least one."""
+        if self.at_end():
+            raise ArchiveError(f"the archive ends in the middle of {self.where}")
+        return self.take(min(size, self.remaining()))
 
     def take(self, size: int) -> bytes:
         start = self._at
@@ -73,7 +94,7 @@ class _Source:
         while missing > 0:
             piece = self._refill()
             if not piece:
-                raise ArchiveError("the archive ends in the middle of its table of contents")
+                raise ArchiveError(f"the archive ends in the middle of {self.where}")
             pieces.append(piece)
             missing -= len(piece)
         self._data = b"".join(pieces)
@@ -123,7 +144,7 @@ def _decimal(text: bytes, what: str, largest: int) -> int:
     return int(text)
 
 
-def _read_toc(source: _Source, archive_format: int) -> Toc:
+def _read_toc(source: Source, archive_format: int) -> Toc:
     header = _read_header(source, archive_format)
     count = source.integer()
     if count < 0:
@@ -139,7 +160,7 @@ def _read_toc(source: _Source, archive_format: int) -> Toc:
     return Toc(header=header, entries=tuple(entries))
 
 
-def _read_header(source: _Source, archive_format: int) -> ArchiveHeader:
+def _read_header(source: Source, archive_format: int) -> ArchiveHeader:
     if source.take(len(MAGIC)) != MAGIC:
         raise ArchiveError("this is not a pg_dump archive: it does not begin with PGDMP")
     major, minor, revision = source.take(3)
@@ -170,7 +191,7 @@ def _read_header(source: _Source, archive_format: int) -> ArchiveHeader:
     )
 
 
-def _read_entry(source: _Source, header: ArchiveHeader) -> TocEntry:
+def _read_entry(source: Source, header: ArchiveHeader) -> TocEntry:
     text = source.text
     dump_id = source.integer()
     if dump_id <= 0:
@@ -197,14 +218,14 @@ def _read_entry(source: _Source, header: ArchiveHeader) -> TocEntry:
     )
 
 
-def _read_flag(source: _Source) -> bool:
+def _read_flag(source: Source) -> bool:
     value = source.integer()
     if value not in (0, 1):
         raise ArchiveError(f"the archive holds an entry whose data flag is {value}")
     return value == 1
 
 
-def _read_section(source: _Source) -> Section:
+def _read_section(source: Source) -> Section:
     value = source.integer()
     section = _SECTIONS.get(value)
     if section is None:
@@ -212,21 +233,21 @@ def _read_section(source: _Source) -> Section:
     return section
 
 
-def _read_with_oids(source: _Source) -> bool:
+def _read_with_oids(source: Source) -> bool:
     value = source.text()
     if value not in (b"true", b"false"):
         raise ArchiveError("the archive holds an entry that does not say whether it has OIDs")
     return value == b"true"
 
 
-def _read_dependencies(source: _Source) -> tuple[int, ...]:
+def _read_dependencies(source: Source) -> tuple[int, ...]:
     found = []
     while (item := source.text()) is not None:
         found.append(_decimal(item, "a dependency", _MAX_INT))
     return tuple(found)
 
 
-def _read_tail(source: _Source, header: ArchiveHeader) -> bytes | None:
+def _read_tail(source: Source, header: ArchiveHeader) -> bytes | None:
     if header.format == DIRECTORY_FORMAT:
         return source.required_text("a file name")
     state = source.byte()

@@ -1,0 +1,33 @@
+"""Reading a repository so that nobody may prune what is being read, and without that where nothing may be written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from pgstow.core.errors import StoreDenied
+from pgstow.repository import Repository
+
+__all__ = ["reading"]
+
+
+@contextlib.contextmanager
+def reading(repository: Repository, note: Callable[[str], object]) -> Iterator[Callable[[], None]]:
+    """Hold a shared lock for a block; its function raises RepositoryLocked unless the lock is ours to rely on.
+
+    The block begins before that is certain. Where the credentials may only read there can be no lock, which ``note`` hears: nobody
+    is to be kept from restoring a backup. Raises RepositoryLocked.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            check: Callable[[], None] = stack.enter_context(repository.lock(early=True)).check
+        except StoreDenied as exc:
+            note(
+                f"no lock could be taken ({exc.message}): should a prune run now, it may remove what is read here"
+            )
+            check = _nothing
+        yield check
+
+
+def _nothing() -> None:
+    """There is no lock to check."""

@@ -1,0 +1,216 @@
+"""Indexes: each one of the archive is there and can be used, and their pages are sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from pgstow.assurance.drill.checks.records import failed, listed, passed, skipped, summed_up, unknown
+from pgstow.assurance.drill.checks.restored import Check, Restored
+from pgstow.catalog.assertions import Severity
+from pgstow.catalog.drills import CheckRecord
+from pgstow.core.errors import ConnectionFailed, PostgresError
+from pgstow.postgres.amcheck import Amcheck, broken_index, broken_tuples, find_amcheck, install_amcheck
+from pgstow.postgres.inventory import BtreeIndex, HeapTable, btree_indexes, heap_tables, index_states
+from pgstow.postgres.raw import RawSession
+from pgstow.postgres.target import available_extensions
+
+__all__ = [
+    "STRUCTURES",
+    "Structures",
+    "check_indexes",
+    "look_at_structures",
+    "structure_checks",
+    "told_of_structures",
+]
+
+STRUCTURES = ("amcheck", "tables")  # the codes of what is found in pages
+
+_MIB = 1 << 20
+# Up to this size of its table an index is also checked for every row that must be in it: that reads the whole table
+# and hashes each row twice.
+_WITH_HEAP_BYTES = 64 * _MIB
+_HEAP_BYTES = 64 * _MIB
+_BATCH_BYTES = 32 * _MIB
+_BATCH = 200
+_HOW_TO_GET_IT = "drill with a server of the system's packages (postgresql, postgresql-contrib) to have it"
+
+
+def check_indexes(restored: Restored, session: RawSession) -> Iterator[CheckRecord]:
+    """Yield whether every index is there, and valid, ready and live."""
+    entries = restored.entries(b"INDEX")
+    states = list(index_states(session))
+    if not entries and not states:
+        yield skipped("indexes", "the backup holds no indexes")
+        return
+    there = {(one.schema, one.name) for one in states}
+    problems = [
+        failed("indexes", "the index is missing", subject=restored.qualified(entry))
+        for entry in entries
+        if (entry.namespace or b"", entry.tag) not in there
+    ]
+    problems += [
+        failed(
+            "indexes",
+            f"the index on {restored.text(one.table)} is there, but not valid: queries do not use it",
+            subject=f"{restored.text(one.schema)}.{restored.text(one.name)}",
+        )
+        for one in states
+        if one.is_usable is False
+    ]
+    yield from summed_up(passed("indexes", f"{len(states)} indexes are there and valid"), problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structures:
+    """What is to be looked at with amcheck; or why it cannot be. ``severity`` is how much that matters."""
+
+    amcheck: Amcheck | None
+    why_not: str = ""
+    severity: Severity = "error"
+    indexes: Sequence[BtreeIndex] = ()
+    tables: Sequence[HeapTable] = ()
+
+
+def look_at_structures(session: RawSession, *, is_throwaway: bool) -> Structures:
+    """Return what there is to look at, having installed amcheck where it is missing and can be."""
+    why_not, severity = "", _severity(is_throwaway=is_throwaway)
+    amcheck = find_amcheck(session)
+    if amcheck is None and b"amcheck" not in available_extensions(session):
+        # Indexes of a restore were built minutes ago, of rows that were compared: to have no second opinion of them is no
+        # reason to call a backup bad. Servers that come as a Python package have no amcheck.
+        return Structures(
+            amcheck=None, why_not=f"this server does not have it; {_HOW_TO_GET_IT}", severity="warning"
+        )
+    if amcheck is None:
+        try:
+            install_amcheck(session)
+        except ConnectionFailed:
+            raise
+        except PostgresError as exc:
+            session.execute(b"ROLLBACK", doing="giving up amcheck")
+            why_not = exc.message
+        amcheck = find_amcheck(session)
+    return Structures(
+        amcheck=amcheck,
+        why_not=why_not,
+        severity=severity,
+        indexes=btree_indexes(session),
+        tables=heap_tables(session) if amcheck is not None and amcheck.has_heap else (),
+    )
+
+
+def structure_checks(structures: Structures) -> Iterator[Check]:
+    """Yield the checks of pages, small ones together, each giving records for what is broken alone."""
+    if structures.amcheck is None:
+        return
+    batch: list[BtreeIndex] = []
+    for index in sorted(structures.indexes, key=_index_cost):
+        if batch and (
+            len(batch) >= _BATCH or _index_cost(index) + sum(map(_index_cost, batch)) > _BATCH_BYTES
+        ):
+            yield _of_indexes(structures.amcheck, batch)
+            batch = []
+        batch.append(index)
+    if batch:
+        yield _of_indexes(structures.amcheck, batch)
+    tables = [table for table in structures.tables if table.size_bytes <= _HEAP_BYTES]
+    for start in range(0, len(tables), _BATCH):
+        some = tables[start : start + _BATCH]
+        yield Check(
+            codes=("tables",),
+            run=partial(_check_tables, structures.amcheck, some),
+            cost=sum(table.size_bytes for table in some),
+        )
+
+
+def _index_cost(index: BtreeIndex) -> int:
+    return index.size_bytes + (index.table_bytes if _is_with_heap(index) else 0)
+
+
+def _is_with_heap(index: BtreeIndex) -> bool:
+    return index.table_bytes <= _WITH_HEAP_BYTES
+
+
+def _of_indexes(amcheck: Amcheck, batch: Sequence[BtreeIndex]) -> Check:
+    return Check(
+        codes=("amcheck",),
+        run=partial(_check_btrees, amcheck, list(batch)),
+        cost=sum(map(_index_cost, batch)),
+        subject=listed(index.name.decode("utf-8", "backslashreplace") for index in batch),
+    )
+
+
+def _check_btrees(
+    amcheck: Amcheck, indexes: Iterable[BtreeIndex], restored: Restored, session: RawSession
+) -> Iterator[CheckRecord]:
+    for index in indexes:
+        name = restored.text(index.name)
+        try:
+            why = broken_index(session, amcheck, index.oid, with_heap=_is_with_heap(index))
+        except ConnectionFailed:
+            raise
+        except PostgresError as exc:
+            yield unknown("amcheck", exc.message, subject=name, severity=_severity_of(restored, exc))
+            continue
+        if why is not None:
+            yield failed("amcheck", f"the index is broken: {why}", subject=name)
+
+
+def _check_tables(
+    amcheck: Amcheck, tables: Iterable[HeapTable], restored: Restored, session: RawSession
+) -> Iterator[CheckRecord]:
+    for table in tables:
+        name = restored.text(table.name)
+        try:
+            problems = broken_tuples(session, amcheck, table.oid)
+        except ConnectionFailed:
+            raise
+        except PostgresError as exc:
+            yield unknown("tables", exc.message, subject=name, severity=_severity_of(restored, exc))
+            continue
+        if problems:
+            yield failed("tables", f"pages of the table are broken: {'; '.join(problems)}", subject=name)
+
+
+def _severity(*, is_throwaway: bool) -> Severity:
+    """On a server that somebody gave us the right to use amcheck may be missing, and that is no fault of the backup."""
+    return "error" if is_throwaway else "warning"
+
+
+def _severity_of(restored: Restored, exc: PostgresError) -> Severity:
+    is_refused = exc.facts.get("sqlstate") == "42501"
+    return _severity(is_throwaway=restored.context.is_throwaway) if is_refused else "error"
+
+
+def told_of_structures(structures: Structures, found: Sequence[CheckRecord]) -> Iterator[CheckRecord]:
+    """Yield what was looked at, and what of it is broken, of all the checks that ``structure_checks()`` gave."""
+    if structures.amcheck is None:
+        for code, what in (("amcheck", "indexes"), ("tables", "tables")):
+            message = f"the pages of {what} were not checked with amcheck: {structures.why_not}"
+            yield unknown(code, message, severity=structures.severity)
+        return
+    whole = sum(map(_is_with_heap, structures.indexes))
+    small = sum(table.size_bytes <= _HEAP_BYTES for table in structures.tables)
+    rest = len(structures.indexes) - whole
+    limit = f"{_WITH_HEAP_BYTES // _MIB} MiB"
+    in_part = f"; {rest} of tables above {limit} by their structure alone" if rest else ""
+    indexes = f"{len(structures.indexes)} B-tree indexes are sound, {whole} of them with every row of their table{in_part}"
+    yield from _told("amcheck", found, passed("amcheck", indexes), has_any=bool(structures.indexes))
+    left = len(structures.tables) - small
+    unseen = (
+        f"; {left} above {_HEAP_BYTES // _MIB} MiB were read whole for the comparison and not checked again"
+        if left
+        else ""
+    )
+    tables = f"the pages of {small} tables and materialized views are sound{unseen}"
+    yield from _told("tables", found, passed("tables", tables), has_any=bool(structures.tables))
+
+
+def _told(
+    code: str, found: Sequence[CheckRecord], good: CheckRecord, *, has_any: bool
+) -> Iterator[CheckRecord]:
+    problems = [one for one in found if one.code == code]
+    if has_any or problems:
+        yield from summed_up(good, problems)

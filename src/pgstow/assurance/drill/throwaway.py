@@ -1,0 +1,131 @@
+"""A throwaway server as the place of a drill: started for it, reached by nobody else, gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pgstow.assurance.drill.globals import create_globals, create_missing_roles
+from pgstow.assurance.drill.place import Place
+from pgstow.assurance.drill.room import memory_bytes, refuse_too_little_room, restored_bytes, usable_cpus
+from pgstow.assurance.drill.workspace import Workspace, remove_leftovers
+from pgstow.catalog.manifest import Manifest
+from pgstow.core.errors import ToolMissing
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.raw import open_raw
+from pgstow.postgres.server import Cluster, ServerBinaries
+from pgstow.postgres.throwaway_settings import throwaway_settings
+from pgstow.restore.guard import GUARD_SETTINGS
+from pgstow.restore.request import ArchiveFiles, RestoreOptions
+
+__all__ = ["ThrowawayServer", "pick_server"]
+
+_DATABASE = "drill"
+_SHOWN = 10
+_LITTLE_MEMORY_BYTES = 512 << 20
+# What an archive needs many of at once: pg_restore locks every table of a transaction.
+_OUR_SETTINGS = {
+    "max_locks_per_transaction": "1024",
+    "log_min_messages": "fatal",
+    "max_prepared_transactions": "0",
+}
+
+
+class ThrowawayServer(Place):
+    """A server of the backup's major release, below ``parent``. Its own superuser alone comes in, by a socket that only we reach."""
+
+    kind = "throwaway"
+
+    def __init__(
+        self,
+        files: ArchiveFiles,
+        servers: Sequence[ServerBinaries],
+        *,
+        parent: Path,
+        jobs: int,
+        note: Callable[[str], object],
+    ) -> None:
+        super().__init__()
+        self._files = files
+        self._servers = servers
+        self._parent = parent
+        self._jobs = jobs
+        self._note = note
+        self._workspace: Workspace | None = None
+        self._cluster: Cluster | None = None
+
+    def options(self, options: RestoreOptions) -> RestoreOptions:
+        return replace(options, create=True)
+
+    def make(self) -> None:
+        remove_leftovers(self._parent, self._note)
+        manifest = self._files.manifest
+        binaries = pick_server(self._servers, manifest)
+        if binaries.version[0] != manifest.server.version_num // 10000:
+            self.warnings.append(
+                f"the drill ran on PostgreSQL {binaries.version[0]}, as there is no"
+                f" {manifest.server.version_num // 10000} on this machine: install it to drill what a real restore would do"
+            )
+        refuse_too_little_room(self._parent, restored_bytes(manifest, self._files.toc))
+        memory = memory_bytes()
+        if memory < _LITTLE_MEMORY_BYTES:
+            self.warnings.append(f"only {memory >> 20} MiB of memory could be used: a real server has more")
+        self._workspace = Workspace(self._parent)
+        self._cluster = Cluster(
+            binaries,
+            settings={**throwaway_settings(memory_bytes=memory, cpus=usable_cpus()), **_OUR_SETTINGS},
+            parent=self._workspace.folder,
+        )
+        self._cluster.__enter__()
+        self._target = ConnInfo.parse(self._cluster.conninfo(_DATABASE))
+        self.server = f"PostgreSQL {binaries.version[0]}.{binaries.version[1]} ({binaries.bin_dir})"
+        self.is_isolated = True
+        self._make_roles()
+
+    def _make_roles(self) -> None:
+        """Create roles and memberships, so that owners and privileges are restored as they were."""
+        toc = self._files.toc
+        server = self.target.with_database("postgres")
+        with contextlib.closing(open_raw(server, encoding=toc.encoding, settings=GUARD_SETTINGS)) as session:
+            self.server_version_num = session.connection.info.server_version
+            if self._files.manifest.globals.is_captured:
+                remarks = create_globals(session, self._files.read("globals.sql"))
+                self.warnings += remarks[:_SHOWN]
+                if len(remarks) > _SHOWN:
+                    self.warnings.append(f"and {len(remarks) - _SHOWN} more statements of globals.sql failed")
+            else:
+                self.warnings.append(
+                    "the backup has no globals: roles were made up, without their memberships and settings"
+                )
+            made = create_missing_roles(session, toc)
+        if made and self._files.manifest.globals.is_captured:
+            self.warnings.append(f"roles that globals.sql does not have were made up: {', '.join(made)}")
+
+    def _remove(self) -> None:
+        cluster, workspace = self._cluster, self._workspace
+        if cluster is not None:
+            # What this leaves undone the folder's removal does, or tells.
+            with contextlib.suppress(OSError):
+                cluster.remove()
+        if workspace is not None:
+            workspace.remove()
+
+
+def pick_server(servers: Sequence[ServerBinaries], manifest: Manifest) -> ServerBinaries:
+    """Return the server programs for a backup: of its own major release, else of the next newer one; ToolMissing if none.
+
+    One that was installed comes before one that is embedded, which knows fewer locales and extensions.
+    """
+    major = manifest.server.version_num // 10000
+    usable = [server for server in servers if server.version[0] >= major]
+    if usable:
+        return min(usable, key=lambda one: (one.version[0], bool(one.bundle), -one.version[1]))
+    found = ", ".join(sorted({f"{server.version[0]}" for server in servers})) or "none"
+    raise ToolMissing(
+        f"no PostgreSQL server of release {major} or newer was found on this machine (found: {found})",
+        hint=f"install the package postgresql-{major} (Debian, Ubuntu) or postgresql{major}-server (RPM), or let the drill make"
+        " its database on a server with --on URL",
+        server_major=major,
+    )

@@ -1,0 +1,404 @@
+"""What the checks of a restored database find, and that they find nothing where nothing is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgstow.assurance.drill.checking import CODES
+from pgstow.catalog.assertions import Assertion
+from pgstow.catalog.drills import CheckRecord
+from pgstow.catalog.manifest import Selection
+from pgstow.core.progress import SilentProgress
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.server import Cluster
+from pgstow.restore import ArchiveFiles, RestoreReport
+from support.backups import capture_into, files_of, memory_repository
+from support.checked import WITH_HISTORY, checked, copied, issues, make_roles, restored_in
+from support.every_kind import create_every_kind
+from support.restoring import bring_back, execute, fetch
+
+Databases = Callable[..., ConnInfo]
+
+TOTAL = Assertion(name="total", sql="SELECT sum(balance) FROM app.accounts", equals="5000")
+SAME = Assertion(name="same", sql="SELECT count(*) FROM app.orders", same_as_backup=True)
+# Servers that come as a Python package have no amcheck; that is said, and fails no drill.
+WITHOUT_AMCHECK = {("amcheck", "unknown", "warning"), ("tables", "unknown", "warning")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """A backup of a database with everything in it, and a server where it was restored."""
+
+    source: ConnInfo
+    cluster: Cluster
+    files: ArchiveFiles
+    target: ConnInfo
+    report: RestoreReport
+
+    def broken(self, name: str, statements: str, **context: Any) -> tuple[CheckRecord, ...]:
+        """Return what is found in a copy of the restored database that ``statements`` have changed."""
+        target = copied(self.cluster, name)
+        for statement in filter(None, (one.strip() for one in statements.split(";\n"))):
+            execute(target, statement)
+        return checked(target, self.files, self.report, **context)
+
+
+def make_world(major: int, request: pytest.FixtureRequest) -> World:
+    origin: Cluster = request.getfixturevalue(f"pg{major}")
+    make_roles(origin)
+    source = request.getfixturevalue("shared_database")(origin)
+    create_every_kind(source, role="checks_owner")
+    execute(source, WITH_HISTORY)
+    name = source.dbname
+    execute(source, f"ALTER DATABASE {name} SET work_mem = '5MB'")
+    execute(source, f"ALTER ROLE checks_owner IN DATABASE {name} SET enable_sort = off")
+    repository = memory_repository()
+    backup = capture_into(
+        repository,
+        source,
+        time_columns={"app.status": "at", "app.events": "at", "app.no_columns": "at"},
+        assertions=(TOTAL, SAME),
+    )
+    files = files_of(repository, backup)
+    cluster: Cluster = request.getfixturevalue("make_module_cluster")(major)
+    target, report = restored_in(cluster, files)
+    return World(source=source, cluster=cluster, files=files, target=target, report=report)
+
+
+@pytest.fixture(scope="module", params=[15, 16, 18], ids=lambda major: f"pg{major}")
+def every_world(request: pytest.FixtureRequest) -> World:
+    return make_world(request.param, request)
+
+
+@pytest.fixture(scope="module")
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """The same on 15 alone, which has amcheck; it was made for ``every_world`` in another order, maybe."""
+    yield make_world(15, request)
+
+
+def found(records: tuple[CheckRecord, ...]) -> set[tuple[str, str]]:
+    return {(one.code, one.subject or "") for one in records if one.outcome == "fail"}
+
+
+def of(records: tuple[CheckRecord, ...], code: str, subject: str | None = None) -> CheckRecord:
+    matching = [one for one in records if one.code == code and (subject is None or one.subject == subject)]
+    assert len(matching) == 1, matching
+    return matching[0]
+
+
+def test_nothing_is_found_where_nothing_is_wrong(every_world: World) -> None:
+    world = every_world
+    records = checked(world.target, world.files, world.report, assertions=(TOTAL, SAME))
+
+    odd = {(one.code, one.outcome, one.severity) for one in issues(records)}
+    assert odd <= (WITHOUT_AMCHECK if world.cluster.version[0] != 15 else set()), issues(records)
+    assert [code for code in CODES if code not in {one.code for one in records}] == []
+    passed = {one.code for one in records if one.outcome == "pass"}
+    assert passed | {"amcheck", "tables"} == set(CODES), [one for one in records if one.outcome == "skipped"]
+
+
+def test_what_was_broken_in_definitions_is_found(world: World) -> None:
+    breakages = {
+        "DROP INDEX app.orders_account": ("indexes", "app.orders_account"),
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'app.status_expr'::regclass": (
+            "indexes",
+            "app.status_expr",
+        ),
+        "ALTER TABLE app.orders DROP CONSTRAINT orders_self_fkey": ("constraints", "app.orders orders_self_fkey"),
+        "UPDATE pg_constraint SET convalidated = false WHERE conname = 'orders_account_fkey'": (
+            "constraints",
+            "app.orders orders_account_fkey",
+        ),
+        "UPDATE pg_constraint SET convalidated = false WHERE conname = 'even'": ("constraints", "app.status even"),
+        "ALTER TABLE app.status DROP CONSTRAINT status_kind_check": ("constraints", "app.status status_kind_check"),
+        "ALTER DOMAIN app.positive DROP CONSTRAINT positive_check": (
+            "constraints",
+            "app.positive positive_check",
+        ),
+        "ALTER TABLE app.parent DROP CONSTRAINT never_held": ("constraints", "app.parent never_held"),
+        "SELECT setval('app.counter', 50, true)": ("sequences", "app.counter"),
+        "SELECT setval('app.untouched', 1, true)": ("sequences", "app.untouched"),
+        "DROP TRIGGER stamped ON app.parent": ("objects", "trigger app.parent stamped"),
+        "DROP POLICY own ON app.accounts": ("objects", "policy app.accounts own"),
+        "ALTER TABLE app.accounts DISABLE ROW LEVEL SECURITY": ("objects", "row security app.accounts"),
+        "DROP FUNCTION app.atomic(text)": ("objects", "function app.atomic(text)"),
+        "DROP OPERATOR app.@@@ (bigint, bigint)": ("objects", "operator app.@@@"),
+        "DROP VIEW app.rich": ("objects", "view app.rich"),
+        "DROP EVENT TRIGGER watch_ddl": ("objects", "event trigger watch_ddl"),
+        "ALTER TABLE app.events DETACH PARTITION app.events_rest": ("objects", "table attach app.events_rest"),
+        "ALTER PUBLICATION pub DROP TABLE app.orders": ("objects", "publication table app.pub orders"),
+        "ALTER TABLE app.status NO FORCE ROW LEVEL SECURITY": ("definitions", "table app.status"),
+        "ALTER TABLE app.kinds ALTER words DROP NOT NULL": ("definitions", "table app.kinds"),
+        "ALTER TABLE app.status ENABLE TRIGGER sleeping": ("definitions", "trigger app.status sleeping"),
+        "CREATE OR REPLACE FUNCTION app.noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'": (
+            "definitions",
+            "function app.noted()",
+        ),
+        "ALTER TABLE app.many_pages OWNER TO checks_reader": ("owners", "table app.many_pages"),
+        "REVOKE INSERT ON app.status FROM checks_reader": ("privileges", "acl app.TABLE status"),
+        "GRANT DELETE ON app.status TO PUBLIC": ("privileges", "acl app.TABLE status"),
+        "GRANT EXECUTE ON FUNCTION app.total(int) TO checks_owner": None,  # more than before is told of objects that have some
+        "REFRESH MATERIALIZED VIEW app.totals WITH NO DATA": ("materialized_views", "app.totals"),
+        "SELECT lo_unlink(900002)": ("large_objects", "900002"),
+        "ALTER DATABASE broken_definitions RESET work_mem": ("settings", ""),
+        "UPDATE app.status SET at = '2030-01-01' WHERE id = 7": ("newest_rows", "app.status"),
+    }  # fmt: skip
+    records = world.broken("broken_definitions", ";\n".join(["SET allow_system_table_mods = on", *breakages]))
+    there = found(records)
+    assert [what for what, where in breakages.items() if where is not None and where not in there] == []
+    # nothing else but what hangs on these
+    assert {code for code, _ in there} <= {where[0] for where in breakages.values() if where is not None}
+    newest = of(records, "newest_rows")
+    assert (newest.expected, newest.found) == ("2026-11-20 02:06:40+00", "2030-01-01 00:00:00+00")
+    counter = of(records, "sequences", "app.counter")
+    assert (counter.expected, counter.found) == ("49", "50")
+    assert "1, which was not given yet" in (of(records, "sequences", "app.untouched").expected or "")
+
+
+def test_missing_roles_and_memberships_are_found(world: World) -> None:
+    server = world.target.with_database("postgres")
+    execute(server, "CREATE ROLE stand_in")
+    try:
+        execute(server, "REVOKE checks_reader FROM checks_owner")
+        execute(server, "ALTER ROLE checks_reader RENAME TO gone_reader")
+        records = checked(world.target, world.files, world.report)
+        assert ("roles", "checks_reader") in found(records)
+        execute(server, "ALTER ROLE gone_reader RENAME TO checks_reader")
+        records = checked(world.target, world.files, world.report)
+        assert of(records, "roles").message == "checks_owner is not a member of checks_reader"
+    finally:
+        execute(server, "GRANT checks_reader TO checks_owner")
+        execute(server, "DROP ROLE stand_in")
+
+
+class Meddler(SilentProgress):
+    """Changes rows of the target after all was loaded, before they are read back."""
+
+    def __init__(self, target: ConnInfo) -> None:
+        self._target = target
+
+    def phase(self, name: str) -> None:
+        if name.startswith("comparing"):
+            execute(self._target, "DELETE FROM app.accounts WHERE id = 50")
+            execute(self._target, "UPDATE app.orders SET self = NULL WHERE id = 77")
+            execute(self._target, "INSERT INTO app.events VALUES (999, '2024-07-01', 'more')")
+
+
+def test_lost_changed_and_added_rows_are_found(world: World) -> None:
+    execute(world.target.with_database("postgres"), "DROP DATABASE IF EXISTS meddled")
+    meddled = ConnInfo.parse(world.cluster.conninfo("meddled"))
+    target, report = restored_in(world.cluster, world.files, "meddled", progress=Meddler(meddled))
+    records = checked(target, world.files, report, assertions=(TOTAL, SAME))
+
+    there = found(records)
+    content = {subject for code, subject in there if code == "content"}
+    assert {"app.accounts", "app.orders"} < content and len(content) == 3
+    counts = {subject for code, subject in there if code == "row_counts"}
+    assert "app.accounts" in counts and "app.orders" not in counts and len(counts) == 2
+    total = of(records, "assertion", "total")
+    assert (total.outcome, total.expected, total.found) == ("fail", "5000", "4900")
+    assert "it held when the backup was made" in total.message
+
+
+def test_a_table_that_nobody_compared_is_unknown(world: World) -> None:
+    report = replace(world.report, compared=tuple(one for one in world.report.compared if one.name != "orders"))
+    records = checked(world.target, world.files, report)
+    assert of(records, "content").outcome == of(records, "row_counts").outcome == "unknown"
+    assert of(records, "content").subject == "app.orders"
+
+
+def test_without_pg_dump_definitions_are_unknown(world: World) -> None:
+    records = checked(world.target, world.files, world.report, tools=None)
+    assert {one.code for one in issues(records)} == {
+        "objects",
+        "definitions",
+        "owners",
+        "privileges",
+        "settings",
+    }
+    assert all(one.severity == "error" and one.outcome == "unknown" for one in issues(records))
+
+
+def test_broken_pages_are_found(world: World) -> None:
+    """Garbage in files of a server that is stopped: of an index, of a table, and an index that is cut off."""
+    target = copied(world.cluster, "broken_pages")
+    paths = {
+        name: Path(fetch(target, f"SELECT pg_relation_filepath('{name}')")[0][0])
+        for name in ("app.orders_pkey", "app.many_pages", "app.status_pkey")
+    }
+    world.cluster.stop()
+    try:
+        data = world.cluster.data_dir
+        _overwrite(data / paths["app.orders_pkey"], 8192 + 4000)
+        _overwrite(data / paths["app.many_pages"], 3 * 8192 + 24)
+        (data / paths["app.status_pkey"]).write_bytes(b"")
+    finally:
+        world.cluster.start()
+    records = checked(target, world.files, world.report)
+    there = found(records)
+    assert {
+        ("amcheck", "app.orders_pkey"),
+        ("tables", "app.many_pages"),
+        ("amcheck", "app.status_pkey"),
+    } <= there
+
+
+def _overwrite(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xa5" * 600)
+
+
+def test_a_row_that_an_index_lacks_is_found(world: World) -> None:
+    target = copied(world.cluster, "unindexed")
+    execute(target, "UPDATE pg_index SET indisready = false WHERE indexrelid = 'app.accounts_pkey'::regclass")
+    execute(target, "INSERT INTO app.accounts VALUES (51, 0)")
+    execute(target, "UPDATE pg_index SET indisready = true WHERE indexrelid = 'app.accounts_pkey'::regclass")
+    records = checked(target, world.files, world.report)
+    assert "lacks matching index tuple" in of(records, "amcheck").message
+    assert of(records, "amcheck").subject == "app.accounts_pkey"
+
+
+def test_assertions(world: World) -> None:
+    cases: dict[str, tuple[dict[str, Any], str, str]] = {
+        "equal": ({"sql": "SELECT 1", "equals": "1"}, "pass", "it holds: 1"),
+        "unequal": ({"sql": "SELECT 1", "equals": "2"}, "fail", "whether it held in the source is not known"),
+        "null": ({"sql": "SELECT NULL", "is_null": True}, "pass", "it holds: NULL"),
+        "range": ({"sql": "SELECT 3.5", "at_least": Decimal(3), "at_most": Decimal(4)}, "pass", ""),
+        "beyond": ({"sql": "SELECT 5", "at_most": Decimal(4)}, "fail", "more than 4"),
+        "rows": ({"sql": "SELECT id FROM app.orders", "equals": "1"}, "unknown", "more than one row"),
+        "columns": ({"sql": "SELECT 1, 2", "equals": "1"}, "unknown", "2 columns"),
+        "missing": ({"sql": "SELECT 1 FROM app.nothing", "equals": "1"}, "unknown", "does not exist"),
+        "writing": ({"sql": "SELECT lo_unlink(900001)", "equals": "1"}, "unknown", "read-only"),
+        "ending": ({"sql": "COMMIT", "equals": "1"}, "unknown", "syntax error"),
+        "unrecorded": (
+            {"sql": "SELECT 1", "same_as_backup": True},
+            "unknown",
+            "the backup did not record it",
+        ),
+        "same": (
+            {"sql": SAME.sql, "same_as_backup": True},
+            "pass",
+            "it is what it was when the backup was made: 200",
+        ),
+        "total": ({"sql": "SELECT 5000", "same_as_backup": True}, "unknown", "another query under this name"),
+    }
+    assertions = tuple(Assertion(name=name, **given) for name, (given, _, _) in cases.items())
+    mild = Assertion(name="mild", sql="SELECT 1", equals="2", severity="warning")
+    records = checked(world.target, world.files, world.report, assertions=(*assertions, mild))
+    for name, (_, outcome, message) in cases.items():
+        record = of(records, "assertion", name)
+        assert record.outcome == outcome, record
+        assert message in record.message, record
+        assert record.severity == "error"
+    assert of(records, "assertion", "mild").severity == "warning"
+    assert fetch(world.target, "SELECT count(*) FROM pg_largeobject_metadata WHERE oid = 900001") == [(1,)]
+
+
+def test_what_was_so_in_the_source_already_is_said(world: World, pg15: Cluster, database: Databases) -> None:
+    source = database(pg15)
+    execute(source, "CREATE TABLE t AS SELECT 1 AS a")
+    wrong = Assertion(name="wrong", sql="SELECT count(*) FROM public.t", equals="2")
+    unasked = Assertion(name="unasked", sql="SELECT count(*) FROM public.u", same_as_backup=True)
+    repository = memory_repository()
+    files = files_of(repository, capture_into(repository, source, assertions=(wrong, unasked)))
+    target, report = restored_in(world.cluster, files, "was_so")
+    execute(target, "CREATE TABLE u ()")
+    records = checked(target, files, report, assertions=(wrong, unasked))
+    assert "it was so already when the backup was made (1)" in of(records, "assertion", "wrong").message
+    assert "it had no value when the backup was made" in of(records, "assertion", "unasked").message
+
+
+def test_extensions_that_may_be_missing(world: World, pg15: Cluster, database: Databases) -> None:
+    source = database(pg15)
+    execute(
+        source,
+        """CREATE EXTENSION pg_trgm; CREATE EXTENSION citext; CREATE TABLE words (id int PRIMARY KEY, w text, c citext);
+        CREATE INDEX trgm ON words USING gin (w gin_trgm_ops); INSERT INTO words VALUES (1, 'one', 'Two')""",
+    )
+    repository = memory_repository()
+    files = files_of(repository, capture_into(repository, source, time_columns={"words": "id"}))
+    target, report = restored_in(world.cluster, files, "extended")
+    assert issues(checked(target, files, report)) == []
+
+    execute(target, "DROP EXTENSION pg_trgm CASCADE")
+    records = checked(target, files, report)
+    assert {("extensions", "pg_trgm"), ("indexes", "public.trgm")} <= found(records)
+    records = checked(target, files, report, optional_extensions=frozenset({"pg_trgm"}))
+    assert issues(records) == []
+    assert of(records, "extensions", "pg_trgm").outcome == "skipped"
+
+    execute(target, "UPDATE pg_extension SET extversion = '1.0' WHERE extname = 'citext'")
+    records = checked(target, files, report, optional_extensions=frozenset({"pg_trgm"}))
+    (older,) = issues(records)
+    assert (older.code, older.subject, older.severity, older.found) == (
+        "extensions",
+        "citext",
+        "warning",
+        "1.0",
+    )
+
+    execute(target, "DROP EXTENSION citext CASCADE")  # and with it a column, not the table
+    records = checked(target, files, report, optional_extensions=frozenset({"pg_trgm", "citext"}))
+    assert issues(records) == []
+    assert of(records, "newest_rows").outcome == "skipped"
+
+
+def test_a_newer_server_prints_definitions_in_its_own_way(
+    world: World, request: pytest.FixtureRequest
+) -> None:
+    newer: Cluster = request.getfixturevalue("make_module_cluster")(18)
+    target, report = restored_in(newer, world.files)
+    records = checked(target, world.files, report, assertions=(TOTAL, SAME))
+    odd = {(one.code, one.outcome, one.severity) for one in issues(records)}
+    assert odd == WITHOUT_AMCHECK, issues(records)
+    assert of(records, "definitions").outcome == of(records, "privileges").outcome == "skipped"
+    assert of(records, "objects").outcome == of(records, "owners").outcome == "pass"
+
+
+def test_a_database_of_ours_on_a_given_server(world: World, request: pytest.FixtureRequest) -> None:
+    """As an ordinary role that owns the database: what it may not do is said, and fails nothing."""
+    server = world.target.with_database("postgres")
+    execute(server, "CREATE ROLE tenant LOGIN CREATEDB")
+    execute(server, "CREATE DATABASE given OWNER tenant")
+    target = ConnInfo.parse(world.cluster.conninfo("given", user="tenant"))
+    origin = request.getfixturevalue("shared_database")(request.getfixturevalue("pg15"))
+    execute(
+        origin,
+        "CREATE TABLE t (id serial PRIMARY KEY, a text CHECK (a <> '')); INSERT INTO t (a) VALUES ('x')",
+    )
+    repository = memory_repository()
+    files = files_of(repository, capture_into(repository, origin))
+    report = bring_back(
+        files, target, compare=True, report_differences=True, no_owner=True, no_privileges=True
+    )
+    records = checked(target, files, report, is_throwaway=False)
+    assert {(one.code, one.outcome, one.severity) for one in issues(records)} == WITHOUT_AMCHECK
+    assert {one.code for one in records if one.outcome == "skipped"} >= {"roles", "owners", "privileges"}
+
+    execute(target, "DROP TABLE t")
+    assert {"objects", "sequences", "constraints"} <= {
+        code for code, _ in found(checked(target, files, report, is_throwaway=False))
+    }
+
+
+def test_chosen_tables_alone(world: World) -> None:
+    """A foreign key to a table that was not chosen cannot be set: said, and no failure."""
+    repository = memory_repository()
+    backup = capture_into(
+        repository, world.source, selection=Selection(tables=("app.orders",)), assertions=(TOTAL, SAME)
+    )
+    files = files_of(repository, backup)
+    target, report = restored_in(world.cluster, files, "chosen")
+    records = checked(target, files, report, assertions=(TOTAL, SAME))
+    assert issues(records) == []
+    unset = [one for one in records if one.code == "constraints" and one.outcome == "skipped"]
+    assert {one.subject for one in unset} == {"app.orders orders_account_fkey", "app.orders never_held"}
+    assert of(records, "assertion", "total").outcome == "skipped"
+    assert of(records, "assertion", "same").outcome == "pass"

@@ -1,0 +1,125 @@
+"""Databases that were restored and are then broken, and what the checks say of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from pgstow.assurance.drill.checking import check_restored
+from pgstow.assurance.drill.context import CheckContext
+from pgstow.catalog.drills import CheckRecord
+from pgstow.core.progress import Progress, SilentProgress
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.server import Cluster
+from pgstow.restore import ArchiveFiles, RestoreReport
+from support.backups import tools_for
+from support.restoring import bring_back, execute
+
+__all__ = ["ROLES", "WITH_HISTORY", "checked", "copied", "issues", "make_roles", "restored_in"]
+
+ROLES = ("checks_owner", "checks_reader")
+
+# What is hard to compare: constraints that were never validated, expressions that are printed in another way after a restore,
+# roles in an order of their own, names that stand for several things.
+WITH_HISTORY = """
+CREATE TABLE app.status (
+    id int PRIMARY KEY, kind varchar(20) NOT NULL DEFAULT 'new' CHECK (kind IN ('new', 'old', 'it''s')),
+    at timestamptz NOT NULL DEFAULT now() - '1 day'::interval, "Groß" text DEFAULT 'a' || 'b',
+    n int CONSTRAINT even CHECK (n BETWEEN 1 AND 1000 AND n <> 5 AND n % 2 = 0),
+    whole numeric GENERATED ALWAYS AS (coalesce(n, 0) * 2 + 1) STORED
+);
+INSERT INTO app.status (id, kind, at, n)
+    SELECT i, (ARRAY['new', 'old'])[1 + i % 2], '2026-11-20 02:00+00'::timestamptz + i * '1 s'::interval, 2 * i FROM generate_series(1, 400) i;
+ALTER TABLE app.status ADD CONSTRAINT never_held CHECK (n > 700 AND kind IN ('new', 'old')) NOT VALID;
+ALTER TABLE app.orders ADD CONSTRAINT never_held FOREIGN KEY (id) REFERENCES app.accounts (id) NOT VALID;
+ALTER TABLE app.parent ADD CONSTRAINT never_held CHECK (id > 100) NOT VALID;
+ALTER DOMAIN app.positive ADD CONSTRAINT never_held CHECK (VALUE < 3) NOT VALID;
+CREATE TABLE app.refs (id int REFERENCES app.status, at date) PARTITION BY RANGE (at);
+CREATE TABLE app.refs_1 PARTITION OF app.refs FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+INSERT INTO app.refs VALUES (1, '2026-05-05');
+CREATE INDEX only_parent ON ONLY app.refs (at);
+CREATE VIEW app.some_status AS SELECT s.*, CASE WHEN kind IN ('new', 'old') THEN 1 ELSE 0 END AS flag FROM app.status s
+    WHERE kind IN ('new', 'old') AND at > '2020-01-01' AND (n = 2 OR n = 4 AND id > 3) ORDER BY 1;
+CREATE INDEX status_expr ON app.status (lower(kind), (n + 1)) WHERE kind IN ('new', 'old');
+CREATE FUNCTION app.atomic(a int, b int DEFAULT 2 + 3) RETURNS int LANGUAGE sql
+    BEGIN ATOMIC SELECT CASE WHEN a IN (1, 2) AND b > 0 AND a < 9 THEN b ELSE a END; END;
+CREATE FUNCTION app.atomic(a text) RETURNS text LANGUAGE sql STABLE AS $$ SELECT a || 'two' $$;
+CREATE OPERATOR app.@@@ (LEFTARG = int, RIGHTARG = int, FUNCTION = int4pl);
+CREATE OPERATOR app.@@@ (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = int8pl);
+CREATE FUNCTION app.noted() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN RETURN NEW; END $f$;
+CREATE TRIGGER conditional AFTER UPDATE OF n ON app.status FOR EACH ROW
+    WHEN (OLD.kind IN ('new', 'old') AND NEW.n IS DISTINCT FROM OLD.n) EXECUTE FUNCTION app.noted();
+CREATE TRIGGER sleeping AFTER DELETE ON app.status FOR EACH ROW EXECUTE FUNCTION app.noted();
+ALTER TABLE app.status DISABLE TRIGGER sleeping;
+CREATE POLICY two ON app.status TO checks_reader, checks_owner USING (kind IN ('new', 'old') AND n > 0);
+ALTER TABLE app.status ENABLE ROW LEVEL SECURITY;
+ALTER TABLE app.status FORCE ROW LEVEL SECURITY;
+GRANT SELECT, INSERT ON app.status TO checks_reader WITH GRANT OPTION;
+GRANT UPDATE (n) ON app.status TO checks_owner;
+GRANT EXECUTE ON FUNCTION app.atomic(text) TO checks_reader;
+REVOKE EXECUTE ON FUNCTION app.atomic(text) FROM PUBLIC;
+GRANT USAGE ON SCHEMA app TO checks_reader, checks_owner;
+CREATE SEQUENCE app.untouched;
+CREATE TABLE app.toasted (id int PRIMARY KEY, body text);
+ALTER TABLE app.toasted ALTER body SET STORAGE EXTERNAL;
+INSERT INTO app.toasted SELECT i, repeat('x', 9000) FROM generate_series(1, 50) i;
+"""
+
+
+def make_roles(cluster: Cluster) -> None:
+    """Make the roles that the database with a history needs, one a member of the other."""
+    server = ConnInfo.parse(cluster.conninfo())
+    with psycopg.connect(server.connect_string(), autocommit=True) as connection:
+        there = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+    for role in ROLES:
+        if role not in there:
+            execute(server, f"CREATE ROLE {role}")
+    execute(server, "GRANT checks_reader TO checks_owner")
+
+
+def copy_roles(globals_sql: bytes, cluster: Cluster) -> None:
+    """Make the roles of a globals.sql that the server lacks."""
+    server = ConnInfo.parse(cluster.conninfo())
+    with psycopg.connect(server.connect_string(), autocommit=True) as connection:
+        there = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+    for line in globals_sql.decode().splitlines():
+        made = re.fullmatch(r"CREATE ROLE (.*);", line)
+        if (made and made[1].strip('"') not in there) or (line.startswith("GRANT ") and " TO " in line):
+            execute(server, re.sub(r" GRANTED BY .*;", ";", line))
+
+
+def restored_in(
+    cluster: Cluster, files: ArchiveFiles, name: str = "restored", *, progress: Progress | None = None
+) -> tuple[ConnInfo, RestoreReport]:
+    """Restore into a new database of a server of our own, as a drill does."""
+    copy_roles(files.read("globals.sql"), cluster)
+    target = ConnInfo.parse(cluster.conninfo(name))
+    report = bring_back(files, target, create=True, compare=True, report_differences=True, progress=progress)
+    return target, report
+
+
+def copied(cluster: Cluster, name: str, *, template: str = "restored") -> ConnInfo:
+    """Return a copy of a database, to be broken."""
+    with psycopg.connect(cluster.conninfo(), autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+    return ConnInfo.parse(cluster.conninfo(name))
+
+
+def checked(
+    target: ConnInfo, files: ArchiveFiles, report: RestoreReport, **context: Any
+) -> tuple[CheckRecord, ...]:
+    """Return what the checks find; ``context`` is of CheckContext."""
+    given = {"tools": tools_for(target.with_database("postgres")), **context}
+    return check_restored(
+        CheckContext(target=target, files=files, restored=report, **given), SilentProgress()
+    )
+
+
+def issues(records: tuple[CheckRecord, ...]) -> list[CheckRecord]:
+    """Return what failed or is not known."""
+    return [one for one in records if one.outcome in {"fail", "unknown"}]

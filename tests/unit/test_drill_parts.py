@@ -1,0 +1,241 @@
+"""Parts of a drill that need no server: globals.sql, room on the disk, which server, what needs an extension, the work folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pgstow.assurance.drill.globals import statements_of
+from pgstow.assurance.drill.room import memory_bytes, refuse_too_little_room, restored_bytes, usable_cpus
+from pgstow.assurance.drill.throwaway import pick_server
+from pgstow.assurance.drill.workspace import Workspace, remove_leftovers
+from pgstow.catalog.backups import BackupFiles, list_backups
+from pgstow.catalog.manifest import LargeObjectsRecord, Manifest, TableRecord
+from pgstow.core.errors import TargetRefused, ToolMissing
+from pgstow.postgres.archive import Section, Toc, TocEntry
+from pgstow.postgres.extension_packages import packages_of
+from pgstow.postgres.server import ServerBinaries
+from pgstow.restore.extensions import needing_extensions, without_extensions
+from pgstow.restore.selection import Selection
+from pgstow.store.memory import MemoryStore
+from support.archives import entry as made_up
+from support.archives import header
+from support.dated_backups import save_dated
+from support.repositories import init_repository
+
+# -- globals.sql
+
+
+def test_statements_end_where_pg_dumpall_ends_them() -> None:
+    sql = rb"""--
+-- comment; with a semicolon
+--
+\restrict abc;def
+
+SET standard_conforming_strings = on;
+CREATE ROLE "we;ird ""role";
+ALTER ROLE "we;ird ""role" WITH PASSWORD 'SCRAM;''x\';
+COMMENT ON ROLE a IS E'it\'s; one';
+ALTER ROLE b SET search_path TO '$user', 'a--b';
+
+\unrestrict abc
+"""
+    assert list(statements_of(sql)) == [
+        b"SET standard_conforming_strings = on",
+        b'CREATE ROLE "we;ird ""role"',
+        rb"""ALTER ROLE "we;ird ""role" WITH PASSWORD 'SCRAM;''x\'""",
+        rb"COMMENT ON ROLE a IS E'it\'s; one'",
+        b"ALTER ROLE b SET search_path TO '$user', 'a--b'",
+    ]
+
+
+# -- what needs an extension
+
+
+def entry(number: int, desc: str, tag: str, *needs: int, section: Section = Section.PRE_DATA) -> TocEntry:
+    has_data = desc == "TABLE DATA"
+    return made_up(
+        number, desc.encode(), tag.encode(), dependencies=needs, section=section, has_data=has_data
+    )
+
+
+def toc_of(*entries: TocEntry) -> Toc:
+    encoding = made_up(99, b"ENCODING", b"ENCODING", defn=b"SET client_encoding = 'UTF8';\n")
+    return Toc(header=header(), entries=(encoding, *entries))
+
+
+TOC = toc_of(
+    entry(1, "EXTENSION", "vector"),
+    entry(2, "COMMENT", "EXTENSION vector", 1, section=Section.NONE),
+    entry(3, "EXTENSION", "hstore"),
+    entry(4, "VIEW", "reads_items", 5),  # stands before what it needs
+    entry(5, "TABLE", "items", 1),
+    entry(6, "TABLE", "orders"),
+    entry(7, "TABLE DATA", "items", 5, section=Section.DATA),
+    entry(8, "FK CONSTRAINT", "orders items", 5, 6, section=Section.POST_DATA),
+    entry(9, "TABLE DATA", "orders", 6, section=Section.DATA),
+)
+
+
+def test_everything_that_needs_an_extension_goes_with_it() -> None:
+    assert set(needing_extensions(TOC, ["vector"])) == {1, 2, 4, 5, 7, 8}
+    assert set(needing_extensions(TOC, ["hstore", "no such one"])) == {3}
+    assert needing_extensions(TOC, []) == {}
+
+
+def test_what_is_left_out_is_said() -> None:
+    whole = Selection(entries=TOC.entries[1:8], foreign_keys=(TOC.entries[8],))
+    left = without_extensions(TOC, whole, ["vector"])
+    assert {one.dump_id for one in left.entries} == {3, 6}
+    assert left.foreign_keys == ()
+    assert len(left.skipped) == 6
+    assert all("vector" in one.why and not one.is_loss for one in left.skipped)
+
+
+def test_packages_of_what_is_missing() -> None:
+    assert packages_of(["postgis", "postgis_topology", "vector", "hstore", "own"], 16) == (
+        "postgresql-16-postgis-3",
+        "postgresql-16-pgvector",
+        "postgresql-16",
+    )
+
+
+# -- room
+
+
+@cache
+def small_manifest() -> Manifest:
+    repository = init_repository(MemoryStore())
+    repository.load_index()
+    save_dated(repository, 1, datetime(2026, 11, 20, tzinfo=UTC))
+    (record,) = list_backups(repository)
+    return BackupFiles(repository, record).manifest
+
+
+def manifest(rows: int, size_bytes: int) -> Manifest:
+    table = TableRecord.model_validate(
+        {"dump_id": 9, "member": "archive/9.dat", "oid": 1, "schema": "app", "name": "orders", "rows": rows,
+         "size_bytes": size_bytes, "read_by": "copy", "seconds": 0.0}
+    )  # fmt: skip
+    return small_manifest().model_copy(
+        update={"tables": (table,), "large_objects": LargeObjectsRecord(count=1, size_bytes=1000)}
+    )
+
+
+def test_room_grows_with_rows_bytes_and_indexes() -> None:
+    key = replace(
+        entry(10, "CONSTRAINT", "orders pk", 6),
+        defn=b"ALTER TABLE ONLY app.orders ADD CONSTRAINT pk PRIMARY KEY (id);",
+    )
+    check = replace(
+        entry(11, "CONSTRAINT", "orders ck", 6),
+        defn=b"ALTER TABLE app.orders ADD CONSTRAINT ck CHECK (a > 0);",
+    )
+    index = entry(12, "INDEX", "orders_i", 6)
+
+    def needed(rows: int, size_bytes: int, *more: TocEntry) -> int:
+        return restored_bytes(manifest(rows, size_bytes), toc_of(*TOC.entries[1:], *more))
+
+    base = needed(0, 0)
+    assert needed(0, 10**9) - base == 10**9
+    one, two = needed(10**6, 0, key), needed(10**6, 0, key, index)
+    assert base < needed(10**6, 0) < one < two
+    assert needed(10**6, 0, check) == needed(10**6, 0)
+
+
+def test_a_disk_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    refuse_too_little_room(tmp_path, 1)
+    with pytest.raises(TargetRefused, match=r"will take about 1048576\.0 GiB") as caught:
+        refuse_too_little_room(tmp_path, 1 << 50)
+    assert "TMPDIR" in str(caught.value.hint)
+    assert "--on URL" in str(caught.value.hint)
+
+
+def test_the_machine() -> None:
+    assert memory_bytes() > 1 << 20
+    assert 1 <= usable_cpus() <= (os.cpu_count() or 1)
+
+
+# -- which server
+
+
+def server(major: int, minor: int, *, embedded: bool = False) -> ServerBinaries:
+    folder = Path(f"/{major}.{minor}")
+    return ServerBinaries(version=(major, minor), bin_dir=folder, bundle=(folder,) if embedded else ())
+
+
+def test_the_same_major_release_else_the_next_newer() -> None:
+    backup = manifest(0, 0)
+    major = backup.server.version_num // 10000
+    installed, embedded = server(major, 1), server(major, 9, embedded=True)
+    newer = server(major + 1, 0)
+    assert pick_server([newer, embedded, installed], backup) == installed
+    assert pick_server([newer, embedded], backup) == embedded
+    assert pick_server([server(major + 2, 5), newer, server(major - 1, 9)], backup) == newer
+    for there, found in (([server(major - 1, 9)], str(major - 1)), ([], "none")):
+        with pytest.raises(ToolMissing, match=f"found: {found}") as caught:
+            pick_server(there, backup)
+        assert f"postgresql-{major}" in str(caught.value.hint)
+        assert "--on URL" in str(caught.value.hint)
+
+
+# -- the folder
+
+
+def test_a_folder_in_use_is_left_alone_and_one_of_the_dead_is_removed(tmp_path: Path) -> None:
+    said: list[str] = []
+    mine = Workspace(tmp_path)
+    script = (
+        "import os, sys; from pathlib import Path; from pgstow.assurance.drill.workspace import Workspace;"
+        "print(Workspace(Path(sys.argv[1])).folder, flush=True); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    left = Path(killed.stdout.decode().strip())
+    (left / "pgstow-x" / "data").mkdir(parents=True)
+    assert left.is_dir() and left.parent == tmp_path
+    remove_leftovers(tmp_path, said.append)
+    assert not left.exists()
+    assert mine.folder.exists()
+    assert len(said) == 1 and str(left) in said[0]
+    mine.remove()
+    mine.remove()
+    assert not mine.folder.exists()
+
+
+def test_what_is_not_a_drills_folder_is_left_alone(tmp_path: Path) -> None:
+    """A folder that somebody else made under such a name, a file, a link, one that is just being made."""
+    target = tmp_path / "precious"
+    target.mkdir()
+    (target / "file").write_text("x")
+    (tmp_path / "pgstow-drill-linked").symlink_to(target)
+    (tmp_path / "pgstow-drill-file").write_text("x")
+    young = tmp_path / "pgstow-drill-young"
+    young.mkdir()
+    said: list[str] = []
+    remove_leftovers(tmp_path, said.append)
+    assert (target / "file").exists() and young.exists() and (tmp_path / "pgstow-drill-file").exists()
+    assert said == []
+    os.utime(young, (time.time() - 7200, time.time() - 7200))
+    remove_leftovers(tmp_path, said.append)
+    assert not young.exists()
+
+
+def test_the_process_of_a_stale_pid_file_is_not_ended(tmp_path: Path) -> None:
+    """The number in it is somebody else's by now."""
+    workspace = Workspace(tmp_path)
+    data = workspace.folder / "pgstow-x" / "data"
+    data.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (data / "postmaster.pid").write_text(f"{other.pid}\n{data}\n")
+        workspace.remove()
+        assert other.poll() is None
+        other.kill()
+    assert not workspace.folder.exists()
