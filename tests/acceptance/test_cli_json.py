@@ -218,12 +218,20 @@ def test_several_destinations(pgstow: Pgstow, repository: Repository, shop: Conn
     source, second, missing = shop.connect_string(), str(tmp_path / "second"), str(tmp_path / "missing")
     assert pgstow("init", "--repo", second, PGSTOW_PASSWORD="of the second").code == 0
     also, secret = ("--also", second), {"PGSTOW_ALSO_PASSWORD": "of the second"}
+    checks = tmp_path / "checks.yaml"
+    checks.write_text(
+        "assertions:\n"
+        "  - {name: some clients, sql: SELECT count(*) FROM public.clients, at_least: 1}\n"
+        "  - {name: no clients, sql: SELECT count(*) FROM public.clients, equals: 0}\n"
+        "  - {name: nothing, sql: SELECT 1 FROM public.nothing, equals: 0}\n"
+    )
     story: list[tuple[str, tuple[str | Path, ...], dict[str, str], int]] = [
         ("backup-also", ("backup", source, *also, "--must-contain", "clients"), secret, 0),
         ("backup-also-partial", ("backup", source, *also, "--also", missing), secret, 3),
         ("error-all-destinations", ("backup", source, "--repo", missing, *also), {}, 1),
         ("error-missing-table", ("backup", source, "--must-contain", "auth.users"), {}, 1),
         ("backup-table", ("backup", source, "--table", "public.clients"), {}, 0),
+        ("backup-checks", ("backup", source, "--checks", checks), {}, 0),
         (
             "repo-copy-catch-up",
             ("repo", "copy", "--to", second, "--catch-up", "--kind", "critical", "--since", "1h"),

@@ -102,12 +102,15 @@ def restored_in(
 
 
 def copied(cluster: Cluster, name: str, *, template: str = "restored") -> ConnInfo:
-    """Return a copy of a database, to be broken."""
+    """Return a copy of a database with its settings, to be broken."""
     with psycopg.connect(cluster.conninfo(), autocommit=True) as admin:
         admin.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
         )
-    return ConnInfo.parse(cluster.conninfo(name))
+    copy = ConnInfo.parse(cluster.conninfo(name))
+    execute(copy, f"ALTER DATABASE {name} SET work_mem = '5MB'")  # which are not copied
+    execute(copy, f"ALTER ROLE checks_owner IN DATABASE {name} SET enable_sort = off")
+    return copy
 
 
 def checked(

@@ -128,6 +128,12 @@ def _facts(manifest: Manifest) -> Table:
         table.add_row("", Text(f"ALARM: {safe(alarm)}", style="bold red"))
     if manifest.large_objects.count:
         table.add_row("large objects", large_objects_text(manifest))
+    for (schema, name), newest in manifest.newest_rows().items():
+        value = newest.value or "none: the table is empty"
+        table.add_row("newest row", f"{safe(schema)}.{safe(name)} {safe(newest.column)}: {safe(value)}")
+    for one in manifest.recorded:
+        value = safe(one.error or ("NULL" if one.value is None else one.value))
+        table.add_row("assertion", f"{safe(one.name)}: {'no value: ' if one.error else ''}{value}")
     extensions = ", ".join(f"{extension.name} {extension.version}" for extension in manifest.extensions)
     table.add_row("extensions", safe(extensions) or "none")
     table.add_row("globals", _globals(manifest))

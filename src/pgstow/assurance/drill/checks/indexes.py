@@ -28,10 +28,11 @@ __all__ = [
 STRUCTURES = ("amcheck", "tables")  # the codes of what is found in pages
 
 _MIB = 1 << 20
-# Up to this size of its table an index is also checked for every row that must be in it: that reads the whole table
-# and hashes each row twice.
+# Whether every row that must be in an index is, costs as much as building it once more. So that is asked of indexes on
+# tables of up to the first size, the smallest first, until so much was read. The order of an index alone costs a tenth.
 _WITH_HEAP_BYTES = 64 * _MIB
-_HEAP_BYTES = 64 * _MIB
+_WITH_HEAP_BYTES_IN_ALL = 512 * _MIB
+_HEAP_BYTES = 256 * _MIB  # tables above it were read whole for the comparison, and are not read a second time
 _BATCH_BYTES = 32 * _MIB
 _BATCH = 200
 _HOW_TO_GET_IT = "drill with a server of the system's packages (postgresql, postgresql-contrib) to have it"
@@ -72,6 +73,17 @@ class Structures:
     indexes: Sequence[BtreeIndex] = ()
     tables: Sequence[HeapTable] = ()
 
+    @property
+    def with_heap(self) -> frozenset[int]:
+        """The indexes that are also checked for every row that must be in them."""
+        found, so_far = set(), 0
+        for index in sorted(self.indexes, key=lambda one: one.table_bytes):
+            so_far += index.table_bytes
+            if index.table_bytes > _WITH_HEAP_BYTES or so_far > _WITH_HEAP_BYTES_IN_ALL:
+                break
+            found.add(index.oid)
+        return frozenset(found)
+
 
 def look_at_structures(session: RawSession, *, is_throwaway: bool) -> Structures:
     """Return what there is to look at, having installed amcheck where it is missing and can be."""
@@ -105,16 +117,19 @@ def structure_checks(structures: Structures) -> Iterator[Check]:
     """Yield the checks of pages, small ones together, each giving records for what is broken alone."""
     if structures.amcheck is None:
         return
+    with_heap = structures.with_heap
+
+    def cost(index: BtreeIndex) -> int:
+        return index.size_bytes + (index.table_bytes if index.oid in with_heap else 0)
+
     batch: list[BtreeIndex] = []
-    for index in sorted(structures.indexes, key=_index_cost):
-        if batch and (
-            len(batch) >= _BATCH or _index_cost(index) + sum(map(_index_cost, batch)) > _BATCH_BYTES
-        ):
-            yield _of_indexes(structures.amcheck, batch)
+    for index in sorted(structures.indexes, key=cost):
+        if batch and (len(batch) >= _BATCH or cost(index) + sum(map(cost, batch)) > _BATCH_BYTES):
+            yield _of_indexes(structures.amcheck, batch, with_heap, sum(map(cost, batch)))
             batch = []
         batch.append(index)
     if batch:
-        yield _of_indexes(structures.amcheck, batch)
+        yield _of_indexes(structures.amcheck, batch, with_heap, sum(map(cost, batch)))
     tables = [table for table in structures.tables if table.size_bytes <= _HEAP_BYTES]
     for start in range(0, len(tables), _BATCH):
         some = tables[start : start + _BATCH]
@@ -125,30 +140,26 @@ def structure_checks(structures: Structures) -> Iterator[Check]:
         )
 
 
-def _index_cost(index: BtreeIndex) -> int:
-    return index.size_bytes + (index.table_bytes if _is_with_heap(index) else 0)
-
-
-def _is_with_heap(index: BtreeIndex) -> bool:
-    return index.table_bytes <= _WITH_HEAP_BYTES
-
-
-def _of_indexes(amcheck: Amcheck, batch: Sequence[BtreeIndex]) -> Check:
+def _of_indexes(amcheck: Amcheck, batch: Sequence[BtreeIndex], with_heap: frozenset[int], cost: int) -> Check:
     return Check(
         codes=("amcheck",),
-        run=partial(_check_btrees, amcheck, list(batch)),
-        cost=sum(map(_index_cost, batch)),
+        run=partial(_check_btrees, amcheck, list(batch), with_heap),
+        cost=cost,
         subject=listed(index.name.decode("utf-8", "backslashreplace") for index in batch),
     )
 
 
 def _check_btrees(
-    amcheck: Amcheck, indexes: Iterable[BtreeIndex], restored: Restored, session: RawSession
+    amcheck: Amcheck,
+    indexes: Iterable[BtreeIndex],
+    with_heap: frozenset[int],
+    restored: Restored,
+    session: RawSession,
 ) -> Iterator[CheckRecord]:
     for index in indexes:
         name = restored.text(index.name)
         try:
-            why = broken_index(session, amcheck, index.oid, with_heap=_is_with_heap(index))
+            why = broken_index(session, amcheck, index.oid, with_heap=index.oid in with_heap)
         except ConnectionFailed:
             raise
         except PostgresError as exc:
@@ -191,11 +202,10 @@ def told_of_structures(structures: Structures, found: Sequence[CheckRecord]) -> 
             message = f"the pages of {what} were not checked with amcheck: {structures.why_not}"
             yield unknown(code, message, severity=structures.severity)
         return
-    whole = sum(map(_is_with_heap, structures.indexes))
+    whole = len(structures.with_heap)
     small = sum(table.size_bytes <= _HEAP_BYTES for table in structures.tables)
     rest = len(structures.indexes) - whole
-    limit = f"{_WITH_HEAP_BYTES // _MIB} MiB"
-    in_part = f"; {rest} of tables above {limit} by their structure alone" if rest else ""
+    in_part = f"; the {rest} on large tables by their structure alone" if rest else ""
     indexes = f"{len(structures.indexes)} B-tree indexes are sound, {whole} of them with every row of their table{in_part}"
     yield from _told("amcheck", found, passed("amcheck", indexes), has_any=bool(structures.indexes))
     left = len(structures.tables) - small
