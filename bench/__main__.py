@@ -24,7 +24,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import cases, changes, chart, growth, machine, marketplace, report, servers
+from bench import cases, changes, chart, drills, growth, machine, marketplace, report, servers
 from bench.memory import TERABYTE, memory_case
 from bench.results import Results
 from bench.targets import judge
@@ -32,8 +32,8 @@ from pgstow.core.errors import PgstowError
 from pgstow.postgres.server import Cluster
 
 _PROJECT: Final = Path(__file__).resolve().parents[1]
-_CASES: Final = ("backup", "restore", "distance", "changes", "tables", "memory", "growth")
-_MAIN_CASES: Final = frozenset({"backup", "restore", "distance", "changes"})
+_CASES: Final = ("backup", "restore", "drill", "distance", "changes", "tables", "memory", "growth")
+_MAIN_CASES: Final = frozenset({"backup", "restore", "drill", "distance", "changes"})
 _SIDE_CASES: Final = frozenset({"restore", "tables", "memory", "growth"})
 _GROWTH_STEPS: Final = (1 / 16, 1 / 4, 1)  # of the largest database
 _DISK_BYTES_A_ROW: Final = 1600  # database, its kept copy, its log, everybody's repositories, a restored copy
@@ -128,6 +128,8 @@ def run_cases(bench: cases.Bench, options: Options) -> None:
                 cases.backup_case(bench, main, source)
             if "restore" in options.only and side:
                 cases.restore_case(bench, main, source, side)
+            if "drill" in options.only:
+                drills.drill_case(bench, main, source)
             if "distance" in options.only:
                 growth.distance_case(bench, main, source)
             if "changes" in options.only:
@@ -235,7 +237,15 @@ def _check_room(options: Options) -> None:
 
 def _clean(options: Options) -> None:
     """Leave nothing behind but the kept database."""
-    for name in ("main", "side", "contestants", "physical-restore", *(() if options.keep else ("kept",))):
+    for name in (
+        "main",
+        "side",
+        "side-by-side",
+        "drill",
+        "contestants",
+        "physical-restore",
+        *(() if options.keep else ("kept",)),
+    ):
         shutil.rmtree(options.work / name, ignore_errors=True)
     if not any(options.work.iterdir()):
         options.work.rmdir()

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _RESTORED: Final = "restored"
+_RESTORES: Final = frozenset({"restore", "drill"})
 _TABLES_CONTESTANTS: Final = ("directory", "pgstow")
 
 
@@ -78,7 +79,7 @@ class Bench:
             series = Series(
                 case=case,
                 contestant=contestant.key,
-                title=(case == "restore" and contestant.restore_title) or contestant.title,
+                title=(case in _RESTORES and contestant.restore_title) or contestant.title,
                 command=command,
             )
             self.results.series.append(series)

@@ -19,6 +19,7 @@ _PANELS: Final = {
     "second": "Second backup, nothing changed",
     "appended": "Another backup, 1 % of rows added",
     "restore": "Restore",
+    "drill": "Drill, every row compared, beside a restore that is not looked at",
     "tables": "Many small tables",
 }
 _OURS: Final = "#0f766e"

@@ -299,6 +299,10 @@ class Pgstow(Contestant):
         """Return the command that prints everything about the newest backup."""
         return (str(self._PGSTOW), "show", "latest", "--json")
 
+    def drill(self, report: Path) -> Steps:
+        """Return a whole drill of the newest backup, with its record in the file ``report``."""
+        return (((str(self._PGSTOW), "drill", "latest", "--jobs", _JOBS, "--report", str(report)),),)
+
     def _backup(self, place: Place, *options: str) -> Steps:
         return (((str(self._PGSTOW), "backup", place.source, "--name", "bench", "--jobs", _JOBS, *options),),)
 

@@ -11,7 +11,16 @@ from typing import Any, Final
 
 from bench.measuring import Measurement
 
-__all__ = ["Entry", "GrowthEntry", "MemoryEntry", "Results", "Series", "TrafficEntry"]
+__all__ = [
+    "DrillEntry",
+    "Entry",
+    "GrowthEntry",
+    "MemoryEntry",
+    "PhaseEntry",
+    "Results",
+    "Series",
+    "TrafficEntry",
+]
 
 SCHEMA_VERSION: Final = 2
 
@@ -120,6 +129,24 @@ class GrowthEntry:
     again_requests: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseEntry:
+    """A phase of a drill. Phases overlap; ``busy_s`` is what its sessions spent on it together."""
+
+    name: str
+    begun_s: float
+    seconds: float
+    busy_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrillEntry:
+    """What one drill was spent on."""
+
+    wall_s: float
+    phases: list[PhaseEntry]
+
+
 @dataclass(slots=True, kw_only=True)
 class Results:
     """Everything one invocation measured."""
@@ -132,6 +159,7 @@ class Results:
     memory: list[MemoryEntry] = field(default_factory=list)
     traffic: list[TrafficEntry] = field(default_factory=list)
     growth: list[GrowthEntry] = field(default_factory=list)
+    drills: list[DrillEntry] = field(default_factory=list)
     targets: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)

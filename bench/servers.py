@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -61,10 +61,10 @@ def _is_complete(found: ServerBinaries) -> bool:
 
 
 @contextmanager
-def server(parent: Path) -> Iterator[Cluster]:
+def server(parent: Path, *, settings: Mapping[str, str] = SETTINGS) -> Iterator[Cluster]:
     """Run an empty server below ``parent`` for the length of a block."""
     parent.mkdir(parents=True, exist_ok=True)
-    with Cluster(server_binaries(), settings=SETTINGS, parent=parent, account=_account()) as cluster:
+    with Cluster(server_binaries(), settings=settings, parent=parent, account=_account()) as cluster:
         yield cluster
 
 

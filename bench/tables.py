@@ -16,6 +16,7 @@ _CASES: Final = {
     "first": "First backup, into an empty repository",
     "second": "Second backup, nothing changed",
     "restore": "Restore into a fresh database",
+    "drill": "Drill: make a server, restore, compare every row, check, remove it all",
     "tables": "First backup of many small tables",
 }
 _CHANGES: Final = {
@@ -52,6 +53,8 @@ class Table:
 def tables(results: Results) -> Iterator[Table]:
     """Yield the table of every case of the whole job that was measured, then memory, then the targets."""
     yield from _cases(results, _CASES)
+    if results.drills:
+        yield _phases(results)
     if results.memory:
         yield _memory(results)
     if any(results.of_case(case) for case in _CASES) or results.memory:
@@ -122,6 +125,27 @@ def _cells(case: str, one: Series, ours: Series | None) -> tuple[str, ...]:
         f"{one.most('peak_bytes') / 1e6:.0f}",
         stored,
         read,
+    )
+
+
+def _phases(results: Results) -> Table:
+    """Return what the drill in the middle was spent on, in the order in which its phases began."""
+    drill = sorted(results.drills, key=lambda one: one.wall_s)[len(results.drills) // 2]
+    work = sum(phase.busy_s for phase in drill.phases) or 1.0
+    rows = [
+        (
+            phase.name,
+            f"{phase.begun_s:.1f}",
+            f"{phase.begun_s + phase.seconds:.1f}",
+            f"{phase.busy_s:.1f}",
+            f"{phase.busy_s / work:.0%}",
+        )
+        for phase in sorted(drill.phases, key=lambda one: one.begun_s)
+    ]
+    return Table(
+        heading=f"Phases of a drill of {drill.wall_s:.1f} seconds, which overlap",
+        columns=("phase", "from", "to", "seconds of all its sessions", "share"),
+        rows=rows,
     )
 
 

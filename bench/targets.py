@@ -78,6 +78,7 @@ def _of_the_job(results: Results) -> list[Target]:
         versus("repository size", "first", "restic", 1.05, "stored_bytes"),
         versus("second backup", "second", "restic", 0.8),
         versus("restore", "restore", "plain", 1.1),
+        versus("drill, every row compared", "drill", "plain", 1.25),
         versus("many small tables", "tables", "directory", 1.3),
         Target(
             name="peak memory, 1 TB",

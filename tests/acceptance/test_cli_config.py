@@ -121,7 +121,7 @@ def test_check(reconciliation: Path, tmp_path: Path) -> None:
     pgstow = Pgstow()
     ended = pgstow("config", "check", reconciliation, "--resolve")
     assert (ended.code, ended.stderr) == (0, "")
-    assert ended.stdout == f"ok: {reconciliation}: 1 database, 2 repositories, 9 plans; 7 secrets found\n"
+    assert ended.stdout == f"ok: {reconciliation}: 1 database, 2 repositories, 10 plans; 7 secrets found\n"
     secrets = reconciliation.parent / "secrets"
     was = (secrets / "slack-url").read_text()
     (secrets / "slack-url").write_text(SECRET)  # a token alone is no address

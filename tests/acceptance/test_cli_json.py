@@ -14,15 +14,16 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import psycopg
 import pytest
 
 from pgstow.catalog.backups import BackupFiles, list_backups
+from pgstow.catalog.drills import save_drill
 from pgstow.cli.application import EXIT_CODES
 from pgstow.core.errors import PgstowError
 from pgstow.core.secrets import Secret
@@ -31,8 +32,11 @@ from pgstow.postgres.server import Cluster
 from pgstow.repository import BlobKind, LeasedDatabase, Repository, pack_name
 from pgstow.repository.holder import Holder
 from pgstow.store.local import LocalStore
+from support.backups import tools_for
 from support.command import Pgstow
 from support.dated_backups import save_dated
+from support.drilling import drill_record
+from support.foreign_dumps import dump_to
 from support.telling import web_server
 
 DatabaseFactory = Callable[..., ConnInfo]
@@ -50,7 +54,7 @@ _TIMES = {
 }  # fmt: skip
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
-    "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication", "last_sizes_bytes", "evidence", "value",
+    "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication", "last_sizes_bytes", "evidence", "value", "sha256", "dumped_by",
     "by", "acknowledged_by",
 }  # fmt: skip
 _COUNTS = {"saved", "packs", "trees", "files", "blobs"}  # where 0 and none are told apart from some
@@ -175,13 +179,14 @@ def test_status_metrics_and_checklist(
     pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path
 ) -> None:
     """One repository that is there and one that is not; a critical table that is in the backup and one that is not."""
-    assert pgstow("backup", shop.connect_string()).code == 0
+    assert pgstow("backup", shop.connect_string(), "--name", "shop").code == 0
+    add_drills(repository)
     password = tmp_path / "password"
     password.write_text(PASSWORD)
     password.chmod(0o600)
     places = {name: f"{tmp_path}/{name}" for name in ("repository", "none")}
     (tmp_path / "pgstow.yaml").write_text(
-        "databases: {shop: {url: postgresql://db.example/shop, critical: [public.clients, public.gone], rpo: 1d}}\n"
+        "databases: {shop: {url: postgresql://db.example/shop, critical: [public.clients, public.gone], rpo: 1d, rto: 1h}}\n"
         "repositories:\n"
         + "".join(
             f"  {name}: {{location: {place}, password: file:{password}}}\n" for name, place in places.items()
@@ -246,13 +251,23 @@ def test_several_destinations(pgstow: Pgstow, repository: Repository, shop: Conn
         expect(name, ended.json(), tmp_path)
 
 
+def add_drills(repository: Repository) -> None:
+    """Record three drills of the only backup that passed, and one that failed."""
+    (backup,) = list_backups(repository)
+    outcomes: tuple[Literal["passed", "failed"], ...] = ("passed", "passed", "passed", "failed")
+    for number, outcome in enumerate(outcomes):
+        started = datetime.now(UTC) - timedelta(days=9 - number)
+        given = {"id": f"{number}" * 8, "backup_id": backup.id, "size_bytes": 900, "started": started}
+        save_drill(repository, drill_record(outcome, finished=started, **given))
+
+
 def test_plans(pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path) -> None:
     (tmp_path / "pgstow.yaml").write_text(
         f"databases:\n  shop:\n    url: {shop.connect_string()}\n"
         f"repositories:\n  main:\n    location: {tmp_path}/repository\n    password: ${{PGSTOW_PASSWORD}}\n"
         f"  offsite:\n    location: {tmp_path}/offsite\n    password: ${{PGSTOW_PASSWORD}}\n"
         "plans:\n  daily:\n    schedule: '0 0 29 2 *'\n    repositories: [main]\n  weekly: {}\n"
-        "  verify:\n    repositories: [main]\n"
+        "  verify:\n    repositories: [main]\n  drill:\n    repositories: [main]\n"
     )
     environ = {"PGSTOW_CONFIG": str(tmp_path / "pgstow.yaml"), "PGSTOW_STATE_DIR": str(tmp_path / "state")}
     story: list[tuple[str, tuple[str, ...], int]] = [
@@ -260,6 +275,7 @@ def test_plans(pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path:
         ("run-not-due", ("daily", "--if-due"), 0),
         ("run-partial", ("weekly",), 3),
         ("run-verify", ("verify",), 0),
+        ("run-drill", ("drill",), 0),
         ("error-no-plan", ("dayly",), 2),
     ]
     for name, arguments, code in story:
@@ -657,6 +673,26 @@ def test_retention(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> No
         expect(name, json.loads(text), tmp_path)
 
 
+def test_import(pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path) -> None:
+    dump = tmp_path / "shop.sql"
+    dump.write_text(
+        "CREATE TABLE t (id int);\nCOPY t FROM stdin;\n1\n\\.\nALTER TABLE t OWNER TO somebody;\n"
+    )
+    archive = dump_to(tmp_path / "shop.dump", shop, tools_for(shop), "-Fc")
+    imported = pgstow("import", archive, "--label", "old", "--json").json()
+    expect("import", imported, tmp_path)
+    ended = pgstow("import", dump, "--taken", "2020-02-03", "--kind", "legacy", "--json")
+    assert ended.code == 0, ended.stdout
+    expect("import-sql", ended.json(), tmp_path)
+    dump.write_text("SELECT 1;\n\\! id\n")
+    ended = pgstow("import", dump, "--json")
+    assert ended.code == 1
+    expect("error-import", ended.json(), tmp_path)
+    assert pgstow("import", tmp_path / "none", "--json").code == 2
+    assert "shop.dump (custom, gzip, by pg_dump" in pgstow("show", imported["id"]).stdout
+    assert "shop.sql (plain)" in pgstow("show", "shop@latest").stdout, "an import comes after all other kinds"
+
+
 def test_page_describes_every_key() -> None:
     """docs/cli-json.md and the documents cannot drift apart unnoticed."""
     page = PAGE.read_text()
@@ -697,3 +733,33 @@ def all_errors(kind: type[PgstowError]) -> Iterator[type[PgstowError]]:
     for below in kind.__subclasses__():
         if below.__module__ == kind.__module__:
             yield from all_errors(below)
+
+
+# -- drills
+
+
+def blanked_drill(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of a drill with one phase and one check, and without what differs from run to run."""
+    seconds = {key: "<seconds>" for key, value in record.items() if key.endswith("_s") and value is not None}
+    words = {key: f"<{key}>" for key in ("server", "source_version", "manifest_sha256", "warnings")}
+    phase = dict.fromkeys(record["phases"][0], "<of the phase>")
+    check = record["checks"][0] | {"message": "<message>", "seconds": "<seconds>"}
+    tables = [table | {"load_s": "<seconds>"} for table in record["tables"]]
+    return record | seconds | words | {"phases": [phase], "checks": [check], "tables": tables}
+
+
+def test_drills(pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path) -> None:
+    assert pgstow("backup", shop.connect_string()).code == 0
+    report = tmp_path / "report.md"
+    ended = pgstow("drill", "--on", shop.connect_string(), "--rto", "4h", "--report", report, "--json")
+    assert ended.code == 0, ended.stdout
+    document = ended.json()
+    expect("drill", document | {"drill": blanked_drill(document["drill"])}, tmp_path)
+    listed, shown = (
+        pgstow("drills", "list", "--json").json(),
+        pgstow("drills", "show", "latest", "--json").json(),
+    )
+    assert listed["drills"] == [document["drill"] | {"saved": True}]
+    expect("drills-list", listed | {"drills": ["<of the drill>"]}, tmp_path)
+    assert shown["drill"] == document["drill"]
+    expect("drills-show", shown | {"drill": "<of the drill>"}, tmp_path)

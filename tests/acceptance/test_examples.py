@@ -49,8 +49,9 @@ def source(pg15: Cluster, database: DatabaseFactory, example: str) -> ConnInfo:
         connection.execute("CREATE SCHEMA auth")
         for table in (*TABLES[example], "public.cars"):
             connection.execute(
-                f"CREATE TABLE {table} AS SELECT i, now() AS created_at, now() AS updated_at"  # type: ignore[arg-type]
-                f" FROM generate_series(1, {ROWS}) i"
+                f"CREATE TABLE {table} AS SELECT i, now() AS created_at, now() AS updated_at, now() AS starts_at,"  # type: ignore[arg-type]
+                " now() + interval '1 day' AS ends_at, i::numeric(12, 2) AS amount, i::numeric(12, 2) AS debit,"
+                f" i::numeric(12, 2) AS credit FROM generate_series(1, {ROWS}) i"
             )
     return made
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.report import write_document
-from bench.results import Entry, GrowthEntry, Results, Series, TrafficEntry
+from bench.results import DrillEntry, Entry, GrowthEntry, PhaseEntry, Results, Series, TrafficEntry
 from bench.tables import tables, tables_about_changes
 from bench.targets import judge
 
@@ -99,3 +99,24 @@ def test_the_document_has_a_section_about_changes(tmp_path: Path) -> None:
     assert "| 2.00 GB | 13.0 | 9.0 | 110 | 2.0 | 1.0 | 2.5 | 70 | 500.0 | 0.150 |" in section
     assert "| 2.00 GB, unchanged | 5 | 14 | 0 | 0 | 0 | 19 |" in section
     assert "- pgstow, another backup: `pgstow run`" in text
+
+
+def test_the_drill_in_the_middle_shows_what_it_was_spent_on() -> None:
+    """Two phases that overlap: two sessions worked on the first one."""
+    results = results_of(series("drill", "pgstow", wall_s=12.0), series("drill", "plain", wall_s=10.0))
+    for wall_s in (99.0, 12.0, 11.0):
+        phases = [
+            PhaseEntry(name="content", begun_s=5.0, seconds=6.0, busy_s=5.0),
+            PhaseEntry(name="loading", begun_s=1.0, seconds=8.0, busy_s=wall_s + 3.0),
+        ]
+        results.drills.append(DrillEntry(wall_s=wall_s, phases=phases))
+
+    _drill, shown, targets = tables(results)
+
+    assert "of 12.0 seconds" in shown.heading
+    assert list(shown.rows) == [
+        ("loading", "1.0", "9.0", "15.0", "75%"),
+        ("content", "5.0", "11.0", "5.0", "25%"),
+    ]
+    judged = {row[0]: row[2:] for row in targets.rows}
+    assert judged["drill, every row compared"] == ("1.25", "1.20", "pass")

@@ -12,15 +12,25 @@ from typing import Any
 import pytest
 
 from pgstow.assurance.drill.checking import CODES
+from pgstow.assurance.drill.checks import indexes
 from pgstow.catalog.assertions import Assertion
 from pgstow.catalog.drills import CheckRecord
 from pgstow.catalog.manifest import Selection
 from pgstow.core.progress import SilentProgress
 from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.raw import RawSession
 from pgstow.postgres.server import Cluster
 from pgstow.restore import ArchiveFiles, RestoreReport
 from support.backups import capture_into, files_of, memory_repository
-from support.checked import WITH_HISTORY, checked, copied, issues, make_roles, restored_in
+from support.checked import (
+    WITH_HISTORY,
+    WITH_HISTORY_SINCE_18,
+    checked,
+    copied,
+    issues,
+    make_roles,
+    restored_in,
+)
 from support.every_kind import create_every_kind
 from support.restoring import bring_back, execute, fetch
 
@@ -56,6 +66,8 @@ def make_world(major: int, request: pytest.FixtureRequest) -> World:
     source = request.getfixturevalue("shared_database")(origin)
     create_every_kind(source, role="checks_owner")
     execute(source, WITH_HISTORY)
+    if major >= 18:
+        execute(source, WITH_HISTORY_SINCE_18)
     name = source.dbname
     execute(source, f"ALTER DATABASE {name} SET work_mem = '5MB'")
     execute(source, f"ALTER ROLE checks_owner IN DATABASE {name} SET enable_sort = off")
@@ -237,7 +249,7 @@ def test_without_pg_dump_definitions_are_unknown(world: World) -> None:
 
 
 def test_broken_pages_are_found(world: World) -> None:
-    """Garbage in files of a server that is stopped: of an index, of a table, and an index that is cut off."""
+    """In files of a server that is stopped: a key of an index, the head of a table's page, an index that is cut off."""
     target = copied(world.cluster, "broken_pages")
     paths = {
         name: Path(fetch(target, f"SELECT pg_relation_filepath('{name}')")[0][0])
@@ -246,8 +258,8 @@ def test_broken_pages_are_found(world: World) -> None:
     world.cluster.stop()
     try:
         data = world.cluster.data_dir
-        _overwrite(data / paths["app.orders_pkey"], 8192 + 7000)
-        _overwrite(data / paths["app.many_pages"], 4 * 8192 - 400)
+        _overwrite(data / paths["app.orders_pkey"], 2 * 8192 - 24, b"\xff\xff\xff\x7f")
+        _overwrite(data / paths["app.many_pages"], 4 * 8192, b"\xa5" * 24)
         (data / paths["app.status_pkey"]).write_bytes(b"")
     finally:
         world.cluster.start()
@@ -260,10 +272,10 @@ def test_broken_pages_are_found(world: World) -> None:
     } <= there
 
 
-def _overwrite(path: Path, offset: int) -> None:
+def _overwrite(path: Path, offset: int, garbage: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
-        file.write(b"\xa5" * 600)
+        file.write(garbage)
 
 
 def test_a_row_that_an_index_lacks_is_found(world: World) -> None:
@@ -274,6 +286,24 @@ def test_a_row_that_an_index_lacks_is_found(world: World) -> None:
     records = checked(target, world.files, world.report)
     assert "lacks matching index tuple" in of(records, "amcheck").message
     assert of(records, "amcheck").subject == "app.accounts_pkey"
+
+
+def test_a_server_that_breaks_down_proves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """amcheck itself may die of what it finds; what was still to be looked at is unknown then."""
+
+    def die(session: RawSession, *_: Any, **__: Any) -> bytes | None:
+        world.cluster.kill()
+        return session.value(b"SELECT 1", doing="checking the index")
+
+    monkeypatch.setattr(indexes, "broken_index", die)
+    target = copied(world.cluster, "breaking_down")
+    try:
+        records = checked(target, world.files, world.report, jobs=1, assertions=(TOTAL,))
+    finally:
+        world.cluster.start()
+    broken = [one for one in issues(records) if one.code == "amcheck"]
+    assert any("the server broke down" in one.message and one.subject for one in broken), records
+    assert of(records, "assertion").outcome == of(records, "content").outcome == "pass"
 
 
 def test_assertions(world: World) -> None:
@@ -362,10 +392,9 @@ def test_extensions_that_may_be_missing(world: World, pg15: Cluster, database: D
 
 
 def test_a_newer_server_prints_definitions_in_its_own_way(
-    world: World, request: pytest.FixtureRequest
+    world: World, world_of: Callable[[int], World]
 ) -> None:
-    newer: Cluster = request.getfixturevalue("make_module_cluster")(18)
-    target, report = restored_in(newer, world.files)
+    target, report = restored_in(world_of(18).cluster, world.files, "from_15")
     records = checked(target, world.files, report, assertions=(TOTAL, SAME))
     odd = {(one.code, one.outcome, one.severity) for one in issues(records)}
     assert odd == WITHOUT_AMCHECK, issues(records)
@@ -421,3 +450,32 @@ def test_chosen_tables_alone(world: World, pg15: Cluster, database: Databases) -
     assert (unset.outcome, unset.subject) == ("skipped", "public.orders orders_account_fkey")
     assert of(records, "assertion", "total").outcome == "skipped"
     assert of(records, "assertion", "same").outcome == "pass"
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP", "SQL_ASCII"])
+def test_other_encodings(encoding: str, world: World, pg15: Cluster, database: Databases) -> None:
+    source = database(pg15, options=f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    word = "日本" if encoding == "EUC_JP" else "Größe é"
+    execute(
+        source,
+        f"""SET client_encoding = 'UTF8'; CREATE SCHEMA "{word}";
+        CREATE TABLE "{word}"."{word}" ("{word}" text PRIMARY KEY CONSTRAINT "{word} x" CHECK ("{word}" <> 'ö'), b serial);
+        INSERT INTO "{word}"."{word}" VALUES ('{word}');
+        CREATE MATERIALIZED VIEW "{word}".m AS SELECT '{word}' AS c""".replace(
+            "'ö'", "'ö'" if encoding != "EUC_JP" else "'x'"
+        ),
+    )
+    total = Assertion(
+        name="total", sql=f'SELECT max("{word}") FROM "{word}"."{word}"', equals=word, same_as_backup=True
+    )
+    repository = memory_repository()
+    backup = capture_into(repository, source, assertions=(total,), time_columns={f"{word}.{word}": word})
+    files = files_of(repository, backup)
+    target, report = restored_in(world.cluster, files, f"in_{encoding.lower()}")
+    assert issues(checked(target, files, report, assertions=(total,))) == []
+    execute(
+        target, f"""SET client_encoding = 'UTF8'; ALTER TABLE "{word}"."{word}" DROP CONSTRAINT "{word} x" """
+    )
+    (lost, other) = issues(checked(target, files, report, assertions=(total,)))
+    assert (lost.code, lost.subject) == ("definitions", f"table {word}.{word}")
+    assert (other.code, other.subject) == ("constraints", f"{word}.{word} {word} x")

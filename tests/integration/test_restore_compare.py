@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from pgstow.core.errors import ContentMismatch
 from pgstow.core.progress import SilentProgress
 from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.raw import RawSession
 from pgstow.postgres.server import Cluster
 from pgstow.restore import contents
 from support.backups import capture_into, files_of, memory_repository, tools_for
@@ -47,6 +49,19 @@ class Meddler(SilentProgress):
 
     def phase(self, name: str) -> None:
         if name.startswith("comparing"):
+            execute(self._target, self._statements)
+
+
+class EarlyMeddler(SilentProgress):
+    """Runs statements in the target as soon as a table is loaded, while the restore goes on."""
+
+    def __init__(self, target: ConnInfo, statements: str) -> None:
+        self._target, self._statements = target, statements
+        self.is_done = False
+
+    def advance(self, *, rows: int = 0, size_bytes: int = 0) -> None:
+        if rows and not self.is_done:
+            self.is_done = True
             execute(self._target, self._statements)
 
 
@@ -144,3 +159,94 @@ def test_partitions_with_columns_in_another_order_that_go_in_through_their_root(
             compare=True,
             progress=Meddler(other, "UPDATE diary SET day = 0, said = said || day WHERE day = 7"),
         )
+
+
+@pytest.mark.parametrize("meddling", sorted(MEDDLING))
+def test_tables_that_are_read_while_others_load(
+    meddling: str,
+    pg15: Cluster,
+    database: Databases,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A database that the restore makes itself; its only table is read before anything else happens."""
+    monkeypatch.setattr(contents, "_PART_PAGES", 5)
+    source, target = database(pg15), database(pg15)
+    execute(source, STOCK)
+    statements, complaint = MEDDLING[meddling]
+    files = dump(source, tools_for(source), tmp_path / "dump")
+    again = {"create": True, "clean": True, "confirm": target.dbname, "compare": True}
+    meddler = EarlyMeddler(target, statements)
+    with pytest.raises(ContentMismatch, match=rf"public\.stock {complaint}"):
+        bring_back(files, target, progress=meddler, **again)
+    assert meddler.is_done
+
+
+def test_what_is_read_early_and_what_at_the_end(
+    pg15: Cluster, database: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables with keys, an index, a partitioned table that is loaded through its root, and one that nobody fills."""
+    monkeypatch.setattr(contents, "_PART_PAGES", 5)
+    source, target = database(pg15), database(pg15)
+    execute(
+        source,
+        STOCK
+        + """; ALTER TABLE stock ADD PRIMARY KEY (i); CREATE INDEX ON stock (name);
+        ALTER TABLE stock REPLICA IDENTITY USING INDEX stock_pkey;
+        CREATE TABLE moves (i int REFERENCES stock, at timestamptz DEFAULT now(), CHECK (i > 0));
+        INSERT INTO moves SELECT 1 + i % 5000 FROM generate_series(1, 9000) i;
+        CREATE TABLE nothing (i int);
+        CREATE TABLE parted (i int) PARTITION BY HASH (i);
+        CREATE TABLE parted_0 PARTITION OF parted FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+        INSERT INTO parted SELECT generate_series(1, 100)""",
+    )
+    files = dump(source, tools_for(source), tmp_path / "dump", "--load-via-partition-root")
+    late: list[str] = []
+    read = contents.Comparison.read
+
+    def noting(
+        self: contents.Comparison, session: RawSession, parts: Sequence[contents.Part], stop: Event
+    ) -> None:
+        if progress.is_comparing:
+            late.extend(part.target.table.qualified.decode() for part in parts)
+        read(self, session, parts, stop)
+
+    class Watching(SilentProgress):
+        is_comparing = False
+
+        def phase(self, name: str) -> None:
+            self.is_comparing = name.startswith("comparing")
+
+    progress = Watching()
+    monkeypatch.setattr(contents.Comparison, "read", noting)
+    report = bring_back(
+        files, target, create=True, clean=True, confirm=target.dbname, compare=True, progress=progress
+    )
+    assert late == ["public.parted"]
+    assert report.is_compared
+    assert [(one.name, one.rows) for one in report.compared] == [
+        ("moves", 9000),
+        ("nothing", 0),
+        ("parted", 100),
+        ("stock", 5000),
+    ]
+    assert {"loading", "content", "indexes", "constraints", "foreign keys"} <= {
+        one.name for one in report.spans
+    }
+    assert_equal_rows(source, target)
+
+
+def test_everything_is_read_at_the_end_where_users_code_could_still_write(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
+    """Refreshing the view adds a row to a table that is loaded already: not what the repository holds."""
+    source, target = database(pg15), database(pg15)
+    execute(
+        source,
+        """CREATE TABLE visits (i int); INSERT INTO visits VALUES (1);
+        CREATE FUNCTION visit() RETURNS int LANGUAGE sql AS 'INSERT INTO public.visits VALUES (2) RETURNING i';
+        CREATE MATERIALIZED VIEW visited AS SELECT public.visit(); DELETE FROM visits WHERE i = 2""",
+    )
+    files = dump(source, tools_for(source), tmp_path / "dump")
+    with pytest.raises(ContentMismatch, match=r"public\.visits has 2 rows instead of 1"):
+        bring_back(files, target, create=True, clean=True, confirm=target.dbname, compare=True)

@@ -14,6 +14,7 @@ import trustme
 from pgstow.core.errors import ProcessFailed, UsageError
 from pgstow.core.secrets import Secret
 from pgstow.postgres.server import Cluster, ServerBinaries, TcpAccess, TlsFiles, embedded_server
+from pgstow.postgres.throwaway_settings import throwaway_settings
 
 PASSWORD = "it's \\ a secret"
 
@@ -55,6 +56,21 @@ def test_every_release_runs_in_private_as_nobody_special(cluster):
     assert cluster.data_dir.stat().st_mode & 0o777 == 0o700
     assert owner_of(cluster.pid) != 0
     assert owner_of(cluster.pid) == (os.geteuid() or pwd.getpwnam("nobody").pw_uid)
+
+
+@pytest.mark.parametrize("major", [16, 18])
+def test_settings_for_one_restore_are_accepted(major: int) -> None:
+    wanted = throwaway_settings(memory_bytes=1 << 30, cpus=2)
+    with (
+        Cluster(embedded_server(major), settings=wanted) as cluster,
+        psycopg.connect(cluster.conninfo()) as session,
+    ):
+        rows = session.execute(
+            "SELECT name, setting FROM pg_settings WHERE sourcefile LIKE '%throwaway.conf'"
+        )
+        in_force = dict(rows.fetchall())
+    assert wanted.keys() <= in_force.keys()
+    assert in_force["shared_buffers"] == str((128 << 20) // 8192)
 
 
 def test_nothing_is_left_behind():

@@ -18,7 +18,16 @@ from pgstow.restore import ArchiveFiles, RestoreReport
 from support.backups import tools_for
 from support.restoring import bring_back, execute
 
-__all__ = ["ROLES", "WITH_HISTORY", "checked", "copied", "issues", "make_roles", "restored_in"]
+__all__ = [
+    "ROLES",
+    "WITH_HISTORY",
+    "WITH_HISTORY_SINCE_18",
+    "checked",
+    "copied",
+    "issues",
+    "make_roles",
+    "restored_in",
+]
 
 ROLES = ("checks_owner", "checks_reader")
 
@@ -66,6 +75,26 @@ CREATE SEQUENCE app.untouched;
 CREATE TABLE app.toasted (id int PRIMARY KEY, body text);
 ALTER TABLE app.toasted ALTER body SET STORAGE EXTERNAL;
 INSERT INTO app.toasted SELECT i, repeat('x', 9000) FROM generate_series(1, 50) i;
+ALTER SCHEMA public OWNER TO checks_owner;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO checks_reader;
+CREATE VIEW public.grouped AS SELECT s.id, s.kind, count(o.*) AS n FROM app.status s LEFT JOIN app.orders o USING (id) GROUP BY s.id;
+CREATE VIEW public.regrouped AS SELECT g.*, g.n > 0 AS has_any FROM public.grouped g;
+CREATE FUNCTION public.kind_of(app.toasted) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT ''k''';
+ALTER TABLE app.toasted ADD CONSTRAINT by_itself CHECK (public.kind_of(toasted) <> '');
+CREATE TABLE public.left_one (id serial PRIMARY KEY, other int);
+CREATE TABLE public.right_one (id int PRIMARY KEY DEFAULT nextval('public.left_one_id_seq'), other int REFERENCES public.left_one);
+ALTER TABLE public.left_one ADD FOREIGN KEY (other) REFERENCES public.right_one DEFERRABLE INITIALLY DEFERRED;
+ALTER TABLE public.left_one REPLICA IDENTITY FULL, ALTER other SET STATISTICS 500;
+"""
+
+# What later releases know besides.
+WITH_HISTORY_SINCE_18 = """
+ALTER TABLE app.orders ADD CONSTRAINT unenforced FOREIGN KEY (account) REFERENCES app.accounts NOT ENFORCED;
+ALTER TABLE app.status ADD CONSTRAINT loose CHECK (n > 5000) NOT ENFORCED;
+ALTER TABLE app.many_pages ADD CONSTRAINT filled NOT NULL filler NOT VALID;
+CREATE TABLE app.unheld (a int CONSTRAINT inline CHECK (a > 3) NOT ENFORCED, b int GENERATED ALWAYS AS (a * 2) VIRTUAL);
+INSERT INTO app.unheld VALUES (1);
 """
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-
 from pgstow.app.import_dump import import_dump
 from pgstow.app.import_request import Imported, ImportRequest
 from pgstow.catalog.backups import BackupFiles, list_backups
@@ -17,7 +16,7 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.tools import ClientTools
 from pgstow.repository import Repository
 
-__all__ = ["dump_to", "files_of_import", "import_into", "pack_tar"]
+__all__ = ["dump_to", "files_of_import", "import_into", "may_compress", "pack_tar"]
 
 
 def dump_to(path: Path, source: ConnInfo, tools: ClientTools, *options: str) -> Path:
@@ -40,6 +39,15 @@ def import_into(
     """Import a dump; ``options`` are those of ImportRequest."""
     request = ImportRequest(**{"dump": str(dump), **options})
     return import_dump(request, repository, tools, progress or SilentProgress())
+
+
+def may_compress(tools: ClientTools, source: ConnInfo, compression: str) -> bool:
+    """Whether this build of pg_dump knows a compression (``-Zlz4``)."""
+    with source.tool_env() as env:
+        command: list[str | Path] = [tools.pg_dump, "-Fc", "--schema-only", compression, "-f", os.devnull]
+        done = subprocess.run(command, env={**os.environ, **env}, capture_output=True)
+    assert done.returncode == 0 or b"does not support compression" in done.stderr, done.stderr.decode()
+    return done.returncode == 0
 
 
 def files_of_import(repository: Repository, imported: Imported) -> BackupFiles:

@@ -171,6 +171,10 @@ def test_a_first_backup_is_missing_only_after_it_was_due() -> None:
 def test_without_any_backup_a_database_is_unprotected() -> None:
     known = facts(store("offsite"), plans=[replace(NIGHTLY, expected_since=None)])
     assert only(known).fingerprint == "unprotected/shop"
+    imported = facts(
+        store("offsite", backup(HOUR, kind="import")), plans=[replace(NIGHTLY, expected_since=None)]
+    )
+    assert only(imported).fingerprint == "unprotected/shop"
     unknown = facts(store("offsite", backups=None), plans=[])
     assert "unprotected/shop" in judge(unknown).undecided
 
@@ -271,6 +275,8 @@ def test_rpo() -> None:
     partial = store("offsite", old, backup(HOUR, is_partial=True))
     assert only(facts(partial, database=shop)).fingerprint == "rpo_exceeded/shop"
     assert judge(facts(partial, database=replace(shop, is_partial=True))).findings == ()
+    imported = store("offsite", old, backup(HOUR, kind="import"))
+    assert only(facts(imported, database=shop)).fingerprint == "rpo_exceeded/shop"
     critical = store("offsite", old, backup(HOUR, kind="critical", is_partial=True))
     assert only(facts(critical, database=replace(shop, is_partial=True))).fingerprint == "rpo_exceeded/shop"
 

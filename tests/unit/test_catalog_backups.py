@@ -83,6 +83,17 @@ def test_bad_time_is_a_usage_error(records: list[BackupRecord]) -> None:
         resolve(records, "shop@yesterday")
 
 
+def test_an_imported_dump_is_the_latest_only_where_nothing_else_is() -> None:
+    repository = memory_repository()
+    add(repository, "aaaa1111-0", "shop", 0)
+    add(repository, "bbbb2222-0", "shop", 5, "kind=import")
+    add(repository, "cccc3333-0", "shop", -50, "kind=import")
+    found = {
+        text: resolve(list_backups(repository), text).id for text in ("latest", "shop@2026-11-19", "bbbb")
+    }
+    assert found == {"latest": "aaaa1111-0", "shop@2026-11-19": "cccc3333-0", "bbbb": "bbbb2222-0"}
+
+
 def test_copy_of_a_snapshot_is_the_same_backup() -> None:
     repository = memory_repository()
     add(repository, "aaaa1111-0", "shop", 0)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from rich.text import Text
 
 from pgstow.cli.output import Output
 from pgstow.cli.status_check import check_outcome, unknown_outcome
 from pgstow.cli.status_document import status_document
-from pgstow.cli.status_view import sparkline
+from pgstow.cli.status_view import sparkline, status_view
 from pgstow.core.errors import StoreUnavailable
 from pgstow.monitor.facts import DatabaseFacts, Facts
 from pgstow.monitor.storage import StorageFacts
 from pgstow.monitor.verdict import judge
-from support.facts import AWAY, facts_of, one, repository_facts, run
+from support.drilling import drill_record
+from support.facts import AWAY, NIGHTLY, facts_of, one, repository_facts, run
 from support.policies import NOW, daily
 
 # Of the guidelines: 'label'=value[UOM];[warn];[crit];[min];[max], numbers of digits, minus and point.
@@ -41,6 +44,41 @@ def performance(line: str) -> list[str]:
     found = PERFORMANCE.findall(data)
     assert " ".join(found) == data
     return found
+
+
+def test_what_drills_say() -> None:
+    """Beside each database, when anybody looked; and in the line for Nagios."""
+    drills = tuple(
+        drill_record(ago=timedelta(days=9 - number), size_bytes=5000, proven_s=3000 + number)
+        for number in range(3)
+    )
+    shop = DatabaseFacts(name="shop", rpo_s=86400.0, rto_s=14400.0)
+    plan = replace(NIGHTLY, plan="drill", job="drill", kind="drill", next_due=NOW + timedelta(days=9))
+    nights = daily(5, size_bytes=5000)
+    places = repository_facts("local", nights, drills=drills), repository_facts("far", nights, drills=())
+    facts = facts_of(*places, databases=[shop], plans=[NIGHTLY, plan])
+    _, line = checked(facts)
+    assert "'shop rto'=3002s;;14400;0" in performance(line)
+    told = shown(facts)
+    assert "last drill passed 11-14 12:51; achieved RTO 50 min of 4 h; forecast 50 min (4" in told
+    assert "from 3 drills of PostgreSQL 16 in a throwaway server; next drill 11-30 12:00" in told
+    failed = drill_record("failed", ago=timedelta(hours=2), backup_id="gone")
+    near = repository_facts("local", nights, drills=(*drills, failed))
+    assert "last drill failed 11-21 10:51, passed 11-14 12:51" in shown(
+        facts_of(near, places[1], databases=[shop])
+    )
+    away = repository_facts("local", nights, drills_error=StoreUnavailable("away"))
+    assert "drills unknown" in shown(facts_of(away, databases=[shop], plans=()))
+    assert "never drilled" in shown(
+        facts_of(repository_facts("local", nights, drills=()), databases=[shop], plans=())
+    )
+    assert "drill" not in shown(facts_of()), "nobody looked"
+
+
+def shown(facts: Facts) -> str:
+    output = Output(command="status", stdout=io.StringIO(), secrets=set())
+    lines = [each.plain for each in status_view(judge(facts), output) if isinstance(each, Text)]
+    return "\n".join(lines)
 
 
 def test_ok() -> None:

@@ -90,7 +90,12 @@ def test_repository_elsewhere() -> None:
 
 def test_what_stands_in_comments_is_right_once_it_is_no_comment() -> None:
     text = write(table("ledger"), table("cars", 5, "made_at")).text
-    for mark, inside in (("  # offsite:", "  # "), ("  # dr:", "  # "), ("# contacts:", "# ")):
+    for mark, inside in (
+        ("    # assertions:", "    # "),
+        ("  # offsite:", "  # "),
+        ("  # dr:", "  # "),
+        ("# contacts:", "# "),
+    ):
         lines, on = [], False
         for line in text.split("\n"):
             on = line.startswith(mark) or (on and line.startswith(inside))
@@ -103,6 +108,9 @@ def test_what_stands_in_comments_is_right_once_it_is_no_comment() -> None:
     assert list(reading.settings.repositories) == ["local", "offsite"]
     assert reading.settings.plans["dr"].repositories == ("offsite",)
     assert len(reading.settings.alerts.contacts) == 2
+    (assertion,) = reading.settings.databases["shop"].assertions
+    assert assertion.sql == 'SELECT count(*) FROM "public"."ledger"'
+    assert reading.settings.plans["drill"].drill.strategy == "rotate"
 
 
 NAMES = st.one_of(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pgstow.assurance.drill.checking import CODES as CHECKS
 from pgstow.assurance.drill.next_steps import next_steps
 from pgstow.assurance.drill.report import html_report, markdown_report
 from pgstow.catalog.drills import CheckRecord, DrillRecord, PhaseRecord, TableProof
@@ -24,7 +25,7 @@ def rich_record(outcome: Any = "passed", **more: Any) -> DrillRecord:
         ),
         "phases": (
             PhaseRecord(name="server", begun_s=0.0, seconds=25.0),
-            PhaseRecord(name="data", begun_s=25.0, seconds=75.0),
+            PhaseRecord(name="data", begun_s=25.0, seconds=75.0, busy_s=135.0),
         ),
         "checks": (
             CheckRecord(code="content", outcome="pass", message="2 tables are equal", seconds=1.5),
@@ -58,7 +59,7 @@ def test_the_form_of_the_written_strategies() -> None:
     assert rows["Recovery time (RTO)"] == "50 min 00 s | 4 h 00 min | met"
     assert rows["Recovery point (RPO)"] == "7 h 00 min | 1 h 00 min | MISSED"
     assert rows["Removed afterwards"] == "yes"
-    assert "| data | 25.0 s | 1 min 15 s | 75 % |" in text
+    assert "| data | 25.0 s | 1 min 15 s | 2 min 15 s | 84 % |" in text
     assert "| app.large | 997 | 8.8 KiB | 2.0 s | equal |" in text
     assert "ab" * 32 in text
     assert "the locale differs" in text
@@ -164,6 +165,22 @@ def test_every_failure_says_what_to_do(code: str) -> None:
     steps = list(next_steps(drill_record("failed", error_code=code)))
     assert len(steps) >= 2
     assert all(step.endswith(".") for step in steps)
+
+
+@pytest.mark.parametrize("code", CHECKS)
+def test_every_check_that_fails_says_what_to_do(code: str) -> None:
+    check = CheckRecord(code=code, outcome="fail", message="m")
+    first, *_ = next_steps(rich_record("failed", error_code=None, error=None, checks=(check,)))
+    assert "Look at what the check" not in first
+
+
+def test_what_is_not_about_the_backup_is_not_held_against_it() -> None:
+    (_, machine), (_, backup) = (
+        list(next_steps(drill_record("failed", error_code=code)))
+        for code in ("connection_failed", "repository_damaged")
+    )
+    assert "Nothing was found wrong" in machine
+    assert "may not come back" in backup
 
 
 def test_steps_follow_from_what_was_found() -> None:

@@ -176,7 +176,10 @@ def test_a_new_database_has_time_for_its_first_drill() -> None:
     assert "is not known to have ever passed one" in only(known).message
     policy = replace(AlertPolicy(), drill_within_s=40 * 86400.0)
     assert found(replace(known, policy=policy)) == []
-    assert "drill_missing/shop" in {each.fingerprint for each in found(facts(place(), known_since={}))}
+    forgetful = facts(place(), known_since={})
+    assert "drill_missing/shop" not in {each.fingerprint for each in found(forgetful)}
+    assert judged(forgetful).is_undecided("drill_missing/shop")
+    assert reasons(forgetful) == {}
 
 
 def test_without_drills_nothing_is_told_but_that() -> None:

@@ -101,6 +101,13 @@ def test_nothing_ages_while_there_is_no_newer_backup() -> None:
     assert "nothing ages without a newer backup of shop" in text(made, "330")
 
 
+def test_imported_dumps_do_not_make_backups_age_and_are_not_the_last_whole_one() -> None:
+    imports = [backup(f"i{age}", age, kind="import") for age in range(10)]
+    made = plan(state([backup("a", 50), backup("b", 41), *imports]), PLAIN)
+    assert dropped(made) == []
+    assert "last_whole" in codes(made, "b")
+
+
 def test_partial_backups_do_not_make_whole_ones_age() -> None:
     critical = [backup(f"c{age}", age, kind="critical", is_partial=True) for age in range(10)]
     made = plan(state([backup("a", 50), backup("b", 41), *critical]), PLAIN)

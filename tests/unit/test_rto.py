@@ -143,6 +143,15 @@ def test_empty_databases_have_a_forecast_too() -> None:
     assert found.seconds == pytest.approx(4)
 
 
+def test_noise_of_tiny_databases_is_not_taken_for_growth() -> None:
+    """What is fixed prevails there; a line through the noise says nothing of a database of another size."""
+    tiny = [timing(size, seconds) for size, seconds in ((2700, 5), (2800, 6), (2900, 7))]
+    assert forecast_restore(tiny, 100_000) is None
+    near = forecast_restore(tiny, 5000)
+    assert near is not None
+    assert near.seconds < 15
+
+
 @pytest.mark.parametrize(
     ("gib", "said"), [(1, None), (3, True), (4, False), (12, False), (13, True), (25, None)]
 )

@@ -9,9 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgstow.catalog.manifest import TableRecord
 from pgstow.core.schedule import Job, Schedule
 from pgstow.postgres.archive import Section, Toc, TocEntry
-from pgstow.restore.builds import Validation, plan_jobs, select_builds
+from pgstow.postgres.loading import LoadTable
+from pgstow.restore import contents
+from pgstow.restore.builds import Build, Validation, select_builds
+from pgstow.restore.job_plan import Reading, plan_jobs
+from pgstow.restore.load_tasks import LoadTask
+from pgstow.restore.sent_rows import SentRows
 from support.archives import entry, header
 
 
@@ -159,3 +165,71 @@ def test_a_foreign_key_is_set_first_and_validated_later(
     add, check = jobs
     assert (add.work, add.owns) == (build, {1, 2, 3})
     assert (check.work, check.after, check.owns, check.shares) == (Validation(build), {add.key}, {1}, {2, 3})
+
+
+def load_of(table: TocEntry, size_bytes: int) -> LoadTask:
+    name = table.tag.decode()
+    data = entry(
+        table.dump_id + 100,
+        b"TABLE DATA",
+        table.tag,
+        section=Section.DATA,
+        copy_stmt=b"COPY public.%s (a) FROM stdin;\n" % table.tag,
+        dependencies=(table.dump_id,),
+    )
+    record = TableRecord(
+        dump_id=data.dump_id,
+        member="",
+        oid=table.oid,
+        schema="public",
+        name=name,
+        rows=0,
+        size_bytes=size_bytes,
+        read_by="copy",
+        seconds=0,
+    )
+    made = LoadTable(oid=table.oid, qualified=b"public." + table.tag, is_plain=True, is_extension_owned=False)
+    return LoadTask(entry=data, record=record, table=made, is_ours=True, via_root=False)
+
+
+def test_tables_are_read_back_once_loaded_and_by_nobody_who_would_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only a constraint that locks out readers keeps them waiting; an index, a foreign key or statistics do not."""
+    monkeypatch.setattr(contents, "_PART_PAGES", 100)
+    big, small, tiny = entry(1, tag=b"big"), entry(2, tag=b"small"), entry(3, tag=b"tiny")
+    key = entry(
+        10, b"CONSTRAINT", b"big pk", section=Section.POST_DATA, dependencies=(1,),
+        defn=b"ALTER TABLE ONLY big ADD CONSTRAINT pk PRIMARY KEY (a);",
+    )  # fmt: skip
+    index = entry(11, b"INDEX", b"i", section=Section.POST_DATA, dependencies=(1,), defn=b"CREATE INDEX ...;")
+    reference = entry(
+        12, b"FK CONSTRAINT", b"small fk", section=Section.POST_DATA, dependencies=(2, 1, 10),
+        defn=b"ALTER TABLE ONLY small ADD CONSTRAINT fk FOREIGN KEY (a) REFERENCES big(a);",
+    )  # fmt: skip
+    toc = Toc(header=header(), entries=(big, small, tiny, key, index, reference))
+    tasks = [load_of(big, 250 * 8192), load_of(small, 20), load_of(tiny, 10)]
+    builds = select_builds(toc, [key, index, reference])
+
+    jobs = plan_jobs(toc, tasks, builds, SentRows(tasks).targets)
+
+    loads = {tuple(task.entry.tag for task in one.work): one for one in jobs if isinstance(one.work, list)}
+    reads = [one for one in jobs if isinstance(one.work, Reading)]
+    of_big, [of_small] = reads[:3], reads[3:]
+    assert [(part.first, part.end) for one in of_big for part in one.work.parts] == [
+        (0, 100),
+        (100, 200),
+        (200, None),
+    ]
+    assert all(one.after == {loads[b"big",].key} for one in of_big)
+    assert [part.target.table.qualified for part in of_small.work.parts] == [b"public.small", b"public.tiny"]
+    assert of_small.after == {loads[b"small", b"tiny"].key}
+    assert len({one.key for one in jobs}) == len(jobs)
+
+    in_the_way = {
+        one.work.entry.dump_id if isinstance(one.work, Build) else type(one.work).__name__
+        for one in jobs
+        for read in reads
+        if one.owns & (read.owns | read.shares) or read.owns & one.shares
+    }
+    assert in_the_way == {10}

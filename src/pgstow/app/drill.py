@@ -123,7 +123,7 @@ def drill_dump(
         (backup,) = [one for one in list_backups(repository) if one.id == backup_id]
         repository.load_index()
         subject = DrillSubject(backup=backup, selected="file", seed=None, place=dump)
-        run = DrillRun(request, subject, repository, tools, progress, started=started)
+        run = DrillRun(request, subject, repository, tools, progress, started=started, was_imported=True)
         drilled = Drilled(record=run.carry_out())
     return _told(run, drilled)
 

@@ -7,12 +7,13 @@ import hashlib
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pgstow
+from pgstow.app.drill_findings import error_code, error_hint, left_out, restore_phases, table_proofs
 from pgstow.app.drill_request import DrillRequest
 from pgstow.assurance.drill.checking import check_restored
 from pgstow.assurance.drill.context import CheckContext
@@ -31,23 +32,12 @@ from pgstow.postgres.tools import ClientTools, pick
 from pgstow.repository import Repository
 from pgstow.restore import engine
 from pgstow.restore.guard import GUARD_SETTINGS, pick_pg_restore
-from pgstow.restore.naming import split_name
-from pgstow.restore.report import RestoredTable, RestoreReport
+from pgstow.restore.report import RestoreReport
 from pgstow.restore.request import RestoreOptions
 
 __all__ = ["DrillRun", "DrillSubject"]
 
-_SHOWN = 10
-# What the restore calls its phases, and what a record does. Phases of the same name follow each other.
-_PHASES: Mapping[str, str] = {
-    "checking": "preparation",
-    "creating the database": "pre-data",
-    "rows": "data",
-    "other data": "large-objects",
-    "counts": "content",
-    "comparison": "content",
-}
-_CONTENT = "content"
+_NOT_FOR_USE = "comparison"  # what a restore that nobody wants compared does not spend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +61,7 @@ class DrillRun:
     progress: Progress
     started: datetime
     notes: list[str] = field(default_factory=list)  # what was noted before the drill itself began
+    was_imported: bool = False  # the time until now was spent on taking a dump in
     settle: Callable[[], None] = lambda: None  # called when nothing but reading was done, and may raise
     clock: Callable[[], float] = time.monotonic
     ended_by: BaseException | None = None
@@ -94,7 +85,8 @@ class DrillRun:
         """Restore, check, remove; return the record. Raises nothing: an interruption and faults of our own are in ``ended_by``."""
         # The drill began when its backup was looked for.
         self._begun = self.clock() - (datetime.now(UTC) - self.started).total_seconds()
-        self._phases.append(PhaseRecord(name="look-up", begun_s=0.0, seconds=self._now()))
+        if self.was_imported:
+            self._phases.append(PhaseRecord(name="import", begun_s=0.0, seconds=self._now()))
         try:
             self._restore_and_check()
         except PgstowError as exc:
@@ -115,7 +107,7 @@ class DrillRun:
 
     def _restore_and_check(self) -> None:
         files = BackupFiles(self.repository, self.subject.backup)
-        with self._phase("preparation", "reading what the backup holds"):
+        with self._phase("look-up", "reading what the backup holds"):
             self._manifest = files.manifest
             self._manifest_sha256 = hashlib.sha256(files.read("manifest.json")).hexdigest()
             place = self._place = self._choose_place(files)
@@ -168,24 +160,9 @@ class DrillRun:
             progress=self.progress,
             before_touching=self.settle,
         )
-        ended_s = self._now()
-        self._add_phases(report, begun_s)
-        compared_s = sum(one.seconds for one in self._phases if one.name == _CONTENT)
-        self._restored_s = round(ended_s - compared_s, 3)
+        self._phases += restore_phases(report, begun_s)
+        self._restored_s = round(self._now() - report.timings_s.get(_NOT_FOR_USE, 0.0), 3)
         return report
-
-    def _add_phases(self, report: RestoreReport, begun_s: float) -> None:
-        """Take over the phases of the restore, which follow each other."""
-        for own_name, seconds in report.timings_s.items():
-            if own_name == "total":
-                continue
-            name = _PHASES.get(own_name, own_name)
-            last = self._phases[-1]
-            if last.name == name:
-                self._phases[-1] = last.model_copy(update={"seconds": round(last.seconds + seconds, 3)})
-            else:
-                self._phases.append(PhaseRecord(name=name, begun_s=round(begun_s, 3), seconds=seconds))
-            begun_s += seconds
 
     def _clean_up(self) -> None:
         """Remove everything; what cannot be removed is told, and does not hide what the drill found."""
@@ -205,8 +182,8 @@ class DrillRun:
 
     @contextlib.contextmanager
     def _phase(self, name: str, telling: str | None = None) -> Iterator[None]:
-        """Time a phase; one without words tells by itself what it does."""
-        begun_s = self._now()
+        """Time a phase; one without words tells by itself what it does. The first began with the drill."""
+        begun_s = self._now() if self._phases else 0.0
         if telling is not None:
             self.progress.phase(telling)
         try:
@@ -235,7 +212,7 @@ class DrillRun:
 
     def _record(self) -> DrillRecord:
         backup, manifest, place, report = self.subject.backup, self._manifest, self._place, self._report
-        tables = _proofs(report) if report is not None else ()
+        tables = table_proofs(report) if report is not None else ()
         snapshot_taken = manifest.snapshot_taken if manifest is not None else backup.time
         error = self.ended_by if isinstance(self.ended_by, PgstowError) else self._error
         return DrillRecord(
@@ -261,9 +238,9 @@ class DrillRun:
             is_isolated=place.is_isolated if place is not None else False,
             is_removed=self._is_removed,
             outcome=self._outcome(tables),
-            error_code=_code(error),
+            error_code=error_code(error),
             error=error.message if error is not None else None,
-            hint=_hint(error),
+            hint=error_hint(error),
             restored_s=self._restored_s,
             proven_s=self._proven_s,
             rto_target_s=self.request.rto_target_s,
@@ -303,54 +280,5 @@ class DrillRun:
             yield from self._place.warnings
         if self._report is not None:
             yield from self._report.warnings
-            yield from _left_out(self._report)
+            yield from left_out(self._report)
         yield from self._warnings
-
-
-def _proofs(report: RestoreReport) -> tuple[TableProof, ...]:
-    """Return how each table came out. Rows that a partitioned table spread itself are judged with it, as a whole."""
-    is_equal = {(one.schema, one.name): one.is_equal for one in report.compared}
-
-    def judged(table: RestoredTable) -> bool:
-        if table.loaded_via is None:
-            return is_equal.get((table.schema, table.name), False)
-        schema, name = split_name(table.loaded_via.encode())
-        return is_equal.get(((schema or b"").decode(), name.decode()), False)
-
-    return tuple(
-        TableProof(
-            schema_=table.schema,
-            name=table.name,
-            rows=table.rows,
-            size_bytes=table.size_bytes,
-            load_s=table.seconds,
-            is_equal=judged(table),
-        )
-        for table in report.tables
-    )
-
-
-def _left_out(report: RestoreReport) -> Iterator[str]:
-    """Yield what was not restored, with the reason; many of one reason in one sentence."""
-    by_reason: dict[str, list[str]] = {}
-    for one in report.skipped:
-        by_reason.setdefault(one.why, []).append(one.what)
-    for why, what in by_reason.items():
-        more = f" and {len(what) - _SHOWN} more" if len(what) > _SHOWN else ""
-        yield f"not restored: {', '.join(what[:_SHOWN])}{more}: {why}"
-    for key in report.unset_foreign_keys:
-        yield f"not set: foreign key {key.name} of {key.table}: {key.reason}"
-
-
-def _code(error: PgstowError | None) -> str | None:
-    if error is None:
-        return None
-    return error.code if type(error) is not PgstowError else "internal"
-
-
-def _hint(error: PgstowError | None) -> str | None:
-    """Return what to do, without what a restore says of its target: that is gone."""
-    if error is None or error.hint is None:
-        return None
-    left = str(error.facts.get("left_behind", ""))
-    return error.hint.removesuffix(left).removesuffix("; ") or None if left else error.hint

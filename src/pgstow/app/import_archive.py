@@ -46,6 +46,16 @@ _SETTING = re.compile(
 )
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 _MONEY = re.compile(rb"^\s+\S.* (?:money|\"money\"|pg_catalog\.money)(?:\[\])*(?: |,|$)", re.MULTILINE)
+_FLOAT = re.compile(rb"^\s+\S.* (?:double precision|real)(?:\[\])*(?: |,|$)", re.MULTILINE)
+_SHORTEST_FLOATS_SINCE = 120000
+_FLOAT_WARNING = (
+    "floating-point numbers were written by a release before 12, with other digits than later ones print: the same values, but"
+    " a comparison after a restore may report those tables"
+)
+_ZONE_WARNING = (
+    "times were written in a time zone that could not be told: the same moments, but a comparison after a restore may"
+    " report those tables"
+)
 _MONEY_WARNING = "columns of type money: a dump does not tell with which lc_monetary they were written; restored as in the C locale"
 
 
@@ -166,7 +176,7 @@ def _manifest(
         finished=finished,
         server=server,
         tools={"pgstow": pgstow.__version__, "pg_dump": record.dumped_by or "unknown"},
-        settings={},
+        settings={"timezone": contents.zone} if contents.zone is not None else {},  # to read them back alike
         tables=tuple(contents.tables),
         large_objects=LargeObjectsRecord(
             count=contents.large_objects, size_bytes=contents.large_object_bytes
@@ -201,6 +211,11 @@ def _warnings(contents: ImportedContents, record: ImportRecord) -> Iterator[Warn
         )
     if tables and not contents.tables:
         yield Warning_(code="schema_only", message="the dump holds tables without their rows (--schema-only)")
+    if contents.zone is None:
+        yield Warning_(code="zone", message=_ZONE_WARNING)
+    version = version_num(contents.toc.header.server_version) or 0
+    if version < _SHORTEST_FLOATS_SINCE and any(_FLOAT.search(entry.defn or b"") for entry in tables):
+        yield Warning_(code="floats", message=_FLOAT_WARNING)
     if any(_MONEY.search(entry.defn or b"") for entry in tables):
         yield Warning_(code="money", message=_MONEY_WARNING)
 

@@ -28,6 +28,7 @@ from pgstow.core.progress import Progress
 from pgstow.core.secrets import Secret
 from pgstow.postgres.archive import (
     MAGIC,
+    PIECE_BYTES,
     CustomArchive,
     DirectoryArchive,
     PieceReader,
@@ -187,7 +188,7 @@ def _recognised(head: bytes, stream: PieceReader, name: str) -> _Dump:
             raise ArchiveError(
                 f"{name} is the table of contents of a directory dump", hint="name the folder that it lies in"
             )
-        return CustomArchive(lambda: stream.read1(1 << 16))
+        return CustomArchive(lambda: stream.read1(PIECE_BYTES))
     if is_tar(head):
         return TarArchive(stream)
     if codec_of_file(head) is not None:

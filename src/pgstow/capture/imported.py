@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 from typing import Protocol
@@ -17,6 +17,7 @@ from typing import Protocol
 from pgstow.capture.destinations import FanOutWriter
 from pgstow.capture.members import MemberWriter, save_file
 from pgstow.capture.row_cutting import RowCutter
+from pgstow.capture.written_zone import WrittenZone
 from pgstow.catalog.manifest import RootName, TableRecord
 from pgstow.core.errors import ArchiveError
 from pgstow.core.progress import Progress
@@ -68,6 +69,7 @@ class ImportedContents:
     large_objects: int
     large_object_bytes: int
     files: Sequence[FileNode]
+    zone: str | None  # that the rows were written in, as far as they tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,17 +87,19 @@ def import_archive(
     """
     rows: dict[str, TableData] = {}
     blobs: dict[int, _Blob] = {}
+    zone = WrittenZone()
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2), "seal") as pool:
         for name, pieces in archive.members():
             member = MemberWriter(writer, pool)
             if name.startswith("blob_"):
                 oid = int(name.removeprefix("blob_").removesuffix(".dat"))
                 _refuse_second(oid in blobs, name)
-                blobs[oid] = _save_large_object(member, pieces, progress)
+                blobs[oid] = _save_large_object(member, pieces)
             else:
                 _refuse_second(name in rows, name)
-                rows[name] = _save_rows(member, pieces, name, progress)
-    return _assemble(archive.toc, rows, blobs, writer, modified)
+                rows[name] = _save_rows(member, pieces, name, zone, progress)
+    contents = _assemble(archive.toc, rows, blobs, writer, modified)
+    return replace(contents, zone=zone.zone)
 
 
 def _refuse_second(is_there: bool, name: str) -> None:  # noqa: FBT001
@@ -103,13 +107,16 @@ def _refuse_second(is_there: bool, name: str) -> None:  # noqa: FBT001
         raise ArchiveError(f"the dump holds {name} twice")
 
 
-def _save_rows(member: MemberWriter, pieces: Iterator[bytes], name: str, progress: Progress) -> TableData:
+def _save_rows(
+    member: MemberWriter, pieces: Iterator[bytes], name: str, zone: WrittenZone, progress: Progress
+) -> TableData:
     begun, cutter = monotonic(), RowCutter(name)
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
+        zone.look(piece, number)
         before = cutter.rows
         for blob in cutter.add(piece):
             member.add(blob)
-        progress.advance(rows=cutter.rows - before, size_bytes=len(piece))
+        progress.advance(rows=cutter.rows - before)
     for blob in cutter.finish():
         member.add(blob)
     member.add(TABLE_DATA_TRAILER)
@@ -123,11 +130,10 @@ def _save_rows(member: MemberWriter, pieces: Iterator[bytes], name: str, progres
     )
 
 
-def _save_large_object(member: MemberWriter, pieces: Iterator[bytes], progress: Progress) -> _Blob:
+def _save_large_object(member: MemberWriter, pieces: Iterator[bytes]) -> _Blob:
     waiting = bytearray()
     for piece in pieces:
         waiting += piece
-        progress.advance(size_bytes=len(piece))
         while len(waiting) >= _LARGE_OBJECT_PIECE_BYTES:  # cut at fixed places, however it arrives
             member.add(bytes(waiting[:_LARGE_OBJECT_PIECE_BYTES]))
             del waiting[:_LARGE_OBJECT_PIECE_BYTES]
@@ -168,6 +174,7 @@ def _assemble(
         large_objects=len(blobs),
         large_object_bytes=sum(blob.size_bytes for blob in blobs.values()),
         files=files,
+        zone=None,
     )
 
 

@@ -45,11 +45,15 @@ class _Record(BaseModel):
 
 
 class PhaseRecord(_Record):
-    """Phases may overlap: ``begun_s`` and ``seconds`` count from the start of the drill and of the phase."""
+    """Phases may overlap: ``begun_s`` and ``seconds`` count from the start of the drill and of the phase.
 
-    name: str  # look-up | import | preparation | server | pre-data | data | large-objects | post-data | analyze | content | checks | clean-up
+    ``busy_s`` is what the sessions that worked on it spent together; None where there was one.
+    """
+
+    name: str  # docs/drills.md has them all
     begun_s: float
     seconds: float
+    busy_s: float | None = None
 
 
 class TableProof(_Record):

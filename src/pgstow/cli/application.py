@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from keyword import iskeyword
 from types import MappingProxyType
 from typing import Annotated
 
@@ -26,7 +27,7 @@ EXIT_CODES = (
 )
 
 # Each is a module of this package with a function of its name: "init" is init_command in pgstow.cli.init, and
-# "repo prune" is repo_prune_command in pgstow.cli.repo_prune.
+# "repo prune" is repo_prune_command in pgstow.cli.repo_prune. "import", a word of Python's, is in import_.
 COMMANDS = (
     "init",
     "backup",
@@ -38,6 +39,7 @@ COMMANDS = (
     "drill",
     "drills list",
     "drills show",
+    "import",
     "doctor",
     "status",
     "metrics",
@@ -99,6 +101,7 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "restore": "the target may hold a part of the backup",
         "export": "what was written so far is not a whole archive",
         "drill": "no drill had begun",
+        "import": "nothing was published",
         "demo": "nothing was left running",
         "run": "the run is written down as interrupted; nothing was published by it",
         "repo prune": "every backup is whole, and the next prune goes on from here",
@@ -156,8 +159,9 @@ def build(commands: Sequence[str] = COMMANDS, *, had_secrets: bool = False) -> t
     }
     for name in commands:
         module = name.replace(" ", "_")
+        file = f"{module}_" if iskeyword(module) else module
         command = as_command(
-            getattr(import_module(f"pgstow.cli.{module}"), f"{module}_command"),
+            getattr(import_module(f"pgstow.cli.{file}"), f"{module}_command"),
             name=name,
             uses_repository=name.split()[0] not in _WITHOUT_REPOSITORY,
             uses_settings=name not in _WITHOUT_SETTINGS,

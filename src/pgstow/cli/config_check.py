@@ -14,7 +14,7 @@ from rich.text import Text
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import plural, safe
 from pgstow.cli.output import Outcome, Output
-from pgstow.config.connections import connection_of
+from pgstow.config.connections import connection_of, drill_server_of
 from pgstow.config.finding import require_settings_file
 from pgstow.config.reading import Reading, try_settings
 from pgstow.config.references import Reference
@@ -95,6 +95,13 @@ def _resolved(settings: Settings, invocation: Invocation) -> Iterator[_Resolved]
                 connection_of(database, invocation.environ)
             except UsageError as exc:
                 yield _Resolved(reference=database.url, message=invocation.output.scrub(str(exc)))
+    for plan in settings.plans.values():
+        server = plan.drill.server
+        if server is not None and not server.is_plain and _trouble(server, invocation) is None:
+            try:
+                drill_server_of(plan.drill, invocation.environ)
+            except UsageError as exc:
+                yield _Resolved(reference=server, message=invocation.output.scrub(str(exc)))
     for channel in settings.channels.values():
         if _trouble(channel.url, invocation) is None:
             problem = AppriseChannel(channel.name, channel.url.resolve(invocation.environ)).problem()

@@ -19,6 +19,7 @@ from pgstow.assurance.drill.next_steps import next_steps
 from pgstow.assurance.drill.report import html_report, markdown_report
 from pgstow.catalog.drills import DrillRecord
 from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
+from pgstow.cli.output import safe_lines
 from pgstow.cli.records import facts_table
 from pgstow.core.errors import PgstowError, UsageError
 
@@ -104,7 +105,7 @@ def drill_lines(record: DrillRecord) -> Iterator[RenderableType]:
     backup = f"backup {record.backup_id[:8]} of {safe(record.backup_name)} ({safe(kind)}) from {time_text(record.snapshot_taken)}Z"
     yield Text.assemble((f"{outcome}: ", style), backup)
     if record.error is not None:
-        yield Text.assemble(("  error: ", "bold red"), safe(record.error))
+        yield Text.assemble(("  error: ", "bold red"), safe_lines(record.error))
     if record.hint is not None:
         yield Text.assemble(("  HINT: ", "bold"), safe(record.hint))
     yield _facts(record)

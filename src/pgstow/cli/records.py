@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pgstow.catalog.backups import BackupRecord
-from pgstow.catalog.manifest import Manifest
+from pgstow.catalog.manifest import ImportRecord, Manifest
 from pgstow.cli.formats import count_text, plural, safe, size_text, time_text
 from pgstow.repository import Hold
 
@@ -18,6 +18,7 @@ __all__ = [
     "facts_table",
     "hold_documents",
     "hold_text",
+    "imported_text",
     "large_objects_text",
     "plain_table",
     "record_document",
@@ -64,6 +65,13 @@ def hold_text(hold: Hold) -> str:
         return f"held: {safe(hold.problem or '')}; what cannot be read counts as a hold"
     until = f", until {hold.until}" if hold.until is not None else ""
     return f"held since {time_text(hold.since)}Z{until} by {safe(hold.by)}: {safe(hold.reason)}"
+
+
+def imported_text(record: ImportRecord) -> str:
+    """Return which dump a backup was made of."""
+    packed = f", {record.compression}" if record.compression else ""
+    by = f", by pg_dump {safe(record.dumped_by)}" if record.dumped_by else ""
+    return f"{safe(record.file)} ({safe(record.format)}{packed}{by}), {size_text(record.size_bytes)}"
 
 
 def backup_of(record: BackupRecord) -> str:

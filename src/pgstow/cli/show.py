@@ -21,6 +21,7 @@ from pgstow.cli.records import (
     facts_table,
     hold_documents,
     hold_text,
+    imported_text,
     large_objects_text,
     plain_table,
     record_document,
@@ -108,13 +109,16 @@ def _facts(manifest: Manifest) -> Table:
         table.add_row("only", safe(", ".join(manifest.selection.tables)))
     if manifest.must_contain:
         table.add_row("must contain", safe(", ".join(manifest.must_contain)))
-    table.add_row("data from", f"{time_text(manifest.snapshot_taken)} UTC")
+    table.add_row("data from", f"{time_text(manifest.snapshot_taken)} UTC{_of_file(manifest)}")
+    if manifest.imported is not None:
+        table.add_row("imported", imported_text(manifest.imported))
     role = ", a standby" if server.is_standby else ""
     table.add_row("server", f"{safe(server.version.partition(' on ')[0])} ({safe(server.host)}){role}")
     table.add_row("database", f"{safe(server.database)}, {safe(server.encoding)}, {safe(server.collate)}")
-    table.add_row("system", server.system_identifier or "identifier not visible to this role")
-    table.add_row("position", f"{server.lsn or 'unknown'}, timeline {server.timeline or 'unknown'}")
-    table.add_row("transport", server.tls or "not encrypted")
+    if manifest.imported is None:  # a dump says nothing of these
+        table.add_row("system", server.system_identifier or "identifier not visible to this role")
+        table.add_row("position", f"{server.lsn or 'unknown'}, timeline {server.timeline or 'unknown'}")
+        table.add_row("transport", server.tls or "not encrypted")
     table.add_row(
         "holds",
         f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}",
@@ -123,7 +127,8 @@ def _facts(manifest: Manifest) -> Table:
         "stored",
         f"{size_text(totals.stored_bytes)} for {size_text(totals.new_bytes)} new, {size_text(totals.known_bytes)} known",
     )
-    table.add_row("reused", reuse_text(manifest))
+    if manifest.imported is None:
+        table.add_row("reused", reuse_text(manifest))
     for alarm in manifest.reuse.alarms:
         table.add_row("", Text(f"ALARM: {safe(alarm)}", style="bold red"))
     if manifest.large_objects.count:
@@ -135,12 +140,16 @@ def _facts(manifest: Manifest) -> Table:
         value = safe(one.error or ("NULL" if one.value is None else one.value))
         table.add_row("assertion", f"{safe(one.name)}: {'no value: ' if one.error else ''}{value}")
     extensions = ", ".join(f"{extension.name} {extension.version}" for extension in manifest.extensions)
-    table.add_row("extensions", safe(extensions) or "none")
+    table.add_row("extensions", safe(extensions) or ("not stated" if manifest.imported else "none"))
     table.add_row("globals", _globals(manifest))
     for missing in manifest.globals.missing:
         table.add_row("", f"missing: {safe(missing)}")
     table.add_row("took", _timings(manifest))
     return table
+
+
+def _of_file(manifest: Manifest) -> str:
+    return ", the time of the file" if manifest.imported and not manifest.imported.is_dated else ""
 
 
 def _globals(manifest: Manifest) -> str:

@@ -61,7 +61,8 @@ def status_command(
         return _checked(invocation, look)
     verdict = look()
     facts = verdict.facts
-    is_known = all(each.is_known for each in facts.repositories.values()) and facts.runs_error is None
+    are_known = all(each.is_known and each.drills_error is None for each in facts.repositories.values())
+    is_known = are_known and facts.runs_error is None
     return Outcome(
         status="done" if is_known else "partial",
         document=status_document(verdict, invocation.output),

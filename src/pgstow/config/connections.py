@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from pgstow.config.settings import DatabaseSettings, RepositorySettings
+from pgstow.config.references import Reference
+from pgstow.config.settings import DatabaseSettings, DrillSettings, RepositorySettings
 from pgstow.core.errors import UsageError
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 
-__all__ = ["connection_of", "credentials_of", "environment_of"]
+__all__ = ["connection_of", "credentials_of", "drill_server_of", "environment_of"]
 
 
 def connection_of(database: DatabaseSettings, environ: Mapping[str, str]) -> ConnInfo:
@@ -18,14 +19,23 @@ def connection_of(database: DatabaseSettings, environ: Mapping[str, str]) -> Con
 
     A password of its own wins over one in what the URL's variables hold. Raises UsageError, ProcessFailed, ToolMissing.
     """
-    text = database.url.resolve(environ).reveal()
+    return _connection(database.url, database.password, environ)
+
+
+def drill_server_of(drill: DrillSettings, environ: Mapping[str, str]) -> ConnInfo | None:
+    """Return the server on which a plan of drills restores, as ``connection_of()``; None: a throwaway one."""
+    return None if drill.server is None else _connection(drill.server, drill.password, environ)
+
+
+def _connection(url: Reference, password: Reference | None, environ: Mapping[str, str]) -> ConnInfo:
+    text = url.resolve(environ).reveal()
     try:
         conninfo = ConnInfo.parse(text)
     except UsageError as exc:
-        raise UsageError(f"{database.url.where}: {exc}", hint=exc.hint) from exc
-    if database.password is None:
+        raise UsageError(f"{url.where}: {exc}", hint=exc.hint) from exc
+    if password is None:
         return conninfo
-    secrets = {**conninfo.secrets, "password": database.password.resolve(environ)}
+    secrets = {**conninfo.secrets, "password": password.resolve(environ)}
     return ConnInfo(params=conninfo.params, secrets=MappingProxyType(secrets))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pgstow.catalog.backups import BackupRecord
+from pgstow.catalog.backups import IMPORT, BackupRecord
 from pgstow.catalog.drills import DrillRecord
 from pgstow.core.errors import PgstowError
 from pgstow.monitor.policy import AlertPolicy
@@ -67,7 +67,8 @@ class DatabaseFacts:
     def is_whole(self, record: BackupRecord) -> bool:
         """Whether a backup holds everything that the settings want of this database."""
         return (
-            record.kind != CRITICAL_KIND
+            record.kind
+            not in {CRITICAL_KIND, IMPORT}  # a dump from elsewhere is no sign that backups are made
             and not record.is_damaged
             and (self.is_partial or not record.is_partial)
         )

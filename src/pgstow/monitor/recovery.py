@@ -80,12 +80,15 @@ class RecoveryStanding:
         """How long the newest drill of a whole backup took until everything was proven."""
         return None if self.achieved is None else self.achieved.proven_s
 
-    def is_overdue(self, facts: Facts, database: DatabaseFacts) -> bool:
-        """Whether no backup has passed a drill for too long, as far as is known; a database that is new has time for it."""
+    def is_overdue(self, facts: Facts, database: DatabaseFacts) -> bool | None:
+        """Whether no backup has passed a drill for too long, as far as is known.
+
+        A database that is new has time for it; None where nobody remembers since when it has been waited for.
+        """
         passed = self.last_passed
         began = passed.finished if passed else facts.known_since.get(f"database {database.name}")
         within = timedelta(seconds=facts.policy.drill_within_s)
-        return began is None or facts.now - began > within
+        return None if began is None else facts.now - began > within
 
     @property
     def next_due(self) -> datetime | None:

@@ -25,7 +25,6 @@ _MONTH_S = 30 * 86400.0
 _LEAST_NOISE = 0.02
 _SEEN = 1.25  # a size so much beyond those seen is no extrapolation yet
 _TOO_LARGE, _TOO_SMALL = 2.0, 0.25  # beyond the largest, below the smallest: nothing is said
-_SAME_BYTES = 64 * 1024 * 1024  # a difference that is never far: what is fixed prevails
 _OF_INDEXES = frozenset(("post-data", "indexes", "analyze"))
 _OF_ROWS = frozenset(("fetch", "pre-data", "data", "large-objects", "content"))
 # Quantiles of Student's t for an interval that holds nine of ten, by degrees of freedom; beyond the table it hardly changes.
@@ -148,9 +147,7 @@ def forecast_restore(
 def _is_far(timings: Sequence[Timing], size_bytes: int) -> bool:
     smallest = min(one.size_bytes for one in timings)
     largest = max(one.size_bytes for one in timings)
-    return size_bytes > max(_TOO_LARGE * largest, largest + _SAME_BYTES) or size_bytes < min(
-        _TOO_SMALL * smallest, smallest - _SAME_BYTES
-    )
+    return not _TOO_SMALL * smallest <= size_bytes <= _TOO_LARGE * largest
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ __all__ = [
     "begin_replica",
     "count_rows",
     "foreign_keys",
+    "has_integer_key",
     "has_rows",
     "load_tables",
     "may_be_replica",
@@ -134,6 +135,24 @@ def may_be_replica(session: RawSession) -> bool:
 def begin_replica(session: RawSession) -> None:
     """Make the session apply rows as a replica does."""
     session.execute(b"SET session_replication_role = replica", doing="becoming a replica")
+
+
+def has_integer_key(session: RawSession, qualified: bytes, constraint: bytes) -> bool:
+    """Return whether all columns of a foreign key are integers. ``constraint`` is its name without quotes."""
+    return (
+        session.value(
+            b"""
+            SELECT pg_catalog.bool_and(a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype))
+            FROM pg_catalog.pg_constraint c
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
+            WHERE c.conrelid = pg_catalog.to_regclass($1) AND c.conname = $2 AND c.contype = 'f'
+            """,
+            qualified,
+            constraint,
+            doing="looking at a foreign key",
+        )
+        == b"t"
+    )
 
 
 def begin_reading(session: RawSession, settings: Mapping[str, str]) -> None:

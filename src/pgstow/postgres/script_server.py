@@ -46,7 +46,7 @@ from pgstow.postgres.scripts import Command, SqlScript, Statement
 from pgstow.postgres.server import Cluster
 from pgstow.postgres.target import DatabaseShape, create_database, quoted, user_objects
 
-__all__ = ["ScriptServer", "server_settings"]
+__all__ = ["UNSAFE_ENCODINGS", "ScriptServer", "server_settings"]
 
 _SETTINGS = {
     "shared_buffers": "128MB",
@@ -67,7 +67,7 @@ _STALL_TIMEOUT_S = 900.0
 _LOCK_TIMEOUT = "10s"  # a script that holds locks in a transaction of its own must not stop us for good
 _SHOWN_BYTES = 120
 # In these a backslash or quote may be the second half of a character, so where strings end cannot be told by bytes.
-_UNSAFE_ENCODINGS = frozenset({"BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"})
+UNSAFE_ENCODINGS = frozenset({"BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"})
 _CONNECT = re.compile(rb"\\connect\s+(?:-reuse-previous=on\s+)?(.+?)\s*")
 _RESTRICT = re.compile(rb"\\(un)?restrict\s+([A-Za-z0-9]+)\s*")
 _EVENT_TRIGGER_MADE = re.compile(rb"CREATE\s+EVENT\s+TRIGGER\s+(%b)" % NAME_ANY, re.IGNORECASE)
@@ -91,7 +91,7 @@ class ScriptServer:
 
     cluster: Cluster
     progress: Progress
-    default_database: str
+    default_database: str | None  # None: the script says itself which it makes
     default_encoding: str
     admin: str = field(default_factory=lambda: f"pgstow_{secrets.token_hex(8)}")
     warnings: list[str] = field(default_factory=list)
@@ -112,8 +112,10 @@ class ScriptServer:
 
     def run(self, stream: PieceReader, *, name: str) -> None:
         """Run the whole script. Raises ArchiveError or PostgresError with file and line; the server is of no use then."""
-        self._take_over()
+        if not self._known_roles:
+            self._take_over()
         script = SqlScript(stream, name=name)
+        self._restricted = None
         with contextlib.ExitStack() as stack:
             self._sessions = _Sessions(self, stack)
             for item in script:
@@ -143,6 +145,9 @@ class ScriptServer:
                 f"ALTER ROLE postgres RENAME TO {self.admin}_first; CREATE ROLE {_AUTHOR} LOGIN CREATEDB".encode(),
                 doing="preparing the server",
             )
+            for database in _MAINTENANCE:
+                owner = f"ALTER DATABASE {database} OWNER TO {_AUTHOR}".encode()
+                second.execute(owner, doing="preparing the server")
             roles = second.rows(b"SELECT rolname FROM pg_catalog.pg_roles", doing="listing roles")
         self._known_roles = {role[0] or b"" for role in roles}
 
@@ -274,7 +279,7 @@ class ScriptServer:
             return
         script.standard_strings = self._sessions.setting(b"standard_conforming_strings") != "off"
         encoding = self._sessions.setting(b"client_encoding")
-        if encoding in _UNSAFE_ENCODINGS:
+        if encoding in UNSAFE_ENCODINGS:
             raise ArchiveError(
                 f"{name}, line {item.line:,}: scripts in the encoding {encoding} cannot be read safely",
                 hint="make the dump again with pg_dump --encoding=UTF8, or in the custom format",
@@ -349,19 +354,20 @@ class ScriptServer:
         """Give what only superusers own to whom it belongs. Nothing of the script is run any more."""
         with contextlib.ExitStack() as stack:
             self._sessions = _Sessions(self, stack)
+            self._sessions.connect(_MAINTENANCE[0])
             for database in dict.fromkeys(one for one, _ in self._lent):
                 self._sessions.connect(database)
                 self._take_back()
+            promotion = f"ALTER ROLE {_AUTHOR} SUPERUSER".encode()
+            self._sessions.admin().rows(promotion, doing="handing over what the superuser made")
             for database, text in self._late:
                 self._sessions.connect(database)
                 self._as_superuser(text)
             for database in (*self.databases, *_MAINTENANCE):
                 self._sessions.connect(database)
                 session = self._sessions.admin()
-                session.execute(
-                    f"ALTER ROLE {_AUTHOR} SUPERUSER; REASSIGN OWNED BY {self.admin} TO {_AUTHOR}".encode(),
-                    doing="handing over what the superuser made",
-                )
+                handover = f"REASSIGN OWNED BY {self.admin} TO {_AUTHOR}".encode()
+                session.rows(handover, doing="handing over what the superuser made")
                 if database in _MAINTENANCE and user_objects(session)[0]:
                     self.databases.append(database)
             for database, text in self._event_triggers:  # last, so that they see nothing of this
@@ -402,8 +408,10 @@ class _Sessions:
     def database(self) -> str:
         r"""Where the script is; one without \connect gets a database when it first needs one."""
         if self._database is None:
-            self._server.make_database(self._server.default_database, {})
-            self._database = self._server.default_database
+            default = self._server.default_database
+            if default is not None and default not in self._server.databases:
+                self._server.make_database(default, {})
+            self._database = default or _MAINTENANCE[0]
         return self._database
 
     def connect(self, database: str) -> None:
@@ -477,19 +485,18 @@ def _database_in(text: bytes, where: str) -> str:
 
 def _failed(name: str, item: Statement, exc: psycopg.Error) -> PostgresError:
     primary = exc.diag.message_primary or " ".join(str(exc).split())
-    detail = f" ({exc.diag.message_detail})" if exc.diag.message_detail else ""
     hint = exc.diag.message_hint
     if isinstance(exc, pgerrors.InsufficientPrivilege):
         hint = _MAY_MEAN_SUPERUSER
     return PostgresError(
-        f"{name}, line {item.line:,}, statement {item.number:,}: {primary}{detail} in {_shown(item.text)}",
+        f"{name}, line {item.line:,}, statement {item.number:,}: {primary} in {_shown(item.text)}",
         hint=hint,
         sqlstate=exc.sqlstate,
     )
 
 
 def _shown(text: bytes) -> str:
-    first = b" ".join(text[: 4 * _SHOWN_BYTES].split())
-    return first[:_SHOWN_BYTES].decode("utf-8", "backslashreplace") + (
-        "..." if len(first) > _SHOWN_BYTES else ""
-    )
+    """Return how a statement begins, without any value that it may hold."""
+    first = b" ".join(text[: 4 * _SHOWN_BYTES].partition(b"'")[0].split())
+    shown = first[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
+    return shown if len(text.split()) <= len(first.split()) else f"{shown} ..."

@@ -142,6 +142,7 @@ class SqlScript:
                     yield data
                 return
             if self._is_over:
+                self._consume(len(self._buffer) - self._start)
                 raise ArchiveError(
                     f"{self._name} is cut off in line {self.line:,}: the rows of a table have no end",
                     hint="copy the dump again, or make a new one",
@@ -227,11 +228,14 @@ class _Scan:
             if self._inside is not None and not self._leave(buffer, start, is_over=is_over):
                 return None
             found = _TOKEN.search(buffer, start + self.position)
-            token_at = found.start() if found else len(buffer)
-            self._note_first(buffer, start, token_at)
+            # the last byte may be the first half of what begins a comment
+            half = found is None and not is_over and buffer[start + self.position :].endswith((b"-", b"/"))
+            self._note_first(buffer, start, found.start() if found else len(buffer) - half)
             if found is None:
-                self._run_out(buffer, start, is_over=is_over)
-                return None
+                self.position = len(buffer) - start - half
+                if is_over:
+                    return None
+                raise _Unfinished
             if found.end() == len(buffer) and not is_over and found[0] not in (b";", b"\\", b"(", b")"):
                 self._wait(found.start() - start, found.end() - found.start())
             end = self._take(found, buffer, start, is_over=is_over)
@@ -245,15 +249,6 @@ class _Scan:
             assert space is not None
             if space.end() < until:
                 self.first = space.end() - start
-
-    def _run_out(self, buffer: bytearray, start: int, *, is_over: bool) -> None:
-        length = len(buffer) - start
-        if is_over:
-            self.position = length
-            return
-        # the last byte may be the first half of what begins a comment
-        self.position = length - 1 if length and buffer[-1] in b"-/" else length
-        raise _Unfinished
 
     def _wait(self, position: int, size: int) -> None:
         if size > _LONGEST_WORD_BYTES:
@@ -371,7 +366,7 @@ class _Scan:
             # a string goes on in the next line, and its backslashes still mean what they meant
             between = _BETWEEN_PARTS.match(buffer, at + 1)
             assert between is not None
-            if between.end() == len(buffer) and not is_over:
+            if not is_over and bytes(buffer[between.end() : between.end() + 2]) in (b"", b"-"):
                 self.position = at - start
                 return False
             part = _NEXT_PART.match(buffer, at + 1)

@@ -15,11 +15,12 @@ from pgstow.postgres.archive import TocEntry, drop_only
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.tools import ClientTools
-from pgstow.restore.builds import select_builds
+from pgstow.restore.builds import Build, select_builds
 from pgstow.restore.contents import Comparison, Part, parts_of, refuse_differences
 from pgstow.restore.counts import Expectation, analyze_tables, check_counts, expectations
 from pgstow.restore.data_only import load_order
 from pgstow.restore.database import apply_database_entries, create_like_source
+from pgstow.restore.early import may_be_read_early
 from pgstow.restore.foreign_keys import set_foreign_keys
 from pgstow.restore.guard import GUARD_SETTINGS, Admission, admit, maintenance_session
 from pgstow.restore.large_objects import listed_large_objects, load_large_objects
@@ -30,12 +31,14 @@ from pgstow.restore.report import ComparedTable, RestoredTable, RestoreReport, S
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
 from pgstow.restore.sections import Runs, Sections, arrange
 from pgstow.restore.selection import is_about_database
-from pgstow.restore.sent_rows import SentRows
+from pgstow.restore.sent_rows import ReadTarget, SentRows
+from pgstow.restore.timesheet import Timesheet
 from pgstow.restore.workers import Workers
 
 __all__ = ["restore"]
 
 _MIB = 1 << 20
+_ROWS = "rows"
 _WHAT_IS_LEFT = (
     "nothing was touched; choose tables that are whole with --table, or another backup"
     " (pgstow show tells what this one has lost)"
@@ -69,7 +72,15 @@ def restore(
     nothing is touched yet; later errors say in their hint and facts what was left
     behind. A report that ``is_partial`` names what was asked for and could not be restored.
     """
-    run = _Run(files=files, target=target, options=options, progress=progress, clock=clock, started=clock())
+    run = _Run(
+        files=files,
+        target=target,
+        options=options,
+        progress=progress,
+        clock=clock,
+        started=clock(),
+        timesheet=Timesheet(clock),
+    )
     run.begin("checking", "checking the target")
     admission = admit(files, target, options, tools)
     before_touching()
@@ -110,6 +121,7 @@ class _Run:
     progress: Progress
     clock: Callable[[], float]
     started: float
+    timesheet: Timesheet
     timings_s: dict[str, float] = field(default_factory=dict)
     phase: str = ""
     phase_started: float = 0.0
@@ -124,6 +136,7 @@ class _Run:
     large_object_bytes: int = 0
     built: set[int] = field(default_factory=set)  # dump ids of the post-data section
     analyzed: set[bytes] = field(default_factory=set)
+    read_early: set[bytes] = field(default_factory=set)
     unset: list[UnsetForeignKey] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -140,6 +153,8 @@ class _Run:
             self.timings_s[self.phase] = round(
                 self.timings_s.get(self.phase, 0.0) + now - self.phase_started, 3
             )
+            if self.phase != _ROWS:  # of which each kind of work is told by itself
+                self.timesheet.worked(self.phase, self.phase_started, now)
         self.phase = ""
 
     @contextlib.contextmanager
@@ -210,7 +225,7 @@ def _restore_definitions(run: _Run, runs: Runs, sections: Sections) -> None:
 def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
     """Load all rows, and build what can be built as soon as its tables are filled."""
     entries = admission.selection.table_data
-    run.begin("rows", "loading rows")
+    run.begin(_ROWS, "loading rows")
     created = (
         ()
         if run.options.data_only
@@ -230,10 +245,6 @@ def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
             run.comparison.take_down_what_was_there(session)
         as_replica = run.options.data_only and loading.may_be_replica(session)
         steps = _steps(session, run.tasks) if run.options.data_only and not as_replica else [run.tasks]
-    run.progress.expect(
-        rows=sum(task.record.rows for task in run.tasks),
-        size_bytes=sum(task.record.size_bytes for task in run.tasks),
-    )
     loader = Loader(
         run.files,
         run.target,
@@ -242,15 +253,29 @@ def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
         stall_timeout_s=run.options.stall_timeout_s,
         progress=run.progress,
         encoding=run.files.toc.encoding,
-        sent=run.comparison.sent if run.comparison else None,
+        comparison=run.comparison,
+        timesheet=run.timesheet,
     )
     if run.options.data_only:
         loader.respect_triggers(as_replica=as_replica)
     builds = select_builds(run.files.toc, runs.post_data) if run.tasks else []
+    early = _read_early(run, runs, builds)
+    run.progress.expect(
+        rows=sum(task.record.rows for task in run.tasks) + sum(target.rows for target in early),
+        size_bytes=sum(task.record.size_bytes for task in run.tasks),
+    )
     for step in steps:
-        loader.load(step, run.tables, builds=builds)
+        loader.load(step, run.tables, builds=builds, read_back=early)
+    run.read_early |= {target.table.qualified for target in early}
     run.built |= {one.entry.dump_id for one in builds}
     run.analyzed |= loader.analyzed
+
+
+def _read_early(run: _Run, runs: Runs, builds: Sequence[Build]) -> list[ReadTarget]:
+    """Return the tables that are read back while others load."""
+    if run.comparison is None or not run.options.create:
+        return []
+    return may_be_read_early(run.comparison.sent.targets, run.files.toc, runs.post_data, builds)
 
 
 def _steps(session: RawSession, tasks: Sequence[LoadTask]) -> list[list[LoadTask]]:
@@ -306,7 +331,6 @@ def _finish(run: _Run, admission: Admission) -> None:
             views = [(e.namespace or b"", e.tag) for e in entries if e.desc == b"MATERIALIZED VIEW DATA"]
             names += [target_sql.qualified(session, *view) for view in views]
         analyze_tables(run.files, run.target, names, jobs=run.options.jobs)
-        run.progress.expect(rows=sum(one.rows for one in run.expected))
         _check_rows(run)
     with run.session() as session:
         target_sql.make_durable(session)
@@ -315,21 +339,24 @@ def _finish(run: _Run, admission: Admission) -> None:
 
 def _check_rows(run: _Run) -> None:
     """Count the rows of every table, or, where that was asked for, compare them."""
+    rows = sum(one.rows for one in run.expected if one.table.qualified not in run.read_early)
     if run.comparison is None:
         run.begin("counts", "counting rows")
+        run.progress.expect(rows=rows)
         check_counts(run.files, run.target, run.expected, jobs=run.options.jobs, progress=run.progress)
         return
     run.begin("comparison", "comparing every row with the backup's")
-    _read_back(run, run.comparison)
+    run.progress.expect(rows=rows)
+    _read_the_rest(run, run.comparison)
     run.compared = run.comparison.compared(run.files.toc.encoding)
     if not run.options.report_differences:
         refuse_differences(run.compared)
 
 
-def _read_back(run: _Run, comparison: Comparison) -> None:
-    """Read every table, the largest first."""
-    targets = sorted(comparison.sent.targets, key=lambda target: -target.size_bytes)
-    parts = [part for target in targets for part in parts_of(target)]
+def _read_the_rest(run: _Run, comparison: Comparison) -> None:
+    """Read every table that was not read early, the largest first."""
+    late = [one for one in comparison.sent.targets if one.table.qualified not in run.read_early]
+    parts = [part for target in sorted(late, key=lambda one: -one.size_bytes) for part in parts_of(target)]
     with Workers[Part](run.options.jobs, run.open_session) as workers:
         workers.each(parts, lambda session, part: comparison.read(session, [part], workers.stopped))
 
@@ -357,6 +384,7 @@ def _report(run: _Run, admission: Admission, runs: Runs) -> RestoreReport:
         large_objects=run.large_objects,
         objects=len(entries) + len(admission.selection.foreign_keys) - len(run.unset),
         timings_s={**run.timings_s, "total": round(run.clock() - run.started, 3)},
+        spans=run.timesheet.spans(),
         compared=tuple(run.compared),
         is_compared=run.comparison is not None and all(one.is_equal for one in run.compared),
         skipped=tuple(run.skipped),

@@ -21,12 +21,15 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.copy_in import CopyIn, FalseAlarm
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.session import NO_TIMEOUTS, postgres_error
-from pgstow.restore.builds import Analysis, Build, Validation, Work, build, plan_jobs, validate
+from pgstow.restore.builds import Build, Validation, build, validate
+from pgstow.restore.contents import Comparison
+from pgstow.restore.job_plan import Analysis, Reading, Work, plan_jobs
 from pgstow.restore.load_tasks import LoadTask
 from pgstow.restore.naming import text
 from pgstow.restore.report import RestoredTable
 from pgstow.restore.request import ArchiveFiles
-from pgstow.restore.sent_rows import SentRows
+from pgstow.restore.sent_rows import ReadTarget
+from pgstow.restore.timesheet import Timesheet
 from pgstow.restore.workers import Workers
 
 __all__ = ["Loader", "load_settings", "without_trailer"]
@@ -34,6 +37,7 @@ __all__ = ["Loader", "load_settings", "without_trailer"]
 # Errors whose detail is "Failing row contains (...)".
 _SHOW_THE_ROW = {pgerrors.CheckViolation.sqlstate, pgerrors.NotNullViolation.sqlstate}
 _VERIFY = "run pgstow verify --read-data on the backup"
+_BUILDS = {b"INDEX": "indexes", b"CONSTRAINT": "constraints", b"FK CONSTRAINT": "foreign keys"}
 # What rows are read under. pg_restore's own settings, and those under which the backup wrote the rows.
 _SETTINGS = {
     "search_path": "",
@@ -71,7 +75,8 @@ class Loader:
         stall_timeout_s: float,
         progress: Progress,
         encoding: str,
-        sent: SentRows | None = None,
+        comparison: Comparison | None = None,
+        timesheet: Timesheet | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = files
@@ -80,7 +85,8 @@ class Loader:
         self._stall_timeout_s = stall_timeout_s
         self._progress = progress
         self._encoding = encoding
-        self._sent = sent
+        self._comparison = comparison
+        self._timesheet = timesheet or Timesheet(clock)
         self._clock = clock
         standard = "on" if files.toc.has_standard_strings else "off"
         self._settings = {
@@ -98,27 +104,36 @@ class Loader:
         self._with_triggers = True
 
     def load(
-        self, tasks: Sequence[LoadTask], done: list[RestoredTable], *, builds: Sequence[Build] = ()
+        self,
+        tasks: Sequence[LoadTask],
+        done: list[RestoredTable],
+        *,
+        builds: Sequence[Build] = (),
+        read_back: Sequence[ReadTarget] = (),
     ) -> None:
-        """Load ``tasks``, appending each table to ``done`` once it is committed, and make ``builds`` meanwhile.
+        """Load ``tasks``, appending each table to ``done`` once it is committed; make ``builds`` and ``read_back`` meanwhile.
 
         Tables that need nothing more are analyzed, too, and stand in ``analyzed`` then.
 
         Raises RestoreError naming table and line, ContentMismatch, RepositoryDamaged, ConnectionFailed.
         """
-        schedule = Schedule(plan_jobs(self._files.toc, tasks, builds))
+        schedule = Schedule(plan_jobs(self._files.toc, tasks, builds, read_back))
         with Workers[Work](self._jobs, self._open) as workers:
 
             def work(session: RawSession, job: Work) -> None:
-                if isinstance(job, Build):
-                    build(session, job, self._encoding)
-                elif isinstance(job, Validation):
-                    validate(session, job, self._encoding)
-                elif isinstance(job, Analysis):
-                    loading.analyze(session, job.qualified)
-                    self.analyzed.add(job.qualified)
-                else:
-                    done.extend(self._load(session, job, workers.stopped))
+                with self._timesheet.working(_kind(job)):
+                    if isinstance(job, Build):
+                        build(session, job, self._encoding)
+                    elif isinstance(job, Validation):
+                        validate(session, job, self._encoding)
+                    elif isinstance(job, Analysis):
+                        loading.analyze(session, job.qualified)
+                        self.analyzed.add(job.qualified)
+                    elif isinstance(job, Reading):
+                        assert self._comparison is not None
+                        self._comparison.read(session, job.parts, workers.stopped)
+                    else:
+                        done.extend(self._load(session, job, workers.stopped))
 
             workers.follow(schedule, work)
 
@@ -196,7 +211,7 @@ class Loader:
         size_bytes = 0
         with (
             contextlib.closing(self._files.stream(task.record.member)) as pieces,  # type: ignore[type-var]
-            self._sent.sending(task) if self._sent is not None else contextlib.nullcontext() as tell,
+            self._comparison.sent.sending(task) if self._comparison else contextlib.nullcontext() as tell,
         ):
             for piece in without_trailer(pieces, where=task.record.member):
                 copy.write(piece)
@@ -214,6 +229,15 @@ class Loader:
             )
         session.run(loading.restore_triggers(task.table, silent))
         return rows, size_bytes
+
+
+def _kind(job: Work) -> str:
+    """Return what a job is called in the report."""
+    if isinstance(job, Build):
+        return _BUILDS[job.entry.desc]
+    if isinstance(job, Validation):
+        return _BUILDS[b"FK CONSTRAINT"]
+    return "statistics" if isinstance(job, Analysis) else "content" if isinstance(job, Reading) else "loading"
 
 
 def _load_failed(name: str, exc: psycopg.Error) -> RestoreError | ConnectionFailed:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["ComparedTable", "RestoreReport", "RestoredTable", "Skipped", "TargetIdentity", "UnsetForeignKey"]
+__all__ = [
+    "ComparedTable",
+    "RestoreReport",
+    "RestoredTable",
+    "Skipped",
+    "TargetIdentity",
+    "UnsetForeignKey",
+    "WorkSpan",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +81,19 @@ class UnsetForeignKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkSpan:
+    """A kind of work: when it began after the start of the restore, how long after that the last of it ended.
+
+    Kinds overlap. ``busy_s`` is the time that was spent on it by all sessions together.
+    """
+
+    name: str
+    begun_s: float
+    seconds: float
+    busy_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreReport:
     """The outcome of a restore that ended well, or nearly."""
 
@@ -87,6 +108,7 @@ class RestoreReport:
     large_objects: int
     objects: int  # entries of the archive that were restored, rows of tables included
     timings_s: dict[str, float]  # by phase, in order; "total" last
+    spans: tuple[WorkSpan, ...] = ()  # what the phases were spent on
     compared: tuple[ComparedTable, ...] = ()
     is_compared: bool = False  # every row was read back and is the one that was sent
     skipped: tuple[Skipped, ...] = ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
-from pgstow.catalog.backups import BackupRecord
+from pgstow.catalog.backups import IMPORT, BackupRecord
 from pgstow.repository import Hold, Proof, Retirement
 
 __all__ = ["Attempt", "AttemptHistory", "BackupFacts", "RetentionState", "facts_of"]
@@ -33,8 +33,11 @@ class BackupFacts:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it brings the database back: nothing was left out and nothing was lost."""
-        return not (self.is_partial or self.is_damaged)
+        """Whether it brings the database back: nothing was left out and nothing was lost.
+
+        Not a dump that was imported, which shows nothing of whether backups are made.
+        """
+        return not (self.is_partial or self.is_damaged or self.kind == IMPORT)
 
     @property
     def order(self) -> tuple[datetime, str]:

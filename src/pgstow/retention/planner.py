@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
+from pgstow.catalog.backups import IMPORT
 from pgstow.repository import Hold, Proof, Retirement
 from pgstow.retention.facts import Attempt, BackupFacts, RetentionState
 from pgstow.retention.periods import promotions
@@ -102,8 +103,10 @@ class _Database:
                 self._add(backup, ReasonCode.RETIRED, f"{self._name} {_retired_text(self._retired)}")
 
     def _age_of(self, *, is_partial: bool) -> date:
-        """Return the day that the whole, or the partial, backups have reached."""
-        days = [each.day(self._zone) for each in self._backups if each.is_partial == is_partial]
+        """Return the day that the whole, or the partial, backups have reached; imported ones only where they are alone."""
+        alike = [each for each in self._backups if each.is_partial == is_partial]
+        own = [each for each in alike if each.kind != IMPORT]
+        days = [each.day(self._zone) for each in own or alike]
         if self._retired is not None or not days:
             return self._today
         return min(self._today, days[-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pgstow.assurance.drill.checks.assertions import assertion_checks
 from pgstow.assurance.drill.checks.constraints import check_constraints
@@ -63,7 +63,8 @@ CODES = (
 _NOTHING_OF_THIS_KIND = "the backup holds nothing of this kind"
 _NOTHING = {"assertion": "nobody has stated what must be true of this database"}
 
-# In the order in which they are begun, those that take long first.
+# In the order in which they are begun. pg_dump takes longest; the pages of indexes and tables come after all of these, for a
+# server may die of what it finds in them.
 _CHECKS = (
     Check(codes=DEFINITIONS, run=check_definitions),
     Check(codes=("newest_rows",), run=check_newest_rows),
@@ -86,10 +87,18 @@ def check_restored(context: CheckContext, progress: Progress) -> tuple[CheckReco
     progress.phase("checking what was restored")
     restored, structures = _look(context)
     found = [*check_content(restored), *check_row_counts(restored)]
-    asked = _ask(restored, [*_CHECKS, *assertion_checks(restored), *structure_checks(structures)], progress)
+    asked, spent_s = _ask(
+        restored,
+        [
+            *_CHECKS,
+            *assertion_checks(restored),
+            *sorted(structure_checks(structures), key=lambda check: -check.cost),
+        ],
+        progress,
+    )
     of_pages = [record for record in asked if record.code in STRUCTURES]
     found += [record for record in asked if record.code not in STRUCTURES]
-    found += told_of_structures(structures, of_pages)
+    found += _timed(list(told_of_structures(structures, of_pages)), spent_s)
     there = {record.code for record in found}
     found += [skipped(code, _NOTHING.get(code, _NOTHING_OF_THIS_KIND)) for code in CODES if code not in there]
     return tuple(sorted(found, key=lambda record: (CODES.index(record.code), record.subject or "")))
@@ -118,26 +127,44 @@ def _session(context: CheckContext) -> RawSession:
     return open_raw(context.target, encoding=context.files.toc.encoding, settings=settings)
 
 
-def _ask(restored: Restored, checks: Sequence[Check], progress: Progress) -> list[CheckRecord]:
-    """Run the checks side by side, the longest first."""
+def _timed(records: Sequence[CheckRecord], spent_s: Mapping[str, float]) -> Iterator[CheckRecord]:
+    """Yield the records, the first of each code with the time that all its checks took."""
+    told: set[str] = set()
+    for record in records:
+        is_first = record.code not in told
+        told.add(record.code)
+        yield (
+            record.model_copy(update={"seconds": round(spent_s.get(record.code, 0.0), 3)})
+            if is_first
+            else record
+        )
+
+
+def _ask(
+    restored: Restored, checks: Sequence[Check], progress: Progress
+) -> tuple[list[CheckRecord], dict[str, float]]:
+    """Run the checks side by side, in this order; return their records, and the seconds by the first code of each."""
     found: list[CheckRecord] = []
+    spent_s: dict[str, float] = {}
     guard = threading.Lock()
 
     def work(session: RawSession, check: Check) -> None:
+        begun = time.monotonic()
         records = _records(restored, session, check)
+        seconds = time.monotonic() - begun
         with guard:
-            found.extend(records)
+            found.extend(_timed(records, {check.codes[0]: seconds}))
+            spent_s[check.codes[0]] = spent_s.get(check.codes[0], 0.0) + seconds
         progress.advance(size_bytes=round(check.cost))
 
     progress.expect(size_bytes=round(sum(check.cost for check in checks)))
     with Workers[Check](restored.context.jobs, lambda: _session(restored.context)) as workers:
-        workers.each(sorted(checks, key=lambda check: -check.cost), work)
-    return found
+        workers.each(checks, work)
+    return found, spent_s
 
 
-def _records(restored: Restored, session: RawSession, check: Check) -> Iterable[CheckRecord]:
-    """Return what a check finds, with the time it took; what stops it makes its result unknown."""
-    begun = time.monotonic()
+def _records(restored: Restored, session: RawSession, check: Check) -> list[CheckRecord]:
+    """Return what a check finds; what stops it makes its result unknown."""
     records: list[CheckRecord] = []
     try:
         records += check.run(restored, session)
@@ -154,7 +181,4 @@ def _records(restored: Restored, session: RawSession, check: Check) -> Iterable[
                 check.codes[0], f"this could not be checked to the end: {exc.message}", subject=check.subject
             )
         ]
-    seconds = round(time.monotonic() - begun, 3)
-    return [
-        one.model_copy(update={"seconds": seconds}) if not place else one for place, one in enumerate(records)
-    ]
+    return records

@@ -85,7 +85,7 @@ class DatabaseOnServer(Place):
     def _create(self, session: RawSession) -> bytes:
         """Create a database under a name that nobody has, and return it."""
         for tries_left in reversed(range(_TRIES)):
-            name = f"{_PREFIX}{secrets.token_hex(8)}".encode()
+            name = f"{_PREFIX}{_random_part()}".encode()
             drill_databases.hold(session, name)
             try:
                 self._names.append(name)
@@ -169,3 +169,7 @@ class DatabaseOnServer(Place):
 
 def _host_of(server: ConnInfo) -> str:
     return server.params.get("host") or server.params.get("hostaddr") or "this machine"
+
+
+def _random_part() -> str:
+    return secrets.token_hex(8)

@@ -28,6 +28,21 @@ _BY_ERROR: Mapping[str, str] = MappingProxyType(
         "internal": "This is a fault in pgstow. Set PGSTOW_DEBUG=1, drill again, and report what it prints.",
     }
 )
+# Errors of the machine, a server or the store, before the backup could show what is in it.
+_NOT_ABOUT_THE_BACKUP = frozenset(
+    {
+        "tool_missing",
+        "connection_failed",
+        "store_unavailable",
+        "store_denied",
+        "repository_locked",
+        "process_failed",
+        "target_refused",
+        "internal",
+    }
+)
+_NOTHING_KNOWN = "Nothing was found wrong with the backup, and nothing was proven: drill again."
+_DOUBTFUL = "Until a drill passes, take this backup for one that may not come back, and an older proven one for the last that does."
 _BY_CHECK: Mapping[str, str] = MappingProxyType(
     {
         "content": "Rows came back that are not the ones that were saved: run `pgstow verify --read-data`, make a new backup, drill that"
@@ -39,6 +54,16 @@ _BY_CHECK: Mapping[str, str] = MappingProxyType(
         "sequences": "A sequence would hand out numbers that are in use: set it, at the source and after a real restore.",
         "assertion": "A rule of your own does not hold in the restored database. If it did not hold when the backup was made, the data at"
         " the source is wrong; else the backup is.",
+        "large_objects": "Large objects are missing: compare them with the source, make a new backup and drill that one.",
+        "objects": "An object of the backup is not in the restored database: the report names it; look for it at the source, and restore it"
+        " by hand from `pgstow export --format plain`.",
+        "definitions": "A definition came back as another one: compare it with the source before you rely on it.",
+        "amcheck": "An index is not what its table says: look at it at the source with amcheck, and REINDEX it there.",
+        "tables": "Pages of a table are not sound after the restore: look at this machine's memory and disk, and drill again elsewhere.",
+        "materialized_views": "A materialized view is not filled as it was: REFRESH it after a real restore.",
+        "owners": "Something belongs to another role than at the source: check the roles of the target before a real restore.",
+        "privileges": "Rights are missing or too many after the restore: compare them with the source before anybody works there.",
+        "settings": "The restored database has other settings than the source, such as its locale: text may sort differently.",
         "roles": "A role is missing: back up with a connection that may read them, or keep globals.sql apart.",
         "extensions": "An extension is missing or has another version: install the packages that the source has.",
     }
@@ -54,7 +79,7 @@ def next_steps(record: DrillRecord) -> Iterator[str]:
             yield _BY_ERROR.get(record.error_code, "The error above says what went wrong.")
         for code in dict.fromkeys(issue.code for issue in record.issues if issue.severity == "error"):
             yield _BY_CHECK.get(code, f"Look at what the check {code} found, above.")
-        yield "Until a drill passes, take this backup for one that may not come back, and an older proven one for the last that does."
+        yield _NOTHING_KNOWN if record.error_code in _NOT_ABOUT_THE_BACKUP else _DOUBTFUL
     if not record.is_removed:
         yield "Something that was made for the drill is still there; the next drill removes it. The warnings name it."
     if _missed(record.proven_s, record.rto_target_s):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pgstow.assurance.drill.next_steps import next_steps
-from pgstow.catalog.drills import CheckRecord, DrillRecord
+from pgstow.catalog.drills import CheckRecord, DrillRecord, PhaseRecord
 from pgstow.core.foreign_text import safe
 from pgstow.core.quantities import duration_text, size_text
 
@@ -182,21 +182,27 @@ def _tables(record: DrillRecord) -> _Section:
 
 
 def _phases(record: DrillRecord) -> _Section:
-    whole_s = max((one.begun_s + one.seconds for one in record.phases), default=0.0) or 1.0
+    """Return the phases. They overlap, so that the share of each is that of the work, not of the time."""
+    work_s = sum(_busy_s(one) for one in record.phases) or 1.0
     return _Section(
         title="Phases",
-        columns=("Phase", "Began after", "Took", "Share"),
+        columns=("Phase", "Began after", "Took", "Work of all sessions", "Share of the work"),
         rows=[
             (
                 one.name,
                 duration_text(one.begun_s),
                 duration_text(one.seconds),
-                f"{100 * one.seconds / whole_s:.0f} %",
+                duration_text(_busy_s(one)),
+                f"{100 * _busy_s(one) / work_s:.0f} %",
             )
             for one in record.phases
         ],
-        numbers=frozenset({1, 2, 3}),
+        numbers=frozenset({1, 2, 3, 4}),
     )
+
+
+def _busy_s(phase: PhaseRecord) -> float:
+    return phase.seconds if phase.busy_s is None else phase.busy_s
 
 
 def _circumstances(record: DrillRecord) -> _Section:

@@ -12,7 +12,7 @@ from pgstow.assurance.drill.place import Place
 from pgstow.assurance.drill.room import memory_bytes, refuse_too_little_room, restored_bytes, usable_cpus
 from pgstow.assurance.drill.workspace import Workspace, remove_leftovers
 from pgstow.catalog.manifest import Manifest
-from pgstow.core.errors import ToolMissing
+from pgstow.core.errors import ProcessFailed, ToolMissing
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import open_raw
 from pgstow.postgres.server import Cluster, ServerBinaries
@@ -78,7 +78,15 @@ class ThrowawayServer(Place):
             settings={**throwaway_settings(memory_bytes=memory, cpus=usable_cpus()), **_OUR_SETTINGS},
             parent=self._workspace.folder,
         )
-        self._cluster.__enter__()
+        try:
+            self._cluster.__enter__()
+        except ProcessFailed as exc:
+            if "Permission denied" in exc.message:
+                exc.hint = (
+                    f"the account that runs the server must reach {self._parent}: as root that is nobody;"
+                    " TMPDIR names another folder"
+                )
+            raise
         self._target = ConnInfo.parse(self._cluster.conninfo(_DATABASE))
         self.server = f"PostgreSQL {binaries.version[0]}.{binaries.version[1]} ({binaries.bin_dir})"
         self.is_isolated = True

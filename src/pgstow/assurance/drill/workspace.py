@@ -49,12 +49,17 @@ class Workspace:
             raise
 
     def remove(self) -> None:
-        """End what still runs in it and delete it; nothing happens the second time. Raises OSError, PgstowError."""
-        if self.folder.exists():
-            _remove(self.folder)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """End what still runs in it and delete it; nothing happens the second time.
+
+        Raises OSError, PgstowError; the folder is nobody's then, and the next drill tries again.
+        """
+        try:
+            if self.folder.exists():
+                _remove(self.folder)
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
 
 def remove_leftovers(parent: Path, note: Callable[[str], object]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from pgstow.catalog.backups import BackupRecord
+from pgstow.catalog.backups import IMPORT, BackupRecord
 from pgstow.monitor.facts import RepositoryFacts
 from pgstow.monitor.findings import Finding
 
@@ -25,9 +25,16 @@ def everything_of(rule: str, beginning: str = "") -> str:
 
 
 def newest_in(repository: RepositoryFacts, database: str, kind: str | None = None) -> BackupRecord | None:
-    """Return the newest sound backup of a database, whole or not; None: there is none, as far as known."""
+    """Return the newest sound backup of a database, whole or not; None: there is none, as far as known.
+
+    Without a ``kind``, dumps that were imported do not count.
+    """
     return max(
-        (record for record in repository.backups_of(database, kind) if not record.is_damaged),
+        (
+            record
+            for record in repository.backups_of(database, kind)
+            if not record.is_damaged and (kind is not None or record.kind != IMPORT)
+        ),
         key=lambda record: record.time,
         default=None,
     )

@@ -98,9 +98,10 @@ def drill_missing(facts: Facts) -> Judgement:
 
 def _overdue(facts: Facts, database: DatabaseFacts, recovery: RecoveryStanding) -> Judgement:
     passed = recovery.last_passed
-    if not recovery.is_overdue(facts, database):
+    is_overdue = recovery.is_overdue(facts, database)
+    if is_overdue is False:
         return
-    if not recovery.is_known:
+    if is_overdue is None or not recovery.is_known:
         yield fingerprint("drill_missing", database.name)
         return
     last = f"last passed one {moment(passed.finished)}" if passed else "is not known to have ever passed one"

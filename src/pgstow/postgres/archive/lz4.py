@@ -52,7 +52,7 @@ class Lz4Decoder:
         if left == 0:
             self.eof, self.unused_data, self._waiting = True, self._waiting, b""
         self.needs_input = not self._waiting and written.value < max_length
-        return out.raw[: written.value]
+        return ctypes.string_at(out, written.value)
 
     def _check(self, code: int) -> int:
         if self._library.LZ4F_isError(code):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pgstow.assurance.drill.checks.records import failed, passed, skipped, summed_up
+from pgstow.assurance.drill.checks.records import counted, failed, passed, skipped, summed_up
 from pgstow.assurance.drill.checks.restored import Restored
 from pgstow.catalog.drills import CheckRecord
 from pgstow.postgres.archive import TocEntry
@@ -53,7 +53,7 @@ def check_constraints(restored: Restored, session: RawSession) -> Iterator[Check
         )
         for one in restored.context.restored.unset_foreign_keys
     ]
-    good = passed("constraints", f"{len(found)} constraints are there, and all rows were held against them")
+    good = passed("constraints", f"{counted(len(found), 'constraint')}, and all rows were held against them")
     yield from summed_up(good, problems)
 
 

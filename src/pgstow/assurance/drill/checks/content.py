@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pgstow.assurance.drill.checks.records import failed, passed, skipped, summed_up, unknown
+from pgstow.assurance.drill.checks.records import counted, failed, passed, skipped, summed_up, unknown
 from pgstow.assurance.drill.checks.restored import Restored
 from pgstow.catalog.drills import CheckRecord
 from pgstow.restore.report import ComparedTable
@@ -32,7 +32,10 @@ def check_content(restored: Restored) -> Iterator[CheckRecord]:
         if name not in compared
     ]
     rows = sum(one.rows for one in compared.values())
-    good = passed("content", f"{len(compared)} tables hold exactly the {rows} rows that the repository holds")
+    good = passed(
+        "content",
+        f"{counted(len(compared), 'table')} with exactly the {counted(rows, 'row')} that the repository holds",
+    )
     yield from summed_up(good, problems)
 
 
@@ -60,7 +63,9 @@ def check_row_counts(restored: Restored) -> Iterator[CheckRecord]:
                     found=str(there.rows),
                 )
             )
-    good = passed("row_counts", f"{len(expected)} tables have as many rows as the backup's manifest says")
+    good = passed(
+        "row_counts", f"{counted(len(expected), 'table')} with as many rows as the backup's manifest says"
+    )
     yield from summed_up(good, problems)
 
 

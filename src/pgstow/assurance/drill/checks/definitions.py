@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from pgstow.assurance.drill.checks.records import failed, passed, skipped, summed_up
+from pgstow.assurance.drill.checks.records import counted, failed, passed, skipped, summed_up
 from pgstow.assurance.drill.checks.restored import Restored
 from pgstow.capture.contents import read_contents
 from pgstow.catalog.assertions import Severity
@@ -76,6 +76,10 @@ def check_definitions(restored: Restored, session: RawSession) -> Iterator[Check
     unset = {(one.table, one.name) for one in restored.context.restored.unset_foreign_keys}
 
     def is_wanted(entry: TocEntry) -> bool:
+        if entry.desc == b"SUBSCRIPTION" and not restored.context.is_throwaway:
+            return False  # pg_dump shows them to superusers alone
+        if entry.desc == b"SUBSCRIPTION" and not restored.context.is_throwaway:
+            return False  # pg_dump shows them to superusers alone
         return (
             entry.dump_id not in restored.left_out
             and _is_object(entry)
@@ -139,7 +143,7 @@ def _objects(wanted: _Side, there: _Side) -> Iterator[CheckRecord]:
     if not kinds:
         yield skipped("objects", "the backup holds no objects")
         return
-    shown = ", ".join(f"{count} {kind.lower()}" for kind, count in kinds.most_common())
+    shown = ", ".join(f"{kind.lower()} {count}" for kind, count in kinds.most_common())
     yield from summed_up(passed("objects", f"every object of the backup is there: {shown}"), missing)
 
 
@@ -179,7 +183,7 @@ def _definitions(restored: Restored, pairs: _Pairs, encoding: str, there: str) -
                 found="\n".join(sorted(new)),
             )
         )
-    yield from summed_up(passed("definitions", f"{count} definitions are those of the source"), problems)
+    yield from summed_up(passed("definitions", f"{counted(count, 'definition')} as in the source"), problems)
 
 
 def _incomparable(restored: Restored) -> str | None:
@@ -224,7 +228,9 @@ def _owners(restored: Restored, pairs: _Pairs, encoding: str, there: str) -> Ite
                     found=", ".join(new),
                 )
             )
-    yield from summed_up(passed("owners", f"{count} objects belong to whom they belonged"), problems)
+    yield from summed_up(
+        passed("owners", f"{counted(count, 'object')} with the owner of the source"), problems
+    )
 
 
 def _without_roles(restored: Restored) -> str | None:
@@ -264,7 +270,8 @@ def _privileges(restored: Restored, present: Toc) -> Iterator[CheckRecord]:
                 )
             )
     yield from summed_up(
-        passed("privileges", f"privileges on {len(wanted.entries)} objects are those of the source"), problems
+        passed("privileges", f"privileges on {counted(len(wanted.entries), 'object')} as in the source"),
+        problems,
     )
 
 
@@ -288,7 +295,9 @@ def _settings(restored: Restored, present: Toc) -> Iterator[CheckRecord]:
     problems = [
         failed("settings", "a setting of the database did not come back", expected=line) for line in lost
     ]
-    yield from summed_up(passed("settings", f"{old.total()} settings of the database came back"), problems)
+    yield from summed_up(
+        passed("settings", f"{counted(old.total(), 'setting')} of the database came back"), problems
+    )
 
 
 def _of_database(toc: Toc) -> Counter[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pgstow.assurance.drill.checks.records import failed, listed, passed, skipped, summed_up, unknown
+from pgstow.assurance.drill.checks.records import counted, failed, listed, passed, skipped, summed_up, unknown
 from pgstow.assurance.drill.checks.restored import Check, Restored
 from pgstow.catalog.assertions import Severity
 from pgstow.catalog.drills import CheckRecord
@@ -60,7 +60,9 @@ def check_indexes(restored: Restored, session: RawSession) -> Iterator[CheckReco
         for one in states
         if one.is_usable is False
     ]
-    yield from summed_up(passed("indexes", f"{len(states)} indexes are there and valid"), problems)
+    yield from summed_up(
+        passed("indexes", f"{counted(len(states), 'index', 'indexes')}, there and valid"), problems
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +162,10 @@ def _check_btrees(
         name = restored.text(index.name)
         try:
             why = broken_index(session, amcheck, index.oid, with_heap=index.oid in with_heap)
-        except ConnectionFailed:
+        except ConnectionFailed as exc:
+            yield unknown(
+                "amcheck", f"the server broke down while it looked at this: {exc.message}", subject=name
+            )
             raise
         except PostgresError as exc:
             yield unknown("amcheck", exc.message, subject=name, severity=_severity_of(restored, exc))
@@ -176,7 +181,10 @@ def _check_tables(
         name = restored.text(table.name)
         try:
             problems = broken_tuples(session, amcheck, table.oid)
-        except ConnectionFailed:
+        except ConnectionFailed as exc:
+            yield unknown(
+                "tables", f"the server broke down while it looked at this: {exc.message}", subject=name
+            )
             raise
         except PostgresError as exc:
             yield unknown("tables", exc.message, subject=name, severity=_severity_of(restored, exc))
@@ -206,7 +214,7 @@ def told_of_structures(structures: Structures, found: Sequence[CheckRecord]) -> 
     small = sum(table.size_bytes <= _HEAP_BYTES for table in structures.tables)
     rest = len(structures.indexes) - whole
     in_part = f"; the {rest} on large tables by their structure alone" if rest else ""
-    indexes = f"{len(structures.indexes)} B-tree indexes are sound, {whole} of them with every row of their table{in_part}"
+    indexes = f"{counted(len(structures.indexes), 'sound B-tree index', 'sound B-tree indexes')}, {whole} of them with every row of their table{in_part}"
     yield from _told("amcheck", found, passed("amcheck", indexes), has_any=bool(structures.indexes))
     left = len(structures.tables) - small
     unseen = (
@@ -214,7 +222,7 @@ def told_of_structures(structures: Structures, found: Sequence[CheckRecord]) -> 
         if left
         else ""
     )
-    tables = f"the pages of {small} tables and materialized views are sound{unseen}"
+    tables = f"sound pages of {counted(small, 'table or materialized view', 'tables and materialized views')}{unseen}"
     yield from _told("tables", found, passed("tables", tables), has_any=bool(structures.tables))
 
 

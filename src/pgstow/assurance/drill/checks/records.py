@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pgstow.catalog.assertions import Severity
 from pgstow.catalog.drills import CheckOutcome, CheckRecord
 
-__all__ = ["failed", "listed", "passed", "skipped", "summed_up", "unknown"]
+__all__ = ["counted", "failed", "listed", "passed", "skipped", "summed_up", "unknown"]
 
 _MOST_RECORDS = 25  # of one code that did not pass; the others are counted
 _SHOWN = 5
@@ -75,6 +75,11 @@ def _rank(record: CheckRecord) -> tuple[int, int]:
     return ("error", "warning").index(record.severity), ("fail", "unknown", "skipped", "pass").index(
         record.outcome
     )
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def listed(names: Iterable[str]) -> str:

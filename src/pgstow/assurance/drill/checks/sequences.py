@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pgstow.assurance.drill.checks.records import failed, passed, skipped, summed_up, unknown
+from pgstow.assurance.drill.checks.records import counted, failed, passed, skipped, summed_up, unknown
 from pgstow.assurance.drill.checks.restored import Restored
 from pgstow.catalog.drills import CheckRecord
 from pgstow.postgres.inventory import sequence_states
@@ -44,7 +44,9 @@ def check_sequences(restored: Restored, session: RawSession) -> Iterator[CheckRe
                     found=_shown(there),
                 )
             )
-    yield from summed_up(passed("sequences", f"{len(entries)} sequences stand where they stood"), problems)
+    yield from summed_up(
+        passed("sequences", f"{counted(len(entries), 'sequence')} where they stood"), problems
+    )
 
 
 def _shown(state: tuple[int, bool]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pgstow.assurance.drill.checks.records import failed, listed, passed, skipped, summed_up, unknown
+from pgstow.assurance.drill.checks.records import counted, failed, listed, passed, skipped, summed_up, unknown
 from pgstow.assurance.drill.checks.restored import Restored
 from pgstow.catalog.drills import CheckRecord
 from pgstow.postgres.archive.entries import NAME, unquote
@@ -88,7 +88,10 @@ def check_roles(restored: Restored, session: RawSession) -> Iterator[CheckRecord
         for role, member in sorted(pairs - joined)
         if role in there and member in there
     ]
-    good = passed("roles", f"{len(wanted)} roles with {len(pairs)} memberships could be made from the backup")
+    good = passed(
+        "roles",
+        f"{counted(len(wanted), 'role')} with {counted(len(pairs), 'membership')} could be made from the backup",
+    )
     yield from summed_up(good, problems)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pgstow.assurance.drill.checks.records import failed, passed, skipped, summed_up
+from pgstow.assurance.drill.checks.records import counted, failed, passed, skipped, summed_up
 from pgstow.assurance.drill.checks.restored import Restored
 from pgstow.catalog.drills import CheckRecord
 from pgstow.postgres.archive import large_object_ids
@@ -43,7 +43,7 @@ def check_materialized_views(restored: Restored, session: RawSession) -> Iterato
                 )
             )
     good = passed(
-        "materialized_views", f"{len(views)} materialized views are there, {len(filled)} of them populated"
+        "materialized_views", f"{counted(len(views), 'materialized view')}, {len(filled)} of them populated"
     )
     yield from summed_up(good, problems)
 
@@ -58,4 +58,6 @@ def check_large_objects(restored: Restored, session: RawSession) -> Iterator[Che
         return
     missing = sorted(set(oids) - set(existing_large_objects(session, oids)))
     problems = [failed("large_objects", "the large object is missing", subject=str(oid)) for oid in missing]
-    yield from summed_up(passed("large_objects", f"{len(oids)} large objects are there"), problems)
+    yield from summed_up(
+        passed("large_objects", f"{counted(len(oids), 'large object')}, all there"), problems
+    )

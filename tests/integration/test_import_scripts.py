@@ -1,0 +1,212 @@
+"""Plain SQL becomes a backup: run on a throwaway server by somebody who is no superuser, and backed up from there."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from conftest import server_binaries
+from pgstow.catalog.backups import list_backups
+from pgstow.core.errors import ArchiveError, PgstowError
+from pgstow.core.progress import SilentProgress
+from pgstow.postgres.archive import PieceReader
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.script_server import ScriptServer, server_settings
+from pgstow.postgres.server import Cluster
+from pgstow.postgres.tools import ClientTools
+from support.backups import memory_repository, tools_for
+from support.dumps import content_of
+from support.every_kind import create_every_kind
+from support.foreign_dumps import dump_to, files_of_import, import_into
+from support.restoring import assert_equal_rows, bring_back, execute, fetch
+
+DatabaseFactory = Callable[..., ConnInfo]
+
+
+@pytest.fixture(scope="module")
+def source(pg18: Cluster, shared_database: DatabaseFactory) -> ConnInfo:
+    source = shared_database(pg18, "scripted")
+    execute(source.with_database("postgres"), "CREATE ROLE script_owner")
+    create_every_kind(source, role="script_owner")
+    return source
+
+
+def test_plain_dump_of_everything_comes_back(
+    source: ConnInfo,
+    pg18: Cluster,
+    database: DatabaseFactory,
+    client_tools: list[ClientTools],
+    tmp_path: Path,
+) -> None:
+    dump = dump_to(tmp_path / "plain.sql", source, tools_for(source), "-Fp", "--create")
+    packed = tmp_path / "plain.sql.gz"
+    packed.write_bytes(gzip.compress(dump.read_bytes()))
+    repository = memory_repository()
+    imported = import_into(repository, packed, client_tools)
+    record = imported.manifest.imported
+    assert record is not None
+    assert (record.format, record.compression, record.is_dated) == ("plain", "gzip", False)
+    assert imported.manifest.name == "scripted"
+    assert imported.manifest.server.system_identifier is None
+    target = database(pg18)
+    bring_back(files_of_import(repository, imported), target)
+    assert_equal_rows(source, target)
+    tools = tools_for(source)
+    assert content_of(target, tools, "--schema-only") == content_of(source, tools, "--schema-only")
+
+
+# -- what a dump must not do
+
+
+@pytest.fixture(scope="module")
+def script_server() -> Iterator[ScriptServer]:
+    """One server for many scripts: those that fail leave it as it was before."""
+    with Cluster(server_binaries(18), settings=server_settings(18)) as cluster:
+        yield ScriptServer(
+            cluster=cluster, progress=SilentProgress(), default_database="evil", default_encoding="UTF8"
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SELECT 1;\n\\! touch {marker}\n", r"evil.sql, line 2: \\! touch .* is a command to psql"),
+        ("\\i /etc/passwd\n", r"line 1: \\i /etc/passwd is a command to psql"),
+        ("\\restrict key\n\\connect postgres\n", r"line 2: \\connect postgres is a command"),
+        (
+            "CREATE TABLE programmed (a text);\n\nCOPY programmed FROM PROGRAM 'touch {marker}';\n",
+            r"evil.sql, line 3, statement 2: permission denied to COPY .* external program",
+        ),
+        ("COPY (SELECT 1) TO PROGRAM 'touch {marker}';\n", "line 1, statement 1: permission denied"),
+        ("CREATE TABLE t (a text); COPY t FROM '/etc/passwd';\n", "statement 2: permission denied"),
+        ("SELECT pg_read_file('/etc/passwd');\n", "permission denied for function pg_read_file"),
+        ("SELECT lo_import('/etc/passwd');\n", "permission denied for function lo_import"),
+        ("ALTER ROLE postgres SUPERUSER; COPY (SELECT 1) TO '{marker}';\n", "denied"),
+        ("DO $$BEGIN EXECUTE 'ALTER ROLE postgres SUPERUSER'; END$$;\n", "permission denied to alter role"),
+        (
+            "GRANT pg_execute_server_program TO postgres; COPY (SELECT 1) TO PROGRAM 'touch {marker}';",
+            "denied",
+        ),
+        (
+            "ALTER FUNCTION pg_catalog.pg_read_file(text) OWNER TO postgres;\nSELECT pg_read_file('x');",
+            "denied",
+        ),
+        (
+            "GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_file(text) TO postgres; SELECT pg_read_file('x');",
+            "denied",
+        ),
+        (
+            """CREATE FUNCTION f() RETURNS void SECURITY DEFINER LANGUAGE sql AS $$SELECT pg_read_file('x')$$;
+            ALTER FUNCTION f() OWNER TO pg_read_server_files; SELECT f();""",
+            "denied",
+        ),
+        ("ALTER TABLE a ADD COLUMN b text DEFAULT pg_read_file('x'), OWNER TO postgres;", "does not exist"),
+        ("SELECT 1;\nSELECT 1 / 0;\n", "line 2, statement 2: division by zero"),
+        ("SELECT 'a", "cut off: the statement that begins in line 1"),
+        ("SET client_encoding = 'SJIS';\nSELECT 1;", "line 1: scripts in the encoding SJIS"),
+    ],
+)
+def test_a_hostile_or_broken_script_is_refused(
+    text: str, message: str, script_server: ScriptServer, tmp_path: Path
+) -> None:
+    marker = tmp_path / "marker"
+    tmp_path.chmod(0o777)
+    data = text.replace("{marker}", str(marker)).encode()
+    with pytest.raises(PgstowError, match=message):
+        script_server.run(PieceReader(iter([data]), what="evil.sql"), name="evil.sql")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "--\n-- PostgreSQL database dump\n--\nCREATE TABLE t ();\n",
+            "cut off: the line .* at its end is missing",
+        ),
+        ("CREATE TABLE t ();\nCREATE ROLE x;\n\\! id\n", r"evil.sql, line 3: \\! id is a command to psql"),
+    ],
+)
+def test_a_script_that_fails_leaves_no_backup_and_no_server(
+    text: str, message: str, client_tools: list[ClientTools], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = memory_repository()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the server's account has to get there
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        (folder / "evil.sql").write_text(text)
+        with pytest.raises(PgstowError, match=message):
+            import_into(repository, folder / "evil.sql", client_tools)
+        assert [path.name for path in folder.iterdir()] == ["evil.sql"]
+        monkeypatch.undo()
+    assert list_backups(repository) == []
+
+
+def test_event_triggers_of_older_releases_see_nothing_that_a_superuser_does(tmp_path: Path) -> None:
+    """Before release 17 they cannot be switched off."""
+    tmp_path.chmod(0o777)
+    marker = tmp_path / "marker"
+    text = f"""CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN
+        IF current_setting('is_superuser') = 'on' THEN COPY (SELECT 1) TO PROGRAM 'touch {marker}'; END IF; END$$;
+        CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION f();
+        CREATE FOREIGN DATA WRAPPER w; COMMENT ON FOREIGN DATA WRAPPER w IS 'x'; CREATE TABLE t ();
+        ALTER EVENT TRIGGER e OWNER TO boss; ALTER FOREIGN DATA WRAPPER w OWNER TO boss;
+        GRANT USAGE ON FOREIGN DATA WRAPPER w TO boss; CREATE PUBLICATION p FOR ALL TABLES;"""
+    with Cluster(server_binaries(16), settings=server_settings(16)) as cluster:
+        server = ScriptServer(
+            cluster=cluster, progress=SilentProgress(), default_database="d", default_encoding="UTF8"
+        )
+        server.run(PieceReader(iter([text.encode()]), what="x.sql"), name="x.sql")
+        made = fetch(
+            server.conninfo("d"),
+            "SELECT evtname, evtowner::regrole::text FROM pg_event_trigger UNION ALL"
+            " SELECT fdwname, fdwowner::regrole::text FROM pg_foreign_data_wrapper UNION ALL"
+            " SELECT pubname, pubowner::regrole::text FROM pg_publication",
+        )
+        assert sorted(made) == [("e", "boss"), ("p", "postgres"), ("w", "boss")]
+    assert not marker.exists()
+
+
+def test_a_script_with_two_databases_is_refused(script_server: ScriptServer) -> None:
+    text = b"CREATE DATABASE one; CREATE DATABASE two;"
+    with pytest.raises(ArchiveError, match="several databases"):
+        script_server.run(PieceReader(iter([text]), what="all.sql"), name="all.sql")
+
+
+def test_a_dump_of_a_whole_server_with_one_database_brings_its_roles(
+    pg18: Cluster, database: DatabaseFactory, client_tools: list[ClientTools], tmp_path: Path
+) -> None:
+    """As pg_dumpall writes it; made up, since the server of the tests has many databases."""
+    source = database(pg18, "solo")
+    execute(source, "CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY); INSERT INTO s.t VALUES (1), (2)")
+    one = dump_to(tmp_path / "solo.sql", source, tools_for(source), "-Fp", "--create").read_text()
+    roles = (
+        "--\n-- PostgreSQL database cluster dump\n--\n\\restrict abc\nSET default_transaction_read_only = off;\n"
+        "CREATE ROLE boss;\nALTER ROLE boss WITH SUPERUSER LOGIN PASSWORD 'SCRAM-SHA-256$x';\n"
+        "CREATE ROLE postgres;\nGRANT pg_monitor TO boss WITH INHERIT TRUE GRANTED BY postgres;\n\\unrestrict abc\n"
+        "\\connect template1\n"
+    )
+    dump = tmp_path / "all.sql"
+    dump.write_text(
+        f"{roles}{one}ALTER TABLE s.t OWNER TO boss;\n-- PostgreSQL database cluster dump complete\n"
+    )
+    repository = memory_repository()
+    imported = import_into(
+        repository, dump, client_tools, name="renamed", taken=datetime(2026, 1, 31, 2, tzinfo=UTC)
+    )
+    manifest = imported.manifest
+    assert (manifest.name, manifest.server.database) == ("renamed", "solo")
+    assert (manifest.globals.roles, manifest.globals.has_passwords) == (("boss", "postgres"), True)
+    assert "boss" in manifest.owners
+    files = files_of_import(repository, imported)
+    kept = files.read("globals.sql").decode()
+    assert "ALTER ROLE boss WITH SUPERUSER LOGIN PASSWORD" in kept
+    assert "GRANT pg_monitor TO boss" in kept
+    assert files.record.time == datetime(2026, 1, 31, 2, tzinfo=UTC)
+    assert [table.rows for table in manifest.tables] == [2]
