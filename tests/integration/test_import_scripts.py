@@ -152,13 +152,15 @@ def test_event_triggers_of_older_releases_see_nothing_that_a_superuser_does(tmp_
     """Before release 17 they cannot be switched off."""
     tmp_path.chmod(0o777)
     marker = tmp_path / "marker"
-    text = f"""CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN
+    text = f"""SET check_function_bodies = off; CREATE EXTENSION IF NOT EXISTS hstore WITH SCHEMA public;
+        COMMENT ON EXTENSION hstore IS 'it''s (key, value)'; CREATE EXTENSION pageinspect;
+        CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN
         IF current_setting('is_superuser') = 'on' THEN COPY (SELECT 1) TO PROGRAM 'touch {marker}'; END IF; END$$;
         CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION f();
         CREATE FOREIGN DATA WRAPPER w; COMMENT ON FOREIGN DATA WRAPPER w IS 'x'; CREATE TABLE t ();
         ALTER EVENT TRIGGER e OWNER TO boss; ALTER FOREIGN DATA WRAPPER w OWNER TO boss;
         GRANT USAGE ON FOREIGN DATA WRAPPER w TO boss; CREATE PUBLICATION p FOR ALL TABLES;"""
-    with Cluster(server_binaries(16), settings=server_settings(16)) as cluster:
+    with Cluster(server_binaries(15), settings=server_settings(15)) as cluster:
         server = ScriptServer(
             cluster=cluster, progress=SilentProgress(), default_database="d", default_encoding="UTF8"
         )
@@ -171,6 +173,15 @@ def test_event_triggers_of_older_releases_see_nothing_that_a_superuser_does(tmp_
         )
         assert sorted(made) == [("e", "boss"), ("p", "postgres"), ("w", "boss")]
     assert not marker.exists()
+
+
+def test_no_extension_is_installed_for_a_script_that_could_have_laid_a_trap(
+    script_server: ScriptServer,
+) -> None:
+    """An extension's own script runs as a superuser, and may call by mistake what stands in its schema."""
+    text = b"CREATE FUNCTION trap() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE EXTENSION vector;"
+    with pytest.raises(PgstowError, match="statement 2: permission denied to create extension"):
+        script_server.run(PieceReader(iter([text]), what="x.sql"), name="x.sql")
 
 
 def test_a_script_with_two_databases_is_refused(script_server: ScriptServer) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from pgstow.app.copy import copy_repository, rekey_repository
+from pgstow.catalog.drills import read_drills, save_drill
 from pgstow.core.progress import SilentProgress
 from pgstow.repository import LockTimes, Proof, Repository
 from pgstow.store.memory import MemoryStore
 from support.backups import Notes
 from support.dated_backups import backup_id, save_dated
+from support.drilling import drill_record
 from support.pruning import objects
 from support.repositories import init_repository, open_repository
 
@@ -59,6 +61,27 @@ def test_rekeying_takes_along_what_is_held_proven_and_retired() -> None:
         assert len(objects(new, "pgstow")) == 5
     assert all(backup_id(3) in note for note in notes.notes)
     assert len(notes.notes) == 2
+
+
+def test_rekeying_takes_records_of_drills_along() -> None:
+    """Of a backup that is gone, too; one that cannot be read is told."""
+    old, new = MemoryStore(), MemoryStore()
+    init_repository(new)
+    repository = init_repository(old)
+    save_dated(repository, 1, AT)
+    drills = [
+        drill_record(backup_id=backup_id(1)),
+        drill_record("failed", backup_id=backup_id(9), ago=timedelta(days=9)),
+    ]
+    for drill in drills:
+        save_drill(repository, drill)
+    old.put("pgstow/drills/20260101T000000Z-00000000", b"nonsense")
+    notes = Notes()
+    for _ in range(2):
+        assert rekey_repository(opened(old), opened(new), notes, read_data=True).is_complete
+    assert read_drills(opened(new)) == drills[::-1]
+    assert len(list(new.list("pgstow/drills/"))) == 2
+    assert sum("does not travel" in note for note in notes.notes) == 2
 
 
 def test_a_copy_takes_no_marks_along() -> None:

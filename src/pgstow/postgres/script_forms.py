@@ -109,7 +109,7 @@ def is_extension(statement: bytes) -> bool:
 
 def is_inert(statement: bytes) -> bool:
     """Whether a statement makes nothing that could be called, not even by mistake."""
-    return _INERT.fullmatch(statement) is not None
+    return any(form.fullmatch(statement) for form in (_INERT, _COMMENT, _EXTENSION))
 
 
 def is_harmless(statement: bytes) -> bool:

@@ -1,8 +1,10 @@
-"""Bringing holds, proofs and retirements into a repository that is to take the place of another."""
+"""Bringing holds, proofs, retirements and records of drills into a repository that is to take the place of another."""
 
 from __future__ import annotations
 
 from pgstow.catalog.backups import list_backups
+from pgstow.catalog.drills import read_drills, save_drill
+from pgstow.core.errors import RepositoryDamaged
 from pgstow.core.progress import Progress
 from pgstow.repository import Repository, RepositoryLock
 
@@ -32,6 +34,18 @@ def copy_marks(
     for name, retired in source.marks().retirements(names).items():
         if name not in retired_there:
             target.marks().retire(name, at=retired.when, by=retired.by, reason=retired.reason)
+    _copy_drills(source, target, progress)
+
+
+def _copy_drills(source: Repository, target: Repository, progress: Progress) -> None:
+    """Bring all records of drills, of backups that are gone as well: they are what an auditor asks for."""
+    damaged: list[RepositoryDamaged] = []
+    there = {drill.id for drill in read_drills(target, damaged=[])}
+    for drill in read_drills(source, damaged=damaged):
+        if drill.id not in there:
+            save_drill(target, drill)
+    for exc in damaged:
+        progress.note(f"{exc.message}: it does not travel")
 
 
 def _copy_holds(source: Repository, target: Repository, both: set[str], lock: RepositoryLock) -> None:
