@@ -7,6 +7,7 @@ its own. What a test needs and this machine lacks is a failure, never a skip.
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 import threading
@@ -220,12 +221,21 @@ def newest_restic(restic_binaries: list[Restic]) -> Restic:
 
 
 def _serialize(server: ThreadedMotoServer) -> None:
-    """Let the server answer one request at a time: two conditional puts at once may both succeed, and reads fail."""
+    """Let the server answer one request at a time: two conditional puts at once may both succeed, and reads fail.
+
+    It has read the whole request by then. One that is answered before that (the bucket is not there) may arrive when
+    the connection has been closed, and who sent it finds the connection broken instead of the answer; and one whose
+    sender has stopped would keep all others waiting.
+    """
     inner = server._server
     assert inner is not None
     answer, one_at_a_time = inner.app, threading.Lock()
 
     def serialized(environ: Any, start_response: Any) -> Any:
+        if "wsgi.input_terminated" in environ:  # in chunks
+            environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read())
+        elif length := int(environ.get("CONTENT_LENGTH") or 0):
+            environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))
         with one_at_a_time:
             return answer(environ, start_response)
 

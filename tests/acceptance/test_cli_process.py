@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -38,7 +39,9 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pgstow(repository: Path) -> Pgstow:
-    return Pgstow({"PGSTOW_REPOSITORY": str(repository), "PGSTOW_PASSWORD": PASSWORD})
+    return Pgstow(
+        {"PGSTOW_REPOSITORY": str(repository), "PGSTOW_PASSWORD": PASSWORD}, starts_anew=True
+    )  # where everything is as users have it
 
 
 @pytest.fixture
@@ -60,6 +63,32 @@ def mute_server() -> Iterator[tuple[int, socket.socket]]:
 
 
 # -- exit codes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [
+        (("--version",), {}),
+        (("list",), {}),
+        (("show", "abcdef", "--json"), {}),
+        (("list",), {"PGSTOW_PASSWORD": "wrong"}),
+        (("backup", "--help"), {}),
+        (("backup", "postgresql://alice:hunter22@127.0.0.1:1/shop"), {}),
+        (("config", "check", "wrong.yaml"), {}),
+    ],
+)
+def test_commands_of_other_tests_are_like_these(
+    pgstow: Pgstow,
+    arguments: tuple[str, ...],
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are forked from a program that is loaded already."""
+    Pgstow.loaded()  # which was started elsewhere
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.yaml").write_text("repositries: {}\n")
+    assert replace(pgstow, starts_anew=False)(*arguments, **environ) == pgstow(*arguments, **environ)
 
 
 def test_version_and_help(pgstow: Pgstow) -> None:
@@ -99,7 +128,7 @@ def test_version_and_help(pgstow: Pgstow) -> None:
     ],
 )
 def test_wrong_usage_is_2_and_says_what_to_do(pgstow: Pgstow, arguments: tuple[str, ...]) -> None:
-    ended = pgstow(*arguments)
+    ended = replace(pgstow, starts_anew=False)(*arguments)
     assert ended.code == 2
     if "--json" in arguments:
         assert ended.json()["error"]["code"] == "usage"

@@ -50,7 +50,7 @@ def stopped_run(site: Site, database: str, *options: str) -> Iterator[subprocess
             sys.executable, "-m", "support.stopping_run", "run", str(site.folder / "stopped"), "--",
             "run", "nightly", "--database", database, *options,
         ],
-        env=site.pgstow.environment({}),
+        env=site.environ_of_changed(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )  # fmt: skip

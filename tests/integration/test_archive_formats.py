@@ -147,6 +147,9 @@ def source(
     with psycopg.connect(conninfo.connect_string(), autocommit=True) as connection:
         connection.execute(HARD_TO_DROP)
         connection.execute("CREATE EXTENSION IF NOT EXISTS " + an_extension(connection))
+        # pg_dump numbers functions as its query returns them, and that changes with the plan once the catalogs have
+        # statistics: without this, when autovacuum came by between two dumps their numbers differed.
+        connection.execute("VACUUM ANALYZE")
     tools = tools_for(conninfo)
     dump(tools, conninfo, "-Fd", "-Z0", f"--file={folder}")
     return Source(conninfo=conninfo, tools=tools, folder=folder)

@@ -21,7 +21,7 @@ from pgstow.store.api import Store
 from pgstow.store.local import LocalStore
 from pgstow.store.opening import open_store
 from support.fault_operations import OPERATIONS, Operation, Outcome, World, in_a_hurry
-from support.fault_world import Templates, chosen, make_templates, tell
+from support.fault_world import Templates, chosen, make_templates, tell, work_until_killed
 from support.faults import FAULTS, Fault, FaultyStore, Kind, Point, patient
 from support.oracle import Oracle, State
 from support.restic import PASSWORD, Restic
@@ -205,17 +205,10 @@ def test_faults_at_every_call_of_a_bucket(
 # -- kill -9
 
 
-def work_until_killed(name: str, world: World, folder: str, fault: Fault, point: Point) -> None:
-    """Run in a child process, which the fault ends."""
-    (operation,) = [each for each in OPERATIONS if each.name == name]
-    with in_a_hurry():
-        operation.run(world, patient(FaultyStore(LocalStore(Path(folder)), fault, point)))
-
-
 def kill(operation: Operation, fault: Fault, point: Point, templates: Templates, folder: Path) -> bool:
     """Run the operation in a child; return whether it was killed before it had ended."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pgstow.app.backup"])
+    context.set_forkserver_preload([work_until_killed.__module__])  # with all that it needs, once
     arguments = (operation.name, templates.world, str(folder), fault, point)
     child = context.Process(target=work_until_killed, args=arguments)
     child.start()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.loaded import LoadedProgram, loaded_program
+
 COMMAND = Path(sys.executable).parent / "pgstow"
 
 
@@ -29,15 +31,28 @@ class Finished:
 
 @dataclass(frozen=True)
 class Pgstow:
-    """Runs ``pgstow`` with an environment of its own: nothing of the caller's but where programs are."""
+    """Runs ``pgstow`` with an environment of its own: nothing of the caller's but where programs are.
+
+    A command that is run to its end is forked from a process that has loaded the program (``support.loaded``), after
+    the function ``first`` of the tests, unless it ``starts_anew``.
+    """
 
     environ: Mapping[str, str] = field(default_factory=dict)
+    first: str = ""
+    starts_anew: bool = False
 
     def __call__(self, *arguments: str | Path, **environ: str) -> Finished:
         """Run a command to its end."""
+        whole = self.environment(environ)
+        if not self.starts_anew:
+            program = self.loaded(self.first)
+            if program.fits(whole):
+                code, stdout, stderr = program.run(self.command(*arguments), whole)
+                return Finished(code, stdout.decode(), stderr.decode())
+        assert not self.first, "this environment needs a command that is started anew"
         ended = subprocess.run(
             self.command(*arguments),
-            env=self.environment(environ),
+            env=whole,
             capture_output=True,
             stdin=subprocess.DEVNULL,
         )
@@ -55,11 +70,21 @@ class Pgstow:
             stderr=subprocess.PIPE,
         )
 
+    @classmethod
+    def loaded(cls, first: str = "") -> LoadedProgram:
+        """Return the program that commands are forked from."""
+        return loaded_program(cls.environment_of_all(), first)
+
     @staticmethod
     def command(*arguments: str | Path) -> list[str]:
         return [os.fspath(COMMAND), *(os.fspath(argument) for argument in arguments)]
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        return {**self.environment_of_all(), **self.environ, **environ}
+
+    @staticmethod
+    def environment_of_all() -> dict[str, str]:
+        """Return what every command finds in its environment."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": "/nonexistent",
@@ -67,6 +92,4 @@ class Pgstow:
             **(
                 {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
             ),  # another tree
-            **self.environ,
-            **environ,
         }

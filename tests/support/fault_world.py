@@ -32,16 +32,18 @@ from support.fault_operations import (
     HELD_AGE,
     OLD_AGES,
     OLD_PASSWORD,
+    OPERATIONS,
     YOUNG_AGES,
     Operation,
     World,
+    in_a_hurry,
 )
-from support.faults import Fault, Point
+from support.faults import Fault, FaultyStore, Point, patient
 from support.oracle import Oracle, State, contents_of
 from support.repositories import init_repository
 from support.restic import PASSWORD, Restic
 
-__all__ = ["TRY_ALL", "Templates", "chosen", "make_database", "make_templates", "tell"]
+__all__ = ["TRY_ALL", "Templates", "chosen", "make_database", "make_templates", "tell", "work_until_killed"]
 
 # "1": every fault at every point, restic as by default; "restic": and restic looks at each of the states
 TRY_ALL = bool(os.environ.get("PGSTOW_ALL_FAULTS"))
@@ -286,3 +288,10 @@ def tell(**line: object) -> None:
     if path := os.environ.get("PGSTOW_FAULTS_REPORT"):
         with Path(path).open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def work_until_killed(name: str, world: World, folder: str, fault: Fault, point: Point) -> None:
+    """Run in a child process, which the fault ends."""
+    (operation,) = [each for each in OPERATIONS if each.name == name]
+    with in_a_hurry():
+        operation.run(world, patient(FaultyStore(LocalStore(Path(folder)), fault, point)))

@@ -1,7 +1,7 @@
 """The installed command, killed with -9 at a chosen call of one of its stores.
 
-It is the real command in a process of its own. A ``sitecustomize`` that stands first on its path puts a FaultyStore
-around every store that it opens, below the retries, and nothing else is replaced.
+It is the real command in a process of its own. What is done there before pgstow is loaded (``install``) puts a
+FaultyStore around every store that it opens, below the retries, and nothing else is replaced.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pgstow.store import opening
@@ -28,7 +28,6 @@ AT_WRITES = (Kind.KILL_BEFORE, Kind.KILL_DURING, Kind.KILL_AFTER)
 AT_READS = (Kind.KILL_AT_READ,)
 
 _PLAN = "KILLING_PLAN"
-_TESTS = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +57,10 @@ class Killing:
         """``before`` prepares what else is to be as before, each time."""
         self._before = before
         self._pgstow = pgstow
+        self._killable = replace(pgstow, first="support.killing:install")
         self._arguments = arguments
         self._template = template
         self._folder = folder
-        self._injecting = folder.with_name(f"{folder.name}-injecting")
-        self._injecting.mkdir()
-        (self._injecting / "sitecustomize.py").write_text(
-            "from support.killing import install\n\ninstall()\n"
-        )
 
     def kills(self, title: str, kinds: Sequence[Kind], tries: int) -> Iterator[Kill]:
         """Run the command to its end; then kill it at each of its calls, or at ``tries`` of them far from each other.
@@ -96,7 +91,7 @@ class Killing:
 
     def _calls(self) -> list[tuple[int, Point]]:
         """Return all calls that the command makes of its stores, in their order."""
-        trace = self._injecting / "trace"
+        trace = self._folder.with_name(f"{self._folder.name}-trace")
         trace.touch()
         assert self._run({"trace": str(trace)}) == 0
         lines = [json.loads(line) for line in trace.read_text().splitlines()]
@@ -113,19 +108,17 @@ class Killing:
         shutil.rmtree(self._folder, ignore_errors=True)
         shutil.copytree(self._template, self._folder)
         self._before()
-        path = [str(self._injecting), str(_TESTS), os.environ.get("PYTHONPATH", "")]
-        environ = {_PLAN: json.dumps(plan), "PYTHONPATH": os.pathsep.join(filter(None, path))}
-        return self._pgstow(*self._arguments, **environ).code
+        return self._killable(*self._arguments, **{_PLAN: json.dumps(plan)}).code
 
 
 def install() -> None:
-    """In the command's process: let every store that it opens do what the plan says."""
-    plan = json.loads(os.environ[_PLAN])
-    trace = os.open(plan["trace"], os.O_WRONLY | os.O_APPEND) if "trace" in plan else None
+    """In the command's process: let every store that it opens do what the plan in its environment says."""
     plain, numbers = opening.open_store, itertools.count()
 
     def open_store(location: str, environ: Mapping[str, str]) -> Store:
         number = next(numbers)
+        plan = json.loads(os.environ[_PLAN])
+        trace = os.open(plan["trace"], os.O_WRONLY | os.O_APPEND) if "trace" in plan else None
 
         def passing(point: Point) -> None:
             if trace is not None:

@@ -24,13 +24,17 @@ class StallingProxy:
         self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        self.cut()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone does not wake up who accepts
+        self._accepting.join()
         self._listener.close()
+        self.cut()
 
     def stall(self) -> None:
         """Pass nothing from now on, and keep every connection open."""

@@ -95,9 +95,7 @@ class Site:
 
     @property
     def environ(self) -> dict[str, str]:
-        path = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {
-            "PYTHONPATH": os.pathsep.join(path),
             "TEST_PASSWORD": PASSWORD,
             **self.secrets,
             "PGSTOW_CONFIG": str(self.settings_path),
@@ -108,6 +106,11 @@ class Site:
     @property
     def pgstow(self) -> Pgstow:
         return Pgstow(self.environ)
+
+    def environ_of_changed(self) -> dict[str, str]:
+        """Return the environment of commands that ``stopping_run`` changes: they load modules of the tests, too."""
+        path = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return self.pgstow.environment({"PYTHONPATH": os.pathsep.join(path)})
 
     # -- processes
 
@@ -120,7 +123,7 @@ class Site:
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [*command, "serve", "--dead-after", "6s", *options],
-                env=self.pgstow.environment({}),
+                env=self.environ_of_changed(),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

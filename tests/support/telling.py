@@ -9,7 +9,6 @@ import email.policy
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -42,6 +41,7 @@ class Web:
     answer: bytes = b"ok"
     delay_s: float = 0.0
     port: int = 0
+    closing: threading.Event = field(default_factory=threading.Event)  # a slow answer ends with its server
 
 
 @contextlib.contextmanager
@@ -60,7 +60,8 @@ def web_server(tls: ssl.SSLContext | None = None) -> Iterator[Web]:
                 for byte in web.answer:
                     self.wfile.write(bytes([byte]))
                     self.wfile.flush()
-                    time.sleep(web.delay_s)
+                    if web.closing.wait(web.delay_s):
+                        return
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
             pass
@@ -75,6 +76,7 @@ def web_server(tls: ssl.SSLContext | None = None) -> Iterator[Web]:
     try:
         yield web
     finally:
+        web.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pgstow.cli.signals import interruptible
+from pgstow.cli.signals import interruptible, requests
 from pgstow.core.errors import Interrupted
 
 
@@ -51,3 +51,38 @@ def test_a_signal_is_raised_at_once_elsewhere() -> None:
 
     with pytest.raises(Interrupted, match="SIGINT"):
         work()
+
+
+def test_a_service_hears_a_signal_that_does_not_wake_its_main_thread() -> None:
+    """Another thread gets it here; one that finds the main thread on its way to sleep does the same to it."""
+    heard, was_missed = threading.Event(), threading.Event()
+
+    def send_and_watch() -> None:
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            time.sleep(0.05)  # until the main thread waits
+            signal.pthread_kill(threading.get_ident(), number)
+            if not heard.wait(20):
+                was_missed.set()
+                os.kill(os.getpid(), signal.SIGHUP)  # which the main thread gets, so that the test ends
+            heard.clear()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)}
+    asked = []
+    with requests(at_second=lambda: None) as wait:
+        sender = threading.Thread(target=send_and_watch)
+        sender.start()
+        for _ in range(2):
+            asked.append(wait())
+            heard.set()
+        sender.join()
+    assert not was_missed.is_set()
+    assert asked == ["reload", "stop"]
+    assert {number: signal.getsignal(number) for number in before} == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_service_hears_every_signal_that_came_before_it_listens() -> None:
+    with requests(at_second=lambda: None) as wait:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert [wait(), wait()] == ["reload", "stop"]

@@ -30,50 +30,57 @@ __all__ = ["copy_document", "copy_view", "repo_copy_command", "snapshot_words"]
 _CATCH_UP_PANEL = "Catching up"
 
 
+ToOption = Annotated[
+    str,
+    typer.Option("--to", metavar="LOCATION", help="The repository to copy into, as for --repo."),
+]
+BackupsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="BACKUP...", help="As for show; everything when there is none."),
+]
+CatchUpOption = Annotated[
+    bool,
+    typer.Option(
+        "--catch-up",
+        help="Only what the target missed: backups newer than the newest it has of that name and kind.",
+        rich_help_panel=_CATCH_UP_PANEL,
+    ),
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--since",
+        metavar="DURATION",
+        help="And every backup it lacks that was made within this time, such as 7d.",
+        rich_help_panel=_CATCH_UP_PANEL,
+    ),
+]
+NamesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--name", metavar="NAME", help="Only backups of this source.", rich_help_panel=_CATCH_UP_PANEL
+    ),
+]
+KindsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind", metavar="KIND", help="Only backups of this kind.", rich_help_panel=_CATCH_UP_PANEL
+    ),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be copied, and copy nothing.")]
+
+
 def repo_copy_command(
     invocation: Invocation,
-    to: Annotated[
-        str,
-        typer.Option("--to", metavar="LOCATION", help="The repository to copy into, as for --repo."),
-    ],
-    backups: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="BACKUP...", help="As for show; everything when there is none."),
-    ] = None,
-    is_catch_up: Annotated[
-        bool,
-        typer.Option(
-            "--catch-up",
-            help="Only what the target missed: backups newer than the newest it has of that name and kind.",
-            rich_help_panel=_CATCH_UP_PANEL,
-        ),
-    ] = False,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since",
-            metavar="DURATION",
-            help="And every backup it lacks that was made within this time, such as 7d.",
-            rich_help_panel=_CATCH_UP_PANEL,
-        ),
-    ] = None,
-    names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--name", metavar="NAME", help="Only backups of this source.", rich_help_panel=_CATCH_UP_PANEL
-        ),
-    ] = None,
-    kinds: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--kind", metavar="KIND", help="Only backups of this kind.", rich_help_panel=_CATCH_UP_PANEL
-        ),
-    ] = None,
+    to: ToOption,
+    backups: BackupsArgument = None,
+    is_catch_up: CatchUpOption = False,
+    since: SinceOption = None,
+    names: NamesOption = None,
+    kinds: KindsOption = None,
     to_password_file: ToPasswordFileOption = None,
     to_password_command: ToPasswordCommandOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be copied, and copy nothing.")
-    ] = False,
+    dry_run: DryRunOption = False,
 ) -> Outcome:
     """Copy backups into another repository: those it does not have, and of them only what it lacks.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Literal
@@ -18,6 +18,7 @@ __all__ = ["Request", "end_at_interrupts", "interruptible", "requests"]
 Request = Literal["stop", "reload"]
 
 _POSTPONED_S = 0.005
+_PIPE_BYTES = 4096
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -83,27 +84,42 @@ def requests(at_second: Callable[[], None]) -> Iterator[Callable[[], Request]]:
 
     SIGTERM and Ctrl-C ask it to stop, SIGHUP to read its settings again. The second signal to stop calls
     ``at_second`` and ends the process at once with exit status 130.
+
+    The wait is for a pipe that each signal writes to. A lock or a queue would not do: Python calls the handlers when
+    the main thread goes on, and one that a signal finds on its way to sleep sleeps on, for ever.
+    Source: CPython Modules/signalmodule.c, trip_signal.
     """
-    asked: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    asked: deque[Request] = deque()
     stops: list[int] = []
+    awoken, waking = os.pipe()
+    os.set_blocking(waking, False)
 
     def stop(number: int, _frame: FrameType | None) -> None:
         stops.append(number)
         if len(stops) > 1:
             at_second()
             os._exit(Interrupted.exit_code)
-        asked.put("stop")
+        asked.append("stop")
 
     def reload(_number: int, _frame: FrameType | None) -> None:
-        asked.put("reload")
+        asked.append("reload")
+
+    def wait() -> Request:
+        while not asked:
+            os.read(awoken, _PIPE_BYTES)
+        return asked.popleft()
 
     handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    woken_before = signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
     try:
-        yield asked.get
+        yield wait
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(woken_before)
+        os.close(waking)
+        os.close(awoken)
 
 
 def _say_and_end(_number: int, _frame: FrameType | None) -> None:
