@@ -44,7 +44,15 @@ def import_into(
 def may_compress(tools: ClientTools, source: ConnInfo, compression: str) -> bool:
     """Whether this build of pg_dump knows a compression (``-Zlz4``)."""
     with source.tool_env() as env:
-        command: list[str | Path] = [tools.pg_dump, "-Fc", "--no-sync", "--schema-only", compression, "-f", os.devnull]
+        command: list[str | Path] = [
+            tools.pg_dump,
+            "-Fc",
+            "--no-sync",
+            "--schema-only",
+            compression,
+            "-f",
+            os.devnull,
+        ]
         done = subprocess.run(command, env={**os.environ, **env}, capture_output=True)
     assert done.returncode == 0 or b"does not support compression" in done.stderr, done.stderr.decode()
     return done.returncode == 0
