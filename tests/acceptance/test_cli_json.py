@@ -55,7 +55,7 @@ _TIMES = {
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
     "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication", "last_sizes_bytes", "evidence", "value", "sha256", "dumped_by",
-    "by", "acknowledged_by",
+    "by", "acknowledged_by", "chain", "digest", "origin", "hosts", "unenrolled", "fingerprint", "administrator", "heads",
 }  # fmt: skip
 _COUNTS = {"saved", "packs", "trees", "files", "blobs"}  # where 0 and none are told apart from some
 
@@ -644,6 +644,27 @@ def test_service(pgstow: Pgstow, tmp_path: Path) -> None:
         ended = pgstow(*arguments, "--json")
         assert ended.code == 0, ended.stdout + ended.stderr
         expect(name, ended.json(), tmp_path)
+
+
+def test_audit(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> None:
+    here = Pgstow({**pgstow.environ, "PGSTOW_STATE_DIR": str(tmp_path / "state"), "PGSTOW_ORIGIN": "a test"})
+    assert here("show", "latest").code == 1
+    admin = ("--key", tmp_path / "admin.key")
+    phrase = {"PGSTOW_ADMIN_PASSPHRASE": "another horse"}
+    for name, code, arguments in (
+        ("audit-list", 0, ("list",)),
+        ("audit-admin-key", 0, ("admin-key", tmp_path / "admin.key")),
+        ("audit-enroll", 0, ("enroll", *admin)),
+        ("audit-anchor", 0, ("anchor",)),
+        ("audit-export", 0, ("export", "--output", tmp_path / "trail.jsonl")),
+        ("audit-revoke", 0, ("revoke", "--host", socket.gethostname(), "--reason", "lost", *admin)),
+    ):
+        ended = here("audit", *arguments, "--json", **phrase)
+        assert ended.code == code, ended.stderr
+        expect(name, ended.json(), tmp_path)
+    wrong = here("audit", "verify", "--admin", "0" * 64, "--json")
+    assert wrong.code == 1
+    expect("audit-verify", wrong.json(), tmp_path)
 
 
 def test_retention(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> None:

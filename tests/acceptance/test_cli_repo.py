@@ -127,7 +127,7 @@ def test_damage_makes_it_refuse(pgstow: Pgstow, store: LocalStore) -> None:
         assert ended.code == 1
         assert snapshot.rpartition("/")[2] in ended.stderr
         assert "HINT: pgstow repo repair" in ended.stderr
-    assert not objects(store, "pgstow")
+    assert objects(store, "pgstow") == objects(store, "pgstow/audit")
 
 
 def test_interrupted_at_any_point_then_repeated(

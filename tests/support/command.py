@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +18,16 @@ from typing import Any
 from support.loaded import LoadedProgram, loaded_program
 
 COMMAND = Path(sys.executable).parent / "pgstow"
+
+_STATE_VARIABLES = {"PGSTOW_STATE_DIR", "XDG_STATE_HOME", "HOME"}
+
+
+@functools.cache
+def _state_folder() -> str:
+    """Return where commands keep state that were not told where: one folder until the tests end."""
+    folder = tempfile.mkdtemp(prefix="pgstow-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +94,9 @@ class Pgstow:
         return [os.fspath(COMMAND), *(os.fspath(argument) for argument in arguments)]
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        return {**self.environment_of_all(), **self.environ, **environ}
+        given = {**self.environ, **environ}
+        state = {} if _STATE_VARIABLES & set(given) else {"PGSTOW_STATE_DIR": _state_folder()}
+        return {**self.environment_of_all(), **state, **given}
 
     @staticmethod
     def environment_of_all() -> dict[str, str]:

@@ -61,6 +61,9 @@ class Killing:
         self._arguments = arguments
         self._template = template
         self._folder = folder
+        self._state = folder.with_name(
+            f"{folder.name}-state"
+        )  # else the host remembers repositories copied anew
 
     def kills(self, title: str, kinds: Sequence[Kind], tries: int) -> Iterator[Kill]:
         """Run the command to its end; then kill it at each of its calls, or at ``tries`` of them far from each other.
@@ -87,7 +90,7 @@ class Killing:
 
     def again(self, *arguments: str) -> Finished:
         """Run the command undisturbed on what there is."""
-        return self._pgstow(*self._arguments, *arguments)
+        return self._pgstow(*self._arguments, *arguments, PGSTOW_STATE_DIR=str(self._state))
 
     def _calls(self) -> list[tuple[int, Point]]:
         """Return all calls that the command makes of its stores, in their order."""
@@ -105,10 +108,12 @@ class Killing:
 
     def _run(self, plan: Mapping[str, object]) -> int:
         """Run the command on a fresh copy of the template and return how it ended."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for each in (self._folder, self._state):
+            shutil.rmtree(each, ignore_errors=True)
         shutil.copytree(self._template, self._folder)
         self._before()
-        return self._killable(*self._arguments, **{_PLAN: json.dumps(plan)}).code
+        environ = {_PLAN: json.dumps(plan), "PGSTOW_STATE_DIR": str(self._state)}
+        return self._killable(*self._arguments, **environ).code
 
 
 def install() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from pgstow.app.auditing import note_access
 from pgstow.app.backup_request import BackupRequest
 from pgstow.app.backup_source import Source, damage_warnings, inspect, looking
 from pgstow.app.holding import Hold, holding
@@ -172,6 +173,11 @@ def _take(
     job = _job(request, source, progress, set_id)
     identity = Identity(
         backup_id=request.backup_id or str(uuid.uuid4()), started=datetime.now(UTC), username=request.username
+    )
+    note_access(
+        subjects=[identity.backup_id, source.name],
+        source=str(source.conninfo),
+        database_user=source.conninfo.params.get("user"),
     )
     taken: CapturedBackup | None = None
     try:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pgstow.app.auditing import note_access
 from pgstow.app.holding import Waits
-from pgstow.app.opening import open_repository
+from pgstow.app.opening import make_repository, open_repository
 from pgstow.assurance.verify import VerifyReport, verify
-from pgstow.catalog.backups import BackupRecord, backups_among, list_backups, resolve
+from pgstow.catalog.backups import BackupRecord, backup_record, backups_among, list_backups, resolve
 from pgstow.core.errors import NoRepository, RepositoryDamaged, RepositoryLocked, UsageError, WrongPassword
 from pgstow.core.progress import Progress
 from pgstow.core.secrets import Secret
 from pgstow.repository import Repository, RepositoryLock, Snapshot
-from pgstow.store.opening import open_retrying_store
 from pgstow.upkeep.catch_up import plan_catch_up
 from pgstow.upkeep.copy import CopyReport, copy_snapshots, refuse_same
 from pgstow.upkeep.copy_marks import copy_marks
@@ -157,7 +157,7 @@ def _copy(
         # Before the index is read: what a listed snapshot needs is then in it, also beside running backups.
         snapshots = source.snapshots(damaged=damaged)
         chosen = choose(_Found(snapshots=snapshots, damaged=damaged))
-        return copy_snapshots(
+        report = copy_snapshots(
             source,
             target,
             chosen.snapshots,
@@ -166,6 +166,9 @@ def _copy(
             dry_run=dry_run,
             progress=progress,
         )
+    copied = [record.id for each in report.copied if (record := backup_record(each.snapshot))]
+    note_access(subjects=copied, source=source.store.location, target=target.store.location)
+    return report
 
 
 @contextlib.contextmanager
@@ -196,8 +199,9 @@ def open_or_make(
     try:
         target = open_repository(location, password, environ, on_retry=on_retry)
     except NoRepository:
-        store = open_retrying_store(location, environ, on_retry=on_retry)
-        return Repository.init(store, password, hostname=hostname, username=username)
+        return make_repository(
+            location, password, environ, hostname=hostname, username=username, on_retry=on_retry
+        )
     except WrongPassword as exc:
         raise WrongPassword(
             f"target: {exc.message}",

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import IO
 
+from pgstow.app.auditing import note_access
+from pgstow.app.reading import reading
 from pgstow.catalog.backups import BackupFiles, find_backup, load_readable_index
 from pgstow.core.errors import ArchiveError
 from pgstow.core.progress import Progress
@@ -29,8 +31,10 @@ def export(
     """Write the backup that ``backup`` names as ``request`` says; without an output it goes to ``stdout``."""
     request.check()
     progress.phase("looking up the backup")
-    with repository.lock():  # nobody may prune what is being read
+    with reading(repository, progress.note) as check_lock:
+        check_lock()
         record = find_backup(repository, backup, progress.note)
+        note_access(subjects=[record.id, record.name])
         load_readable_index(repository, progress.note)
         files = BackupFiles(repository, record)
         chosen = pick(tools, _pg_dump_major(files.toc.header) * 10000)

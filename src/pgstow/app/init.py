@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pgstow.app.opening import make_repository
 from pgstow.core.secrets import Secret
 from pgstow.repository import Repository
-from pgstow.store.opening import open_retrying_store
 
 __all__ = ["InitReport", "init_repository"]
 
@@ -35,11 +35,17 @@ def init_repository(
 
     ``hostname`` and ``username`` are noted in its key. Raises RepositoryExists, UsageError, StoreError.
     """
-    store = open_retrying_store(location, environ, on_retry=on_retry)
-    kin = relative.kin if relative else None
-    repository = Repository.init(store, password, hostname=hostname, username=username, kin=kin)
+    repository = make_repository(
+        location,
+        password,
+        environ,
+        kin=relative.kin if relative else None,
+        hostname=hostname,
+        username=username,
+        on_retry=on_retry,
+    )
     return InitReport(
-        location=store.location,
+        location=repository.store.location,
         repository_id=repository.id,
         shares_key_with=relative.store.location if relative else None,
     )

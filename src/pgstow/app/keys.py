@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pgstow.app.auditing import note_access
 from pgstow.core.errors import RepositoryError, UsageError
 from pgstow.core.secrets import Secret
 from pgstow.repository import KeyInfo, Repository
@@ -27,7 +28,9 @@ class PasswordChange:
 def add_key(repository: Repository, password: Secret, *, hostname: str, username: str) -> str:
     """Make ``password`` open the repository too, and return the id of its key."""
     with repository.lock():
-        return repository.add_key(password, hostname=hostname, username=username)
+        added = repository.add_key(password, hostname=hostname, username=username)
+    note_access(added_key=added)
+    return added
 
 
 def remove_key(repository: Repository, text: str) -> KeyInfo:
@@ -43,6 +46,7 @@ def remove_key(repository: Repository, text: str) -> KeyInfo:
                 if others
                 else "pgstow keys passwd replaces it by another one",
             )
+        note_access(removed_key=key.id)
         repository.remove_key(key.id)
         return key
 
@@ -69,5 +73,6 @@ def change_password(
     with repository.lock(exclusive=True):
         also_opened = {*repository.keys_opened_by(old)} - {repository.key_id}
         added = repository.add_key(new, hostname=hostname, username=username)
+        note_access(added_key=added, removed_key=repository.key_id)
         repository.remove_key(repository.key_id, kept_id=added)
         return PasswordChange(added=added, removed=repository.key_id, also_opened=tuple(sorted(also_opened)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import date
 
+from pgstow.app.auditing import note_access
 from pgstow.app.holding import Waits
 from pgstow.catalog.backups import BackupRecord, find_backup, list_backups
 from pgstow.core.errors import BackupNotFound, RepositoryDamaged, UsageError
@@ -30,6 +31,7 @@ def hold_backup(
     _require_reason(reason)
     with repository.lock(wait_s=wait_s, on_wait=Waits(progress)) as lock:
         record = find_backup(repository, backup, progress.note)
+        note_access(subjects=[record.id, record.name])
         now = repository.holdings().now(lock)
         if until is not None and until < now.date():
             raise UsageError(f"--until: {until} is over", hint="write a day that is still to come")
@@ -44,6 +46,7 @@ def release_backup(
     _require_reason(reason)
     with repository.lock(wait_s=wait_s, on_wait=Waits(progress)) as lock:
         record = find_backup(repository, backup, progress.note)
+        note_access(subjects=[record.id, record.name])
         held = repository.marks().holds().get(record.id, [])
         if not held:
             raise UsageError(f"backup {record} is not held", hint="pgstow list shows what is")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from pgstow.core.errors import StoreDenied
+from pgstow.core.errors import StoreDenied, StoreFull
 from pgstow.repository import Repository
 
 __all__ = ["reading"]
@@ -15,13 +15,13 @@ __all__ = ["reading"]
 def reading(repository: Repository, note: Callable[[str], object]) -> Iterator[Callable[[], None]]:
     """Hold a shared lock for a block; its function raises RepositoryLocked unless the lock is ours to rely on.
 
-    The block begins before that is certain. Where the credentials may only read there can be no lock, which ``note`` hears: nobody
-    is to be kept from restoring a backup. Raises RepositoryLocked.
+    The block begins before that is certain. Where the credentials may only read, or no room is left, there can be no lock,
+    which ``note`` hears: nobody is to be kept from restoring a backup. Raises RepositoryLocked.
     """
     with contextlib.ExitStack() as stack:
         try:
             check: Callable[[], None] = stack.enter_context(repository.lock(early=True)).check
-        except StoreDenied as exc:
+        except (StoreDenied, StoreFull) as exc:
             note(
                 f"no lock could be taken ({exc.message}): should a prune run now, it may remove what is read here"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pgstow.app.auditing import note_access
 from pgstow.app.reading import reading
 from pgstow.catalog.backups import BackupFiles, find_backup, load_readable_index
 from pgstow.core.progress import Progress
@@ -30,9 +31,11 @@ def restore(
     Raises BackupNotFound, TargetRefused, RestoreError, ContentMismatch, RepositoryDamaged, ConnectionFailed.
     """
     options.check()
+    note_access(target=str(target), database_user=target.params.get("user"))
     progress.phase("looking up the backup")
     with reading(repository, progress.note) as check_lock:
         record = find_backup(repository, backup, progress.note)
+        note_access(subjects=[record.id, record.name])
         load_readable_index(repository, progress.note)
 
         def settle() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from pgstow.app.auditing import note_access
 from pgstow.app.holding import Waits
 from pgstow.app.prune import prune_under
 from pgstow.core.errors import Interrupted, PgstowError
@@ -68,6 +69,11 @@ def apply_retention(
         if planned is not None:
             plan.require(planned)
         show(plan)
+        note_access(
+            subjects=[decision.backup.id for decision in plan.dropped],
+            expired=len(plan.dropped),
+            expiry_plan=plan.hash,
+        )
         expire(plan, repository, lock, progress)
         if prune is None:
             return AppliedRetention(plan=plan)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from pgstow.app.auditing import recording_step
 from pgstow.app.catching_up import CaughtUp, Lacking, bring, find_lacking
 from pgstow.app.plan_jobs import JobResult, back_up, drill_one, find_published, look_after_repositories
 from pgstow.app.plan_parts import PlanParts
@@ -25,6 +26,9 @@ from pgstow.state.hosts import Hosts
 from pgstow.state.runs import DestinationResult, Outcome, RunRecord, Runs
 
 __all__ = ["PlanOrder", "PlanRun", "RunEvent", "catch_up_after", "run_plan"]
+
+
+_ACTIONS = {"retention": "retention apply"}  # of jobs that the audit trail calls by another name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,19 @@ def run_plan(
         if taken is None:
             return None
     run = _Run(order, parts, history, taken)
-    return run.conduct(record, lambda each: on_event(RunEvent(plan=order.plan, record=each)))
+    database = order.database.name if order.database is not None else None
+    with recording_step(
+        _ACTIONS.get(order.plan.job, order.plan.job),
+        is_destructive=order.plan.job == "retention",
+        subjects=[database] if database else [],
+        plan=order.plan.name,
+        kind=order.plan.kind,
+        due=order.due.due.isoformat() if order.due is not None else None,
+    ) as step:
+        done = run.conduct(record, lambda each: on_event(RunEvent(plan=order.plan, record=each)))
+        if step is not None and done.record.outcome in ("partial", "failed"):
+            step.ends("partial" if done.record.outcome == "partial" else "failed", done.record.error_code)
+    return done
 
 
 def catch_up_after(order: PlanOrder, run: PlanRun, parts: PlanParts) -> PlanRun:
@@ -88,7 +104,8 @@ def catch_up_after(order: PlanOrder, run: PlanRun, parts: PlanParts) -> PlanRun:
         return run
     caught = CaughtUp()
     try:
-        bring(run.lacking, order.database, parts, caught, wait_s=order.wait_s)
+        with recording_step("copy", subjects=[order.database.name], plan=order.plan.name):
+            bring(run.lacking, order.database, parts, caught, wait_s=order.wait_s)
     finally:
         record = replace(
             run.record,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pgstow.app.auditing import note_access
 from pgstow.core.errors import UsageError
 from pgstow.repository import Obstacle, Repository
 
@@ -47,4 +48,5 @@ def unlock(
             obstacle, is_forced=is_forced and not obstacle.is_dead
         )
         (removed if is_gone else kept).append(obstacle)
+    note_access(removed=len(removed), forced="yes" if is_forced else None)
     return UnlockReport(removed=removed, kept=kept)

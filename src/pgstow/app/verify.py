@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pgstow.app.reading import reading
 from pgstow.assurance.verify import VerifyReport, verify
 from pgstow.catalog.backups import find_backup
 from pgstow.core.progress import Progress
@@ -16,7 +17,8 @@ def verify_backups(
     backups: Sequence[str], repository: Repository, progress: Progress, *, read_data: bool
 ) -> VerifyReport:
     """Check the backups that the texts name, or everything in the repository when there are none."""
-    with repository.lock():  # nobody may prune what is being read
+    with reading(repository, progress.note) as check_lock:
+        check_lock()
         if not backups:
             return verify(repository, read_data=read_data, progress=progress)
         snapshots = [find_backup(repository, text, progress.note).snapshot for text in backups]

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-__all__ = ["AuditEntry", "AuditProblem", "AuditVerdict", "ChainHead", "ProblemKind", "Result"]
+__all__ = [
+    "AuditEntry",
+    "AuditProblem",
+    "AuditVerdict",
+    "ChainHead",
+    "ForeignHead",
+    "ProblemKind",
+    "Result",
+]
 
 # begun: written before something that cannot be taken back; the entry that tells how it ended follows, or is missing.
 Result = Literal["begun", "done", "partial", "failed", "interrupted"]
@@ -23,6 +31,14 @@ class ChainHead:
     chain: str
     number: int
     digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ForeignHead:
+    """A head in the audit trail of the repository with this id."""
+
+    repository: str
+    head: ChainHead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +63,8 @@ class AuditEntry:
     facts: Mapping[str, str] = field(default_factory=dict)
     heads: tuple[ChainHead, ...] = ()
     previous: str = ""
+    repository: str = ""  # id of the repository whose trail it belongs to
+    elsewhere: tuple[ForeignHead, ...] = ()  # heads of other repositories that this host writes to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +87,7 @@ class AuditVerdict:
     problems: tuple[AuditProblem, ...]
     pending: int = 0  # of this host, not in the repository yet
     unenrolled: tuple[str, ...] = ()  # chains whose key no administrator has signed
+    notes: tuple[str, ...] = ()  # worth knowing, and no sign of tampering: a clock that was set back
 
     @property
     def is_intact(self) -> bool:

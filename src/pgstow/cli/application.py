@@ -74,6 +74,13 @@ COMMANDS = (
     "alerts ack",
     "alerts silence",
     "alerts test",
+    "audit list",
+    "audit verify",
+    "audit export",
+    "audit anchor",
+    "audit enroll",
+    "audit revoke",
+    "audit admin-key",
 )
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
@@ -85,6 +92,7 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
         "service": "Run by systemd: write, show and remove its units.",
         "retention": "Which backups are kept, and removing the others.",
         "alerts": "What is wrong, and who is told.",
+        "audit": "Who did what with a repository: list it, check it, write it out.",
     }
 )
 
@@ -92,7 +100,10 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
 _WITHOUT_REPOSITORY = frozenset(
     {"alerts", "checklist", "config", "demo", "metrics", "run", "serve", "service"}
 )
-_WITHOUT_SETTINGS = frozenset({"demo", "config schema", "service uninstall"})  # these take no --config
+_NONE_OF_THE_GROUP = frozenset({"audit admin-key"})  # nor do these, though others of their group do
+_WITHOUT_SETTINGS = frozenset(
+    {"demo", "config schema", "service uninstall", "audit admin-key"}
+)  # these take no --config
 
 # What an interruption leaves behind, told after "interrupted by SIGINT".
 _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
@@ -116,6 +127,9 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "retention apply": "some of what expired may be gone already, and the next run goes on from here",
         "hold": "pgstow list shows whether the backup is held",
         "release": "pgstow list shows whether the backup is still held",
+        "audit export": "no file was written",
+        "audit enroll": "pgstow audit verify shows whether the host is enrolled",
+        "audit revoke": "pgstow audit verify shows whether the key is revoked",
         "retire": "pgstow retention plan shows whether it is retired",
     }
 )
@@ -158,12 +172,12 @@ def build(commands: Sequence[str] = COMMANDS, *, had_secrets: bool = False) -> t
         if group in _GROUPS
     }
     for name in commands:
-        module = name.replace(" ", "_")
+        module = name.replace(" ", "_").replace("-", "_")
         file = f"{module}_" if iskeyword(module) else module
         command = as_command(
             getattr(import_module(f"pgstow.cli.{file}"), f"{module}_command"),
             name=name,
-            uses_repository=name.split()[0] not in _WITHOUT_REPOSITORY,
+            uses_repository=name.split()[0] not in _WITHOUT_REPOSITORY and name not in _NONE_OF_THE_GROUP,
             uses_settings=name not in _WITHOUT_SETTINGS,
             when_interrupted=_LEFT_BEHIND.get(name),
             had_secrets=had_secrets,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import inspect
 import os
 import pwd
@@ -14,7 +16,10 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
+from pgstow.app.auditing import Access, current_access, journal_of, recording, who_of
 from pgstow.app.opening import open_repository
+from pgstow.audit.entries import Result
+from pgstow.cli.audited import Exempt, audited
 from pgstow.cli.output import Outcome, Output
 from pgstow.cli.passwords import REPOSITORY_PASSWORD, PasswordPurpose, read_password
 from pgstow.cli.signals import interruptible
@@ -41,6 +46,7 @@ _SECRET_VARIABLES = (
     "PGSTOW_FROM_PASSWORD",
     "PGSTOW_TO_PASSWORD",
     "PGSTOW_ALSO_PASSWORD",
+    "PGSTOW_ADMIN_PASSPHRASE",
     "PGPASSWORD",
     "PGSSLPASSWORD",
     "AWS_SECRET_ACCESS_KEY",
@@ -139,7 +145,16 @@ class Invocation:
         path = require_settings_file(self.config_file, self.environ)
         if self.output.is_verbose:
             self.output.note(f"settings from {path}")
-        return read_settings(path)
+        settings = read_settings(path)
+        self.note_settings(path, path)
+        return settings
+
+    @staticmethod
+    def note_settings(path: Path, copy: Path) -> None:
+        """Note in the audit trail what the settings file at ``path`` says, or said when ``copy`` was made of it."""
+        if (access := current_access()) is not None:
+            with contextlib.suppress(OSError):  # gone since it was read
+                access.used_settings(path.absolute(), hashlib.sha256(copy.read_bytes()).hexdigest())
 
     @property
     def location(self) -> str | None:
@@ -260,7 +275,7 @@ def as_command(
             prepared = with_named_repository(invocation) if uses_repository and uses_settings else invocation
             return function(prepared, **given)  # type: ignore[call-arg]
 
-        return _conduct(invocation.output, work, when_interrupted)
+        return _conduct(invocation.output, work, when_interrupted, _access(name, invocation, given))
 
     command.__name__ = function.__name__
     command.__doc__ = function.__doc__
@@ -345,23 +360,82 @@ def with_named_repository(invocation: Invocation) -> Invocation:
     )
 
 
-def _conduct(output: Output, work: Callable[[], Outcome], when_interrupted: str | None) -> int:
-    """Return the exit code of ``work``, having printed its outcome or its error."""
+def _access(name: str, invocation: Invocation, given: Mapping[str, Any]) -> Access | None:
+    """Return what records the command; None for one that is exempt."""
+    what = audited(name)
+    if isinstance(what, Exempt):
+        return None
+    scrub = invocation.output.scrub
+    return Access(
+        what.action,
+        who=who_of(invocation.environ),
+        journal=journal_of(invocation.environ),
+        is_destructive=what.is_destructive(given),
+        facts={key: scrub(text) for key, text in what.facts(given).items()},
+    )
+
+
+def _conduct(
+    output: Output, work: Callable[[], Outcome], when_interrupted: str | None, access: Access | None
+) -> int:
+    """Return the exit code of ``work``, having printed its outcome or its error.
+
+    The audit entry is on this machine before anything is printed, and in the repository, if that can be, before the
+    command ends.
+    """
     try:
-        with interruptible():
+        with recording(access), interruptible():
             outcome = work()
+        _record(output, access, outcome.status, outcome=outcome)
         code = outcome.exit_code if output.result(outcome) else 1
     except Interrupted as exc:
+        _record(output, access, "interrupted", exc.code)
         output.error(exc, consequence=exc.left_behind or when_interrupted)
         code = exc.exit_code
     except PgstowError as exc:
+        _record(output, access, "failed", exc.code)
         output.error(exc)
         code = exc.exit_code
     except BrokenPipeError:
+        _record(output, access, "failed", "broken_pipe")
         output.error(PgstowError("the reader of standard output went away before everything was written"))
         code = 1
     except Exception as exc:  # noqa: BLE001  the last stop before a traceback
+        _record(output, access, "failed", "internal")
         output.bug(exc)
         code = 1
     output.flush()
+    if access is not None:
+        access.settle()
+        _warn_of_trail(output, access)
+        output.flush()
     return code
+
+
+def _record(
+    output: Output,
+    access: Access | None,
+    result: Result,
+    error_code: str | None = None,
+    *,
+    outcome: Outcome | None = None,
+) -> None:
+    """Write down how the command ended; what that could not do is part of what the command prints."""
+    if access is None:
+        return
+    if (
+        outcome is not None
+        and isinstance(backup := outcome.document.get("backup"), Mapping)
+        and "id" in backup
+    ):
+        access.says(subjects=[str(backup["id"])])
+    access.finish(result, error_code)
+    _warn_of_trail(output, access)
+
+
+def _warn_of_trail(output: Output, access: Access) -> None:
+    for message in access.warnings:
+        if message not in output.audit_warnings:
+            output.audit_warnings.append(output.scrub(message))
+            output.warn(message)
+    access.warnings.clear()

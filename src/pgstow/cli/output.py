@@ -64,6 +64,7 @@ class Output:
     shows_progress: bool = True
     debug: bool = False
     secrets: set[str] = field(default_factory=set)
+    audit_warnings: list[str] = field(default_factory=list)  # part of the document, where there are any
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
 
@@ -228,6 +229,8 @@ class Output:
 
     def _print_document(self, status: Status, document: Mapping[str, Any]) -> None:
         whole = {"schema": SCHEMA, "command": self.command or None, "status": status, **document}
+        if self.audit_warnings:
+            whole["audit_warnings"] = self.audit_warnings
         # ASCII only: a name with terminal escapes in it stays harmless in whatever shows the document.
         self.stdout.write(json.dumps(whole, indent=2, ensure_ascii=True) + "\n")
 

@@ -19,6 +19,7 @@ from pgstow.core.process import run
 from pgstow.core.secrets import Secret
 
 __all__ = [
+    "ADMINISTRATOR_PASSPHRASE",
     "ALSO_PASSWORD",
     "FROM_PASSWORD",
     "NEW_PASSWORD",
@@ -60,6 +61,9 @@ ALSO_PASSWORD = PasswordPurpose(
 )
 TO_PASSWORD = PasswordPurpose(
     what="password of the target repository", flag="--to-password", variable="PGSTOW_TO_PASSWORD"
+)
+ADMINISTRATOR_PASSPHRASE = PasswordPurpose(
+    what="passphrase of the administrator's key", flag="--passphrase", variable="PGSTOW_ADMIN_PASSPHRASE"
 )
 
 

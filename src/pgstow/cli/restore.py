@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pgstow.app.auditing import note_access
 from pgstow.app.restore import restore
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
@@ -75,6 +76,7 @@ def restore_command(
         disconnect_others=disconnect_others,
     )
     options.check()
+    note_access(target=str(target), database_user=target.params.get("user"))  # also where it is refused early
     with invocation.output.progress() as progress:
         repository = invocation.repository(progress, is_cached=True, without_config=True)
         report = restore(backup, target, options, repository, invocation.tools(), progress)

@@ -115,7 +115,10 @@ def _settings(invocation: Invocation, copy: Path | None) -> Settings:
     """Return the settings; for a run of the service those that are in force there."""
     if copy is None:
         return invocation.settings()
-    return read_kept_settings(copy, require_settings_file(invocation.config_file, invocation.environ))
+    path = require_settings_file(invocation.config_file, invocation.environ)
+    settings = read_kept_settings(copy, path)
+    invocation.note_settings(path, copy)
+    return settings
 
 
 def _plan(settings: Settings, name: str) -> PlanSettings:

@@ -22,6 +22,7 @@ from pgstow.config.form import (
 )
 from pgstow.config.references import Reference
 from pgstow.config.settings import (
+    AuditSettings,
     ChannelSettings,
     CriticalTable,
     DatabaseSettings,
@@ -72,6 +73,7 @@ def settings_of(checks: Checks, path: Path) -> Settings:
             listen=form.monitoring.listen,
             textfile=folder / form.monitoring.textfile if form.monitoring.textfile else None,
         ),
+        audit=AuditSettings(administrators=tuple(form.audit.administrators)),
         waivers=tuple(
             Waiver(control=each.control, until=each.until, reason=each.reason, by=each.by)
             for each in form.waivers

@@ -34,6 +34,7 @@ from pgstow.config.values import (
     Day,
     Days,
     Duration,
+    Fingerprint,
     Flag,
     Label,
     Location,
@@ -52,6 +53,7 @@ from pgstow.config.values import (
 __all__ = [
     "FOREVER",
     "AlertsForm",
+    "AuditForm",
     "ContactForm",
     "DatabaseForm",
     "MonitoringForm",
@@ -334,6 +336,12 @@ class MonitoringForm(_Form):
     textfile: Text | None = Field(None, description="File of metrics for the node exporter.")
 
 
+class AuditForm(_Form):
+    administrators: list[Fingerprint] = Field(
+        [], description="Fingerprints of the administrators whose enrolments of hosts count."
+    )
+
+
 class WaiverForm(_Form):
     control: Control = Field(description="C1 to C22: the control that is known not to hold.")
     until: Day = Field(description="The last day on which that is accepted, as 2026-12-31.")
@@ -355,6 +363,7 @@ class SettingsForm(_Form):
     )
     limits: LimitsForm = Field(LimitsForm(), description="How much runs at the same time.")
     monitoring: MonitoringForm = Field(MonitoringForm(), description="Where metrics are given.")
+    audit: AuditForm = Field(AuditForm(), description="Whose word on the keys of hosts counts.")
     waivers: list[WaiverForm] = Field([], description="Controls that need not hold for a while, and why.")
     state: StateReference | None = Field(
         None,

@@ -19,6 +19,7 @@ from pgstow.monitor.policy import AlertPolicy
 from pgstow.retention.policy import RetentionPolicy, RetentionRule
 
 __all__ = [
+    "AuditSettings",
     "ChannelSettings",
     "CriticalTable",
     "DatabaseSettings",
@@ -155,6 +156,13 @@ class MonitoringSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """Fingerprints of the administrators whose word on the keys of hosts counts."""
+
+    administrators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The whole file. Mappings are by name, in the file's order."""
 
@@ -168,6 +176,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     waivers: tuple[Waiver, ...] = ()
+    audit: AuditSettings = field(default_factory=AuditSettings)
     state: Reference | None = None  # postgresql://...; None: SQLite under the state folder
     time_zone: str = "UTC"
 

@@ -41,6 +41,7 @@ def settings_document(settings: Settings) -> dict[str, Any]:
             listen=settings.monitoring.listen,
             textfile=str(settings.monitoring.textfile) if settings.monitoring.textfile else None,
         ),
+        "audit": {"administrators": list(settings.audit.administrators)},
         "waivers": [_waiver(each) for each in settings.waivers],
     }
 

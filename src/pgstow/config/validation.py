@@ -14,6 +14,7 @@ from pgstow.config.assertion_form import AssertionForm
 from pgstow.config.document import Document
 from pgstow.config.form import (
     AlertsForm,
+    AuditForm,
     ChannelForm,
     ContactForm,
     CriticalForm,
@@ -52,6 +53,7 @@ FORMS: Forms = MappingProxyType(
         ("limits",): LimitsForm,
         ("monitoring",): MonitoringForm,
         ("waivers", "*"): WaiverForm,
+        ("audit",): AuditForm,
     }
 )
 

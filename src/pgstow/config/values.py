@@ -31,6 +31,7 @@ __all__ = [
     "Day",
     "Days",
     "Duration",
+    "Fingerprint",
     "Flag",
     "Label",
     "Location",
@@ -49,6 +50,7 @@ __all__ = [
 
 _NOT_IN_TEXTS = re.compile(r"[\x00-\x1f\x7f]")
 _IDENTIFIER_BYTES = 63
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):([0-9]{1,5})")
 _CRON_FIELD = re.compile(r"[0-9A-Za-z*,/#-]+", re.ASCII)
 _CRON_FROM = datetime(2026, 1, 1, tzinfo=UTC)
@@ -214,6 +216,12 @@ def _address(text: str) -> str:
     return text
 
 
+def _fingerprint(text: str) -> str:
+    if not _FINGERPRINT.fullmatch(text):
+        refuse("expected 64 hexadecimal digits, as pgstow audit admin-key prints them")
+    return text
+
+
 def _label(text: str) -> str:
     if "," in text:
         refuse("a label cannot hold commas")
@@ -246,6 +254,9 @@ _MOST_CONTROLS = 22
 Text = Annotated[str, _of(lambda text: text), WithJsonSchema({"type": "string", "minLength": 1})]
 Name = Annotated[
     str, _of(_name), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}$"})
+]
+Fingerprint = Annotated[
+    str, _of(_fingerprint), WithJsonSchema({"type": "string", "pattern": "^[0-9a-f]{64}$"})
 ]
 Label = Annotated[str, _of(_label), WithJsonSchema({"type": "string", "pattern": "^[^,]+$"})]
 Flag = Annotated[bool, _of(_flag), WithJsonSchema({"type": "boolean"})]

@@ -310,6 +310,10 @@ class Repository:
         """Return what ``save_note()`` stored. Raises RepositoryDamaged, ObjectNotFound."""
         return self._files.load_as(name)
 
+    def open_note(self, name: str, sealed: bytes) -> bytes:
+        """Return the content of an object of our own whose bytes were had in another way. Raises RepositoryDamaged."""
+        return self._files.unseal(name, sealed)
+
     def pack_sizes(self) -> dict[bytes, int]:
         """Return the packs that are in the store and their sizes."""
         return {

@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from pgstow.core.errors import StateError, UsageError
 from pgstow.core.secrets import Secret
 from pgstow.state.columns import add_missing_columns
+from pgstow.state.folder import state_folder
 from pgstow.state.schema import METADATA
 
 __all__ = ["StateDatabase", "is_state_kept_here", "open_state", "state_folder"]
@@ -93,14 +94,6 @@ def open_state(url: Secret | None, environ: Mapping[str, str]) -> StateDatabase:
     with database.begin() as connection:
         _create(connection, is_shared=database.is_shared)
     return database
-
-
-def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return where state is kept on this machine: PGSTOW_STATE_DIR, or the place that XDG names."""
-    if given := environ.get("PGSTOW_STATE_DIR"):
-        return Path(given)
-    base = environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path(environ.get("HOME") or "/var/lib") / ".local/state") / "pgstow"
 
 
 def is_state_kept_here(environ: Mapping[str, str]) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import botocore.session
+from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError
@@ -25,7 +26,7 @@ from pgstow.store.objects import Client, ObjectStore
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, ClientConfig, GCSConfig, S3Config
 
-__all__ = ["open_bucket"]
+__all__ = ["open_bucket", "s3_client"]
 
 Scheme = Literal["s3", "gs", "az"]
 
@@ -116,6 +117,44 @@ def _s3_clients(bucket: str, prefix: str | None, environ: Mapping[str, str]) -> 
         )
 
     return client(_reading(options)), client(_uploading(options))
+
+
+def s3_client(environ: Mapping[str, str]) -> Any:  # noqa: ANN401  botocore has no types
+    """Return botocore's own client, for what obstore cannot ask of S3. It tries nothing again.
+
+    Raises UsageError, StoreDenied.
+    """
+    try:
+        session = _aws_session(environ)
+        profile = session.get_scoped_config()
+        login: dict[str, Any] = {}
+        _s3_login(login, session, environ)
+        endpoint = _s3_endpoint(session, environ)
+        style = _addressing_style(profile, environ) or ("path" if endpoint is not None else "auto")
+        authority = environ.get("AWS_CA_BUNDLE") or profile.get("ca_bundle") or environ.get("SSL_CERT_FILE")
+        return session.create_client(
+            "s3",
+            region_name=_s3_region(session, environ),
+            endpoint_url=endpoint,
+            aws_access_key_id=login.get("access_key_id"),
+            aws_secret_access_key=login.get("secret_access_key"),
+            aws_session_token=login.get("session_token"),
+            verify=authority or None,
+            config=BotoConfig(
+                s3={"addressing_style": style},
+                retries={"total_max_attempts": 1},
+                connect_timeout=10,
+                read_timeout=30,
+                proxies=_proxies(environ),
+            ),
+        )
+    except BotoCoreError as exc:
+        raise UsageError(f"S3: {exc}") from exc
+
+
+def _proxies(environ: Mapping[str, str]) -> dict[str, str] | None:
+    found = {kind: _variable(environ, f"{kind}_proxy") for kind in ("http", "https")}
+    return {kind: proxy for kind, proxy in found.items() if proxy} or None
 
 
 def _gcs_clients(bucket: str, prefix: str | None, environ: Mapping[str, str]) -> tuple[GCSStore, GCSStore]:

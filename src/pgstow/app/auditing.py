@@ -1,0 +1,454 @@
+"""Recording what is done with repositories: the one seam between the use cases and the audit trail.
+
+Whoever lets people in (the frame of commands, a run of a plan, later a page) begins an ``Access`` and makes it the current one
+with ``recording()``. ``open_repository()`` tells it of every repository that is opened, so that no use case can forget to;
+what a use case adds with ``note_access()`` makes the entry say more.
+
+The trail never stands between a user and the data: whatever goes wrong with it becomes a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pgstow.audit.anchoring import LockObject, anchor_when_due
+from pgstow.audit.entries import AuditEntry, Result
+from pgstow.audit.journal import Journal
+from pgstow.audit.trail import SignedEntry
+from pgstow.audit.writing import Sight, look, send, write
+from pgstow.core.errors import Interrupted, PgstowError, StateError
+from pgstow.repository import Repository
+from pgstow.state.folder import state_folder
+
+__all__ = [
+    "Access",
+    "Who",
+    "current_access",
+    "journal_of",
+    "note_access",
+    "object_lock_of",
+    "opened",
+    "opening",
+    "recording",
+    "recording_step",
+    "who_of",
+]
+
+_PATIENCE_S = 10.0  # for the store, at the end of a command; what it did not take by then waits here
+_LONGEST_FACT = 500
+_MOST_SUBJECTS = 200
+ANCHORS_LOCKED = timedelta(days=400)
+_SETTINGS = "settings"
+
+_current: ContextVar[Access | None] = ContextVar("access", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Who:
+    """Who does something, and from where, as far as the system tells."""
+
+    host: str
+    user: str
+    origin: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def who_of(environ: Mapping[str, str]) -> Who:
+    """Return who runs this process: names of the operating system, which say what a person claims, not more."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # containers run with ids that have no name
+        user = str(os.getuid())
+    facts = {"sudo_user": environ["SUDO_USER"]} if environ.get("SUDO_USER") else {}
+    return Who(host=socket.gethostname(), user=user, origin=_origin(environ), facts=facts)
+
+
+def _origin(environ: Mapping[str, str]) -> str | None:
+    parts = []
+    if given := environ.get("PGSTOW_ORIGIN"):
+        parts.append(given)
+    if client := environ.get("SSH_CONNECTION", "").split():
+        parts.append(f"ssh from {client[0]}")
+    if _parent_name() in ("cron", "crond", "anacron"):
+        parts.append("cron")
+    if environ.get("INVOCATION_ID"):
+        parts.append("systemd")
+    if environ.get("KUBERNETES_SERVICE_HOST"):
+        parts.append("kubernetes")
+    elif any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")):
+        parts.append("container")
+    return ", ".join(parts) or None
+
+
+def _parent_name() -> str:
+    try:
+        return Path(f"/proc/{os.getppid()}/comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def journal_of(environ: Mapping[str, str]) -> Journal:
+    """Return what this host keeps of its audit trail."""
+    key_file = environ.get("PGSTOW_AUDIT_KEY_FILE")
+    return Journal(state_folder(environ) / "audit", key_file=Path(key_file) if key_file else None)
+
+
+def current_access() -> Access | None:
+    """Return the access that is under way, if somebody records it."""
+    return _current.get()
+
+
+def note_access(
+    *, subjects: Sequence[str] = (), database_user: str | None = None, **facts: str | int | None
+) -> None:
+    """Add to what the entry of the current access says. Never a secret."""
+    if (access := _current.get()) is not None:
+        access.says(subjects=subjects, database_user=database_user, facts=facts)
+
+
+@contextlib.contextmanager
+def recording(access: Access | None) -> Iterator[None]:
+    """Make an access the current one for a block; None: what is done in it is not recorded."""
+    token = _current.set(access)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextlib.contextmanager
+def recording_step(
+    action: str, *, is_destructive: bool = False, subjects: Sequence[str] = (), **facts: str | int | None
+) -> Iterator[Access | None]:
+    """Record one of several things that the current access does as an access of its own; None if nobody records."""
+    if (outer := _current.get()) is None:
+        yield None
+        return
+    step = outer.step(action, is_destructive=is_destructive, **facts)
+    step.says(subjects=subjects)
+    try:
+        with recording(step):
+            yield step
+        step.finish(*step.ending)
+    except Interrupted as exc:
+        step.finish("interrupted", exc.code)
+        raise
+    except PgstowError as exc:
+        step.finish("failed", exc.code)
+        raise
+    except Exception:
+        step.finish("failed", "internal")
+        raise
+    finally:
+        step.settle()
+
+
+@contextlib.contextmanager
+def opening(location: str) -> Iterator[None]:
+    """Note what is opened in a block: if that fails, the attempt is recorded once the repository can be opened."""
+    access = _current.get()
+    try:
+        yield
+    except PgstowError:
+        if access is not None:
+            access.tried(location)
+        raise
+
+
+def opened(repository: Repository, environ: Mapping[str, str]) -> None:
+    """Note a repository that was opened; ``environ`` leads to its store."""
+    if (access := _current.get()) is not None:
+        access.opened(repository, environ)
+
+
+class Access:
+    """One access to repositories, from when it begins until ``finish()``. Methods never raise for the trail's sake."""
+
+    def __init__(
+        self,
+        action: str,
+        *,
+        who: Who,
+        journal: Journal,
+        is_destructive: bool = False,
+        facts: Mapping[str, str] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        """Facts are said of every entry. What ``is_destructive`` has an entry before it begins, too."""
+        self.action = action
+        self.is_destructive = is_destructive
+        self._who = who
+        self._journal = journal
+        self._facts: dict[str, str] = {**who.facts, **(facts or {})}
+        self._subjects: dict[str, None] = {}
+        self._database_user: str | None = None
+        self._clock = clock
+        self._patience_s = patience_s
+        self._give_up_at: float | None = None
+        self._settings: tuple[str, str] | None = None
+        self._tried: list[str] = []
+        self._targets: dict[str, _Target] = {}
+        self._senders: list[_Sender] = []
+        self.ending: tuple[Result, str | None] = ("done", None)
+        self.warnings: list[str] = []
+
+    def ends(self, result: Result, error_code: str | None = None) -> None:
+        """Say how a step ends that raises nothing."""
+        self.ending = (result, error_code)
+
+    def step(self, action: str, *, is_destructive: bool = False, **facts: str | int | None) -> Access:
+        """Return an access for one of several things that are done in this one, with an entry of its own."""
+        step = Access(
+            action,
+            who=self._who,
+            journal=self._journal,
+            is_destructive=is_destructive,
+            facts=dict(self._facts),
+            clock=self._clock,
+            patience_s=self._patience_s,
+        )
+        step._settings = self._settings
+        step.warnings = self.warnings
+        step.says(facts=facts)
+        return step
+
+    def says(
+        self,
+        *,
+        subjects: Sequence[str] = (),
+        database_user: str | None = None,
+        facts: Mapping[str, str | int | None] | None = None,
+    ) -> None:
+        """Add to what the entry will say; None says nothing."""
+        self._subjects.update(dict.fromkeys(subjects))
+        self._database_user = database_user or self._database_user
+        for name, value in (facts or {}).items():
+            if value is not None:
+                self._facts[name] = str(value)[:_LONGEST_FACT]
+
+    def used_settings(self, path: Path, digest: str) -> None:
+        """Note the settings file that is in force: an entry tells when it is another one than the last time."""
+        self._settings = (str(path), digest)
+
+    def opened(self, repository: Repository, environ: Mapping[str, str]) -> None:
+        """Note a repository that was opened; its trail is looked at beside the work."""
+        location = repository.store.location
+        if repository.config_problem is not None:  # nobody knows its id
+            self.tried(location)
+        elif location not in self._targets:
+            target = _Target(repository, environ, self._journal, self._clock())
+            self._targets[location] = target
+            if self.is_destructive:
+                with self._careful():
+                    self._write(target, "begun", None)
+                self.settle()
+
+    def tried(self, location: str) -> None:
+        """Note a repository that could not be opened."""
+        self._tried.append(location)
+
+    def finish(self, result: Result, error_code: str | None = None) -> None:
+        """Write down how it ended, on this host, and begin to send that; ``settle()`` waits until it is there."""
+        with self._careful():
+            for location in self._tried:
+                document = {"at": self._clock().isoformat(), "result": result, **self._attempt(error_code)}
+                self._journal.keep_attempt(location, json.dumps(document).encode())
+        for target in self._targets.values():
+            with self._careful():
+                self._write(target, result, error_code)
+
+    def settle(self) -> None:
+        """Wait, not for long, until the repositories have the entries."""
+        for sender in self._senders:
+            sender.join(self._left_s())
+            self._warn(*sender.problems)
+            if sender.is_alive():
+                self._warn(
+                    f"{sender.location} does not take the audit entry now: it waits here for the next command"
+                )
+        self._senders.clear()
+        self._give_up_at = None
+
+    def _left_s(self) -> float:
+        """Return how long the store may still be waited for, all in all since the first wait."""
+        now = time.monotonic()
+        if self._give_up_at is None:
+            self._give_up_at = now + self._patience_s
+        return max(0.0, self._give_up_at - now)
+
+    def _write(self, target: _Target, result: Result, error_code: str | None) -> None:
+        sight = target.sight(self._left_s())
+        drafts = [*self._earlier(target), *self._changed_settings(target), self._draft(result, error_code)]
+        written = write(target.repository, self._journal, drafts, sight)
+        self._warn(*written.warnings)
+        self._forget_earlier(target)
+        sender = _Sender(target, self._journal, written.unkept, self._clock())
+        self._senders.append(sender)
+        sender.start()
+        if written.unkept:  # nothing else has it: whether it arrived is part of what is told
+            self.settle()
+
+    def _draft(self, result: Result, error_code: str | None) -> AuditEntry:
+        return AuditEntry(
+            chain="",
+            number=1,
+            at=self._clock(),
+            host=self._who.host,
+            user=self._who.user,
+            database_user=self._database_user,
+            origin=self._who.origin,
+            action=self.action,
+            subjects=tuple(self._subjects)[:_MOST_SUBJECTS],
+            result=result,
+            error_code=error_code,
+            facts=self._facts,
+        )
+
+    def _changed_settings(self, target: _Target) -> Iterator[AuditEntry]:
+        """Yield the entry that the settings file is another one than this host last used here."""
+        if self._settings is None:
+            return
+        path, digest = self._settings
+        text = f"{digest} {path}"
+        try:
+            with self._journal.book(target.repository.id) as book:
+                before = book.note(_SETTINGS)
+                if before == text:
+                    return
+                book.remember(_SETTINGS, text)
+        except StateError:  # without a memory every use would be the first
+            return
+        facts = {"file": path, "sha256": digest} | ({"before": before.split()[0]} if before else {})
+        yield replace(
+            self._draft("done", None), action="config", subjects=(), facts={**self._who.facts, **facts}
+        )
+
+    def _attempt(self, error_code: str | None) -> dict[str, object]:
+        return {
+            "user": self._who.user,
+            "origin": self._who.origin,
+            "action": self.action,
+            "error_code": error_code,
+            "facts": self._facts,
+        }
+
+    def _earlier(self, target: _Target) -> Iterator[AuditEntry]:
+        """Yield entries for what this host tried with the repository while it could not be opened."""
+        with contextlib.suppress(StateError):
+            target.attempts = self._journal.attempts(target.repository.store.location)
+        for _, content in target.attempts:
+            try:
+                fields = json.loads(content)
+                yield replace(
+                    self._draft(fields["result"], fields["error_code"]),
+                    user=str(fields["user"]),
+                    origin=fields["origin"],
+                    action=str(fields["action"]),
+                    subjects=(),
+                    facts={**fields["facts"], "happened": str(fields["at"]), "opened": "no"},
+                )
+            except (ValueError, KeyError, TypeError):
+                continue  # not whole: it was never promised
+
+    def _forget_earlier(self, target: _Target) -> None:
+        for path, _ in target.attempts:
+            self._journal.forget(path)
+        target.attempts = []
+
+    @contextlib.contextmanager
+    def _careful(self) -> Iterator[None]:
+        """Turn what goes wrong with the trail into a warning."""
+        try:
+            yield
+        except Interrupted:
+            raise
+        except PgstowError as exc:
+            self._warn(f"this access is not in the audit trail: {exc.message}")
+        except Exception as exc:  # noqa: BLE001  not even a bug of ours may stand between a user and the data
+            self._warn(f"this access is not in the audit trail: {type(exc).__name__}: {exc}")
+
+    def _warn(self, *messages: str) -> None:
+        self.warnings += [message for message in messages if message not in self.warnings]
+
+
+def object_lock_of(location: str, environ: Mapping[str, str], *, now: datetime) -> LockObject:
+    """Return what locks an object of this store, where it has Object Lock."""
+    if not location.startswith("s3://"):
+        return lambda _name: None
+
+    def lock(name: str) -> datetime | None:
+        # Imported here because botocore takes a third of a second, which no local repository should pay.
+        from pgstow.store.object_lock import LockableBucket  # noqa: PLC0415
+
+        return LockableBucket(location, environ).lock(name, now + ANCHORS_LOCKED)
+
+    return lock
+
+
+class _Target:
+    """A repository of an access, and what its trail shows, which a thread looks up."""
+
+    def __init__(
+        self, repository: Repository, environ: Mapping[str, str], journal: Journal, now: datetime
+    ) -> None:
+        self.repository = repository
+        self.environ = environ
+        self.attempts: list[tuple[Path, bytes]] = []
+        self._journal = journal
+        self._now = now
+        self._sight: Sight | None = None
+        self._thread = threading.Thread(target=self._look, name="audit", daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        # Without it the entry names no other heads, and a chain that two write shows only when the trail is verified.
+        with contextlib.suppress(PgstowError):
+            self._sight = look(self.repository, self._journal, now=self._now)
+
+    def sight(self, patience_s: float) -> Sight | None:
+        self._thread.join(patience_s)
+        return self._sight
+
+
+class _Sender(threading.Thread):
+    """Sends what waits for a repository, and an anchor when one is due."""
+
+    def __init__(
+        self, target: _Target, journal: Journal, unkept: Sequence[SignedEntry], now: datetime
+    ) -> None:
+        super().__init__(name="audit", daemon=True)
+        self.location = target.repository.store.location
+        self.problems: list[str] = []
+        self._target = target
+        self._journal = journal
+        self._unkept = unkept
+        self._now = now
+
+    def run(self) -> None:
+        try:
+            send(self._target.repository, self._journal, self._unkept)
+        except PgstowError as exc:
+            if self._unkept:
+                self.problems.append(f"this access is not in the audit trail: {exc.message}")
+            else:
+                self.problems.append(f"the audit entry waits on this machine: {exc.message}")
+            return
+        except Exception as exc:  # noqa: BLE001  not even a bug of ours may stand between a user and the data
+            self.problems.append(f"the audit trail: {type(exc).__name__}: {exc}")
+            return
+        # Best effort: the next one is due tomorrow, and ``audit verify`` says how many heads it was held against.
+        with contextlib.suppress(Exception):
+            lock = object_lock_of(self.location, self._target.environ, now=self._now)
+            anchor_when_due(self._target.repository, self._journal, now=self._now, lock=lock)
