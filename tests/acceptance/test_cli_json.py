@@ -175,6 +175,38 @@ def test_keys_and_copies(pgstow: Pgstow, shop: ConnInfo, tmp_path: Path) -> None
     expect("keys-remove", pgstow("keys", "remove", other, "--json", **third).json(), tmp_path)
 
 
+def test_evidence(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> None:
+    """What the controls find differs from machine to machine; that it has this form does not."""
+    save_dated(repository_with_index(repository), 1, datetime.now(UTC) - timedelta(hours=1))
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    (tmp_path / "pgstow.yaml").write_text(
+        "databases: {shop: {url: postgresql://db.example/shop}}\n"
+        f"repositories: {{repository: {{location: {tmp_path}/repository, password: file:{password}}}}}\n"
+        "waivers: [{control: C17, until: 2100-01-01, reason: on order, by: ciso}]\n"
+    )
+    ours = Pgstow({"PGSTOW_CONFIG": f"{tmp_path}/pgstow.yaml", "PGSTOW_STATE_DIR": f"{tmp_path}/state"})
+    assert ours("list", "--repo", "repository").code == 0
+    reported = ours("evidence", "report", "--output", tmp_path / "bundle", "--json")
+    assert (reported.code, reported.stderr) == (0, "")
+    document = reported.json()
+    for control in document["report"]["controls"]:
+        control["findings"] = [dict.fromkeys(each) for each in control["findings"][:1]]
+        control["result"] = control["result"] if control["code"] in ("C8", "C17") else "<result>"
+    document["report"] |= {"made": "<time>", "summary": dict.fromkeys(document["report"]["summary"])}
+    document["report"]["period"] = dict.fromkeys(document["report"]["period"])
+    expect("evidence-report", document, tmp_path)
+    verified = ours("evidence", "verify", tmp_path / "bundle", "--key", "ab" * 32, "--json").json()
+    assert verified["status"] == "failed"
+    verified |= {"made": "<time>", "period": "<period>", "summary": dict.fromkeys(verified["summary"])}
+    expect("evidence-verify", verified, tmp_path)
+
+
+def repository_with_index(repository: Repository) -> Repository:
+    repository.load_index()
+    return repository
+
+
 def test_status_metrics_and_checklist(
     pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path: Path
 ) -> None:

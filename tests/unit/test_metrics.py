@@ -15,10 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pgstow.app.metrics import MetricsBoard, metrics_of
 from pgstow.core.errors import PgstowError, StoreUnavailable, UsageError
+from pgstow.monitor.control_metrics import control_families
 from pgstow.monitor.exporter import serve_metrics, write_textfile
 from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, TableSize
 from pgstow.monitor.metrics import metrics_text
 from pgstow.monitor.storage import Forecast, Growth, StorageFacts
+from pgstow.state.controls import ControlStatus
 from pgstow.state.runs import DestinationResult
 from support.drilling import drill_record
 from support.facts import AWAY, NIGHTLY, facts_of, one, repository_facts, run
@@ -157,7 +159,8 @@ def test_values_of_drills() -> None:
 
 
 def test_every_metric_is_on_its_page_and_the_other_way_round() -> None:
-    families = metrics_of(everything(), collect_seconds=0.5)
+    controls = control_families([ControlStatus(control="C4", result="pass", made=NOW)])
+    families = [*metrics_of(everything(), collect_seconds=0.5), *controls]
     without = [family.name for family in families if not family.samples]
     assert without == []  # else the facts above prove nothing about them
     rows = [line.split("`")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `pgstow_")]

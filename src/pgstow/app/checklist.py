@@ -19,7 +19,7 @@ from pgstow.monitor.checklists import Canary, Checklist, ChecklistFacts, Period,
 from pgstow.monitor.verdict import judge
 from pgstow.retention import RetentionPolicies
 
-__all__ = ["run_checklist"]
+__all__ = ["overdue_backups", "run_checklist"]
 
 _EXPIRY_TAKES = timedelta(days=2)  # what went out of time since may be waiting for the next run of retention
 
@@ -51,7 +51,7 @@ def run_checklist(
         canary = _canary(history)
         known = [settings.repositories[name] for name, each in facts.repositories.items() if each.is_known]
         overdue = (
-            _overdue(known, settings, history, environ, now, note, conceal)
+            overdue_backups(known, settings, history, environ, now, note, conceal)
             if period is Period.MONTHLY
             else None
         )
@@ -67,7 +67,7 @@ def run_checklist(
     )
 
 
-def _overdue(
+def overdue_backups(
     repositories: Sequence[RepositorySettings],
     settings: Settings,
     history: History,

@@ -13,11 +13,13 @@ from prometheus_client.metrics_core import Metric
 from pgstow import __version__
 from pgstow.app.observation import History, observe, opened_history
 from pgstow.config.settings import Settings
-from pgstow.core.errors import PgstowError
+from pgstow.core.errors import PgstowError, StateError
+from pgstow.monitor.control_metrics import control_families
 from pgstow.monitor.exporter import write_textfile
 from pgstow.monitor.facts import Facts
 from pgstow.monitor.metrics import metric_families, metrics_text
 from pgstow.monitor.verdict import judge
+from pgstow.state.controls import ControlBook, ControlStatus
 
 __all__ = ["MetricsBoard", "MetricsKeeper", "collect_metrics", "metrics_of"]
 
@@ -34,7 +36,18 @@ def collect_metrics(
     """Look at everything and return what was found, also as metrics."""
     begun = time.monotonic()
     facts = observe(settings, environ, history, now=clock(), with_contents=True, note=note, conceal=conceal)
-    return facts, metrics_of(facts, collect_seconds=time.monotonic() - begun)
+    families = metrics_of(facts, collect_seconds=time.monotonic() - begun)
+    return facts, [*families, *control_families(_controls(history))]
+
+
+def _controls(history: History) -> Sequence[ControlStatus]:
+    """Return what the newest evidence report came to; that the state database is away is told by other metrics."""
+    if history.state is None:
+        return ()
+    try:
+        return ControlBook(history.state).read()
+    except StateError:
+        return ()
 
 
 def metrics_of(facts: Facts, *, collect_seconds: float) -> list[Metric]:

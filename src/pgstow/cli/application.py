@@ -74,6 +74,8 @@ COMMANDS = (
     "alerts ack",
     "alerts silence",
     "alerts test",
+    "evidence report",
+    "evidence verify",
     "audit list",
     "audit verify",
     "audit export",
@@ -92,17 +94,18 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
         "service": "Run by systemd: write, show and remove its units.",
         "retention": "Which backups are kept, and removing the others.",
         "alerts": "What is wrong, and who is told.",
+        "evidence": "Judge the controls over a period, with what shows it; check such a bundle elsewhere.",
         "audit": "Who did what with a repository: list it, check it, write it out.",
     }
 )
 
 # Commands, by their first word, that take no --repo: they need no repository, or those of the settings.
 _WITHOUT_REPOSITORY = frozenset(
-    {"alerts", "checklist", "config", "demo", "metrics", "run", "serve", "service"}
+    {"alerts", "checklist", "config", "demo", "evidence", "metrics", "run", "serve", "service"}
 )
 _NONE_OF_THE_GROUP = frozenset({"audit admin-key"})  # nor do these, though others of their group do
 _WITHOUT_SETTINGS = frozenset(
-    {"demo", "config schema", "service uninstall", "audit admin-key"}
+    {"demo", "config schema", "evidence verify", "service uninstall", "audit admin-key"}
 )  # these take no --config
 
 # What an interruption leaves behind, told after "interrupted by SIGINT".
@@ -121,6 +124,7 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "repo copy": "what was copied so far is kept, and the same command goes on from there",
         "repo rekey": "what was copied so far is kept, and the same command goes on from there; the old repository is needed",
         "alerts check": "what could not be told is told by the next one",
+        "evidence report": "the bundle is whole, or not there",
         "repo repair": "nothing that can be read was lost; run it again to finish",
         "service install": "every unit is whole, the old or the new one; run it again to finish",
         "service uninstall": "run it again to finish",

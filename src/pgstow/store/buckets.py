@@ -8,6 +8,7 @@ single sign-on, assumed roles, credential processes, container and instance role
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +27,7 @@ from pgstow.store.objects import Client, ObjectStore
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, ClientConfig, GCSConfig, S3Config
 
-__all__ = ["open_bucket", "s3_client"]
+__all__ = ["Endpoint", "Scheme", "endpoint_of", "open_bucket", "s3_client"]
 
 Scheme = Literal["s3", "gs", "az"]
 
@@ -188,6 +189,59 @@ _BUILDERS: dict[Scheme, Callable[[str, str | None, Mapping[str, str]], tuple[Cli
     "gs": _gcs_clients,
     "az": _azure_clients,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Who answers for a bucket: the service, or the host of an endpoint of one's own. None is unknown."""
+
+    provider: str
+    is_plain: bool = False  # http, without TLS
+    region: str | None = None
+    account: str | None = None
+
+
+def endpoint_of(scheme: Scheme, environ: Mapping[str, str]) -> Endpoint:
+    """Return who answers for buckets with these settings; nobody is asked. Raises UsageError."""
+    if scheme == "s3":
+        try:
+            session = _aws_session(environ)
+            endpoint = _s3_endpoint(session, environ)
+            if endpoint is None:
+                return Endpoint(provider="s3", region=_s3_region(session, environ))
+        except BotoCoreError as exc:
+            raise UsageError(f"S3: {exc}") from exc
+        region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+        return _own_endpoint("s3", endpoint, region=region or None)
+    if scheme == "gs":
+        base = environ.get("GOOGLE_BASE_URL")
+        return _own_endpoint("gs", base) if base else Endpoint(provider="gs")
+    account = next(
+        (
+            environ[name]
+            for name, key in _AZURE_VARIABLES.items()
+            if key == "account_name" and environ.get(name)
+        ),
+        None,
+    )
+    endpoint = environ.get("AZURE_STORAGE_ENDPOINT")
+    return (
+        _own_endpoint("az", endpoint, account=account)
+        if endpoint
+        else Endpoint(provider="az", account=account)
+    )
+
+
+def _own_endpoint(
+    scheme: Scheme, endpoint: str, *, region: str | None = None, account: str | None = None
+) -> Endpoint:
+    parts = urlsplit(endpoint)
+    return Endpoint(
+        provider=f"{scheme} at {parts.hostname or 'an unknown host'}",
+        is_plain=parts.scheme == "http",
+        region=region,
+        account=account,
+    )
 
 
 def _aws_session(environ: Mapping[str, str]) -> botocore.session.Session:

@@ -15,7 +15,7 @@ from pgstow.store.caching import CachingStore, cache_folder
 from pgstow.store.local import LocalStore
 from pgstow.store.retrying import RetryingStore, RetryPolicy
 
-__all__ = ["check_location", "open_retrying_store", "open_store"]
+__all__ = ["check_location", "open_retrying_store", "open_store", "parse_location"]
 
 _FORMS = (
     "a repository is a folder (/path, ./path, ~/path, file:///path), "
@@ -27,7 +27,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 def check_location(location: str) -> None:
     """Raise UsageError for a location that cannot be one; nothing is opened, and no secret in it is repeated."""
-    _parse(location, {})
+    parse_location(location, {})
 
 
 def open_store(location: str, environ: Mapping[str, str]) -> Store:
@@ -36,7 +36,7 @@ def open_store(location: str, environ: Mapping[str, str]) -> Store:
     ``environ`` supplies credentials, endpoints and proxies. Raises UsageError for a location that
     cannot be one, StoreDenied when there are no credentials.
     """
-    parsed = _parse(location, environ)
+    parsed = parse_location(location, environ)
     if isinstance(parsed, Path):
         return LocalStore(parsed)
     # Imported here because botocore takes a third of a second, which no local backup should pay.
@@ -46,7 +46,7 @@ def open_store(location: str, environ: Mapping[str, str]) -> Store:
     return open_bucket(cast("Scheme", scheme), bucket, prefix, environ)
 
 
-def _parse(location: str, environ: Mapping[str, str]) -> Path | tuple[str, str, str]:
+def parse_location(location: str, environ: Mapping[str, str]) -> Path | tuple[str, str, str]:
     """Return a folder, or the scheme, bucket and prefix of an object store."""
     found = _SCHEME.match(location)
     if not found:

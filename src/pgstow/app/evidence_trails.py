@@ -1,0 +1,81 @@
+"""Reading from audit trails what an evidence report is judged by, and what it hands on of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pgstow.app.audit import verify_trail
+from pgstow.app.evidence_repositories import Insides
+from pgstow.audit.journal import Journal
+from pgstow.audit.trail import Trail, read_trail
+from pgstow.core.errors import RepositoryError, StateError, StoreError
+from pgstow.evidence import facts as evidence
+from pgstow.evidence.trail import audit_facts, entry_facts, part_of_chain
+
+__all__ = ["GatheredTrails", "gather_trails"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatheredTrails:
+    """What checking each trail showed; the entries of the period, as facts and as they were signed with their neighbours."""
+
+    audits: tuple[evidence.AuditFacts, ...]
+    facts: tuple[evidence.AuditEntryFacts, ...]
+    entries: tuple[bytes, ...]
+    enrolments: tuple[bytes, ...]
+
+
+def gather_trails(
+    read: Sequence[Insides],
+    journal: Journal,
+    *,
+    administrators: Sequence[str],
+    begin: datetime,
+    end: datetime,
+) -> GatheredTrails:
+    """Return the audit trails of repositories, each held against what the others and this host know of it."""
+    audits: list[evidence.AuditFacts] = []
+    facts: list[evidence.AuditEntryFacts] = []
+    entries: list[bytes] = []
+    enrolments: dict[bytes, None] = {}
+    for insides in read:
+        found = _checked(insides, read, journal, administrators)
+        if isinstance(found, evidence.AuditFacts):
+            audits.append(found)
+            continue
+        trail, audit = found
+        audits.append(audit)
+        enrolments |= dict.fromkeys(each.raw for each in trail.enrolments)
+        for chain in trail.chains.values():
+            part = part_of_chain(chain, begin, end)
+            entries += [each.raw for each in part]
+            facts += [
+                entry_facts(each.entry, repository=insides.name)
+                for each in part
+                if begin <= each.entry.at < end
+            ]
+    return GatheredTrails(
+        audits=tuple(audits), facts=tuple(facts), entries=tuple(entries), enrolments=tuple(enrolments)
+    )
+
+
+def _checked(
+    insides: Insides, read: Sequence[Insides], journal: Journal, administrators: Sequence[str]
+) -> tuple[Trail, evidence.AuditFacts] | evidence.AuditFacts:
+    """Return a trail and what checking it showed; only the latter, with an error, where that could not be done."""
+    repository = insides.repository
+    if repository is None:
+        return evidence.AuditFacts(repository=insides.name, error=insides.error or "it was not opened")
+    others = [each.repository for each in read if each is not insides and each.repository is not None]
+    try:
+        checked = verify_trail(
+            repository, journal, insides.environ, administrators=administrators, against=others
+        )
+        trail = read_trail(repository)
+    except (StoreError, RepositoryError, StateError) as exc:
+        return evidence.AuditFacts(repository=insides.name, error=exc.message)
+    # Read after it was checked, so that nothing which was checked is missing; what was added meanwhile counts as well.
+    newest = replace(checked.verdict, entries=len(trail.entries), heads=trail.heads)
+    return trail, audit_facts(newest, repository=insides.name, repository_id=repository.id)

@@ -1,0 +1,157 @@
+"""Whether the facts of a bundle agree with the signed entries and records that come with them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from pgstow.audit.checking import verify_chain
+from pgstow.audit.documents import ENTRY, parse_entry
+from pgstow.audit.keys import Signed
+from pgstow.audit.trail import SignedEntry, digest_of
+from pgstow.catalog.drills import parse_drill
+from pgstow.core.errors import RepositoryDamaged
+from pgstow.evidence.bundle import AUDIT, drill_name
+from pgstow.evidence.drills import drill_facts
+from pgstow.evidence.enrolments import Enrolled
+from pgstow.evidence.facts import AuditEntryFacts, AuditFacts, EvidenceFacts
+from pgstow.evidence.problems import BundleProblem
+from pgstow.evidence.trail import entry_facts
+
+__all__ = ["audit_problems", "drill_problems"]
+
+
+def drill_problems(facts: EvidenceFacts, files: Mapping[str, bytes]) -> Iterator[BundleProblem]:
+    """Yield where the facts of drills are not those of their records."""
+    told = {drill_name(drill.id): drill for drill in facts.drills}
+    if len(told) < len(facts.drills):
+        yield BundleProblem(kind="facts", subject="drills", message="a drill is told twice")
+    for name in sorted(files):
+        if name.startswith("drills/") and name not in told:
+            yield BundleProblem(kind="facts", subject=name, message="the facts do not tell of this drill")
+    for name, drill in told.items():
+        content = files.get(name)
+        if content is None:
+            yield BundleProblem(kind="missing", subject=name, message="the record of a drill is missing")
+            continue
+        try:
+            record = parse_drill(content, where=name)
+        except RepositoryDamaged as exc:
+            yield BundleProblem(kind="unreadable", subject=name, message=exc.message)
+            continue
+        if drill_facts(record, content, repository=drill.repository) != drill:
+            yield BundleProblem(
+                kind="facts",
+                subject=name,
+                message="the facts tell something else than the record of this drill",
+            )
+
+
+def audit_problems(facts: EvidenceFacts, content: bytes, enrolled: Enrolled) -> Iterator[BundleProblem]:
+    """Yield where entries are not genuine, not whole within the period, or not what the facts tell of them."""
+    entries: list[SignedEntry] = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        read = _entry(line)
+        if isinstance(read, str):
+            yield BundleProblem(kind="audit", subject=f"{AUDIT}:{number}", message=read)
+        else:
+            entries.append(read)
+    chains: defaultdict[tuple[str, str], list[SignedEntry]] = defaultdict(list)
+    for each in entries:
+        chains[each.entry.repository, each.entry.chain].append(each)
+    trails = {audit.id: audit for audit in facts.audit if audit.id is not None}
+    told: defaultdict[tuple[str, str], list[AuditEntryFacts]] = defaultdict(list)
+    for entry in facts.audit_entries:
+        told[entry.repository, entry.chain].append(entry)
+    for (repository_id, chain), found in chains.items():
+        audit = trails.get(repository_id)
+        if audit is None or all(head.chain != chain for head in audit.heads):
+            yield _of_chain(chain, "its entries belong to no repository of the facts")
+            continue
+        yield from _chain_problems(facts, audit, found, enrolled)
+        yield from _told_problems(facts, audit, chain, found, told.pop((audit.repository, chain), []))
+    yield from _lost(facts, chains)
+    for repository, chain in told:
+        yield _of_chain(chain, f"the facts tell of entries in repository {repository} that are not there")
+
+
+def _entry(line: bytes) -> SignedEntry | str:
+    """Return the entry in a line, or what is wrong with it."""
+    try:
+        signed = Signed.decode(line)
+        entry = parse_entry(signed.content)
+    except ValueError as exc:
+        return f"the line is no entry: {exc}"
+    if not signed.is_genuine(ENTRY):
+        return f"the signature of entry {entry.number} is wrong"
+    if signed.signer != entry.chain:
+        return f"entry {entry.number} is signed with the key of another chain"
+    return SignedEntry(entry=entry, digest=digest_of(line), raw=line)
+
+
+def _chain_problems(
+    facts: EvidenceFacts, audit: AuditFacts, found: Sequence[SignedEntry], enrolled: Enrolled
+) -> Iterator[BundleProblem]:
+    """Yield where a chain is broken or cut, but for what the facts themselves say is wrong with it."""
+    chain = found[0].entry.chain
+    known = {each.number for each in audit.problems if each.chain == chain}
+    for problem in verify_chain(found, is_whole=False):
+        if problem.number not in known:
+            yield _of_chain(chain, problem.message)
+    if any(later.entry.number < earlier.entry.number for earlier, later in itertools.pairwise(found)):
+        yield _of_chain(chain, "its entries are not in order")
+    first, last = found[0].entry, found[-1]
+    if first.number > 1 and first.at >= facts.begin and first.number - 1 not in known:
+        yield _of_chain(chain, f"entries before {first.number} may belong to the period and are not there")
+    head = next(each for each in audit.heads if each.chain == chain)
+    if last.entry.number < head.number and last.entry.at < facts.period.end:
+        yield _of_chain(
+            chain, f"it goes to entry {head.number}, and what follows {last.entry.number} is not there"
+        )
+    same = [each for each in found if each.entry.number >= head.number]
+    if any(each.entry.number > head.number for each in same) or (
+        same and head.number not in known and head.digest not in {each.digest for each in same}
+    ):
+        yield _of_chain(chain, "its newest entry is not the one that the facts name")
+    if chain not in audit.unenrolled and not enrolled.is_good(chain) and chain not in enrolled.revoked:
+        yield BundleProblem(
+            kind="unenrolled",
+            subject=f"chain {chain[:16]}",
+            message="the facts count its key as enrolled, and nothing of this administrator says so",
+        )
+
+
+def _told_problems(
+    facts: EvidenceFacts,
+    audit: AuditFacts,
+    chain: str,
+    found: Sequence[SignedEntry],
+    told: Sequence[AuditEntryFacts],
+) -> Iterator[BundleProblem]:
+    inside = [
+        entry_facts(each.entry, repository=audit.repository)
+        for each in found
+        if facts.begin <= each.entry.at < facts.period.end
+    ]
+    if sorted(inside, key=_order) != sorted(told, key=_order):
+        yield BundleProblem(
+            kind="facts",
+            subject=f"chain {chain[:16]}",
+            message=f"the facts tell of other entries in repository {audit.repository} than were signed",
+        )
+
+
+def _order(entry: AuditEntryFacts) -> tuple[int, str]:
+    return entry.number, entry.model_dump_json()
+
+
+def _lost(facts: EvidenceFacts, chains: Mapping[tuple[str, str], object]) -> Iterator[BundleProblem]:
+    for audit in facts.audit:
+        for head in audit.heads:
+            if audit.id is not None and (audit.id, head.chain) not in chains:
+                yield _of_chain(head.chain, f"no entry of it in repository {audit.repository} is there")
+
+
+def _of_chain(chain: str, message: str) -> BundleProblem:
+    return BundleProblem(kind="audit", subject=f"chain {chain[:16]}", message=message)

@@ -1,0 +1,40 @@
+"""Whether something happened often enough throughout a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+__all__ = ["Gap", "gaps"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A stretch of time without it."""
+
+    begin: datetime
+    end: datetime
+
+    @property
+    def seconds(self) -> float:
+        return (self.end - self.begin).total_seconds()
+
+
+def gaps(
+    moments: Iterable[datetime], begin: datetime, until: datetime, *, known_from: datetime | None = None
+) -> list[Gap]:
+    """Return the stretches between moments that reach into ``begin`` to ``until``, in order.
+
+    The last moment before ``begin`` opens the first one; without any, ``known_from`` does, from which on there would be one
+    if it had happened, or else ``begin``. ``until`` closes the last one. Empty for a time that has no length.
+    """
+    if not begin < until:
+        return []
+    ordered = sorted({each for each in moments if each <= until})
+    before = [each for each in ordered if each <= begin]
+    inside = [each for each in ordered if begin < each < until]
+    first = before[-1] if before else min(begin, known_from or begin)
+    edges = [first, *inside, until]
+    return [Gap(begin=earlier, end=later) for earlier, later in itertools.pairwise(edges)]

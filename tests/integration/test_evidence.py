@@ -1,0 +1,258 @@
+"""Evidence of a world that is there: two repositories with a month of backups, drills, an audit trail, an administrator."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgstow.app.audit import enroll
+from pgstow.app.auditing import journal_of
+from pgstow.app.evidence_history import server_facts
+from pgstow.audit.keys import AdministratorKey
+from pgstow.catalog.drills import save_drill
+from pgstow.config.references import Reference
+from pgstow.config.settings import DatabaseSettings
+from pgstow.core.secrets import Secret
+from pgstow.postgres.conninfo import ConnInfo
+from pgstow.postgres.server import Cluster
+from pgstow.repository import Repository
+from pgstow.state.alerts import AlertBook, Canary
+from pgstow.state.database import open_state
+from pgstow.state.runs import DestinationResult, RunRecord, Runs
+from pgstow.store.local import LocalStore
+from support.command import Finished, Pgstow
+from support.dated_backups import backup_id, save_dated
+from support.evidence import drill_record
+
+PASSWORD = "correct horse battery"
+NOW = datetime.now(UTC)
+# When the newest backup was due: some hours ago, whatever the time of the day, so that nothing is in the future.
+DUE = (NOW - timedelta(hours=3)).replace(minute=0, second=0, microsecond=0)
+DAYS = 10
+PERIOD = f"{DUE - timedelta(days=DAYS):%Y-%m-%d}..{NOW:%Y-%m-%d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """``ours`` is the machine that makes reports, ``theirs`` one that has nothing but a bundle."""
+
+    folder: Path
+    administrator: AdministratorKey
+    ours: Pgstow
+    theirs: Pgstow
+
+    def report(self, *arguments: str | Path) -> Finished:
+        return self.ours(
+            "evidence", "report", "--period", PERIOD, "--admin", self.administrator.fingerprint, *arguments
+        )
+
+    def verify(self, bundle: Path) -> Finished:
+        return self.theirs("evidence", "verify", bundle, "--key", self.administrator.fingerprint, "--json")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("evidence")
+    (folder / "password").write_text(PASSWORD)
+    (folder / "password").chmod(0o600)
+    (folder / "pgstow.yaml").write_text(
+        "databases: {shop: {url: postgresql://db.example/shop, rpo: 25h, rto: 4h}}\n"
+        "repositories:\n"
+        f"  near: {{location: {folder}/near, password: file:{folder}/password}}\n"
+        f"  far: {{location: {folder}/far, password: file:{folder}/password}}\n"
+        "plans:\n"
+        f"  daily: {{schedule: 0 {DUE.hour} * * *}}\n"
+        f"waivers:\n  - {{control: C17, until: {date.today() + timedelta(days=30)}, reason: on order, by: ciso}}\n"
+    )
+    state = {"PGSTOW_STATE_DIR": f"{folder}/state"}
+    repositories = {name: _repository(folder / name) for name in ("near", "far")}
+    _history(state)
+    administrator = AdministratorKey.generate()
+    world = World(
+        folder=folder,
+        administrator=administrator,
+        ours=Pgstow({"PGSTOW_CONFIG": f"{folder}/pgstow.yaml", **state}),
+        theirs=Pgstow({"HOME": str(tmp_path_factory.mktemp("nothing"))}),
+    )
+    assert world.ours("list", "--repo", "near").code == 0  # a first entry in the trail
+    assert world.ours("list", "--repo", "far").code == 0
+    for repository in repositories.values():
+        enroll(repository, journal_of(state), administrator, None)
+    return world
+
+
+def _repository(folder: Path) -> Repository:
+    repository = Repository.init(LocalStore(folder), Secret(PASSWORD), hostname="h", username="u")
+    repository.load_index()
+    for number in range(DAYS + 2):
+        save_dated(repository, number, DUE + timedelta(days=number - DAYS - 1, seconds=5))
+    if folder.name == "near":
+        for number in range(2):
+            at = DUE - timedelta(days=9 * number + 1)
+            save_drill(repository, drill_record(at, number=number, backup_id=backup_id(3)))
+    return repository
+
+
+def _history(state: dict[str, str]) -> None:
+    database = open_state(None, state)
+    runs = Runs(database)
+    for number in range(2):
+        started = DUE - timedelta(days=20 * number + 5)
+        runs.save(
+            RunRecord(
+                id=Runs.new_id(), plan="verify", job="verify", kind="verify", database=None, due=None, started=started,
+                finished=started, host="h", outcome="done",
+                destinations=(DestinationResult(repository="near"), DestinationResult(repository="far")),
+            )
+        )  # fmt: skip
+    AlertBook(database).add_canary(Canary(code="c", channel="slack", sent=DUE, acknowledged=DUE, by="ops"))
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def bundle(world: World) -> Path:
+    path = world.folder / "bundle.zip"
+    ended = world.report("--output", path, "--json")
+    assert ended.code == 0, ended.stdout + ended.stderr
+    assert ended.stderr == ""
+    (world.folder / "printed.json").write_text(ended.stdout)
+    return path
+
+
+def results(document: Any) -> dict[str, str]:
+    return {each["code"]: each["result"] for each in document["controls"]}
+
+
+def unpacked(bundle: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_a_report_says_what_is_there(world: World, bundle: Path) -> None:
+    document = json.loads((world.folder / "printed.json").read_text())
+    with zipfile.ZipFile(bundle) as archive:
+        assert json.loads(archive.read("report.json")) == document["report"]
+        facts = json.loads(archive.read("facts.json"))
+        page = archive.read("report.html").decode()
+    found = results(document["report"])
+    passed = {code for code, each in found.items() if each == "pass"}
+    assert passed == {"C2", "C3", "C4", "C6", "C13", "C15", "C21"}
+    assert found["C17"] == "waived"
+    assert found["C1"] == "unknown" and found["C8"] == "unknown"
+    assert len(facts["backups"]) == DAYS + 2
+    assert all(each["repositories"] == ["near", "far"] for each in facts["backups"])
+    assert len(facts["drills"]) == 2
+    assert {each["action"] for each in facts["audit_entries"]} >= {"list"}
+    assert PASSWORD not in page + json.dumps(facts) and "db.example" not in page + json.dumps(facts)
+
+
+def test_a_machine_with_nothing_but_the_fingerprint_finds_it_sound(world: World, bundle: Path) -> None:
+    ended = world.verify(bundle)
+    assert ended.code == 0, ended.stdout + ended.stderr
+    document = ended.json()
+    assert (document["sound"], document["judged_again"], document["problems"]) == (True, True, [])
+    assert document["signer"] == json.loads((world.folder / "printed.json").read_text())["signer"]
+    assert list(Path(world.theirs.environ["HOME"]).iterdir()) == []  # it leaves nothing behind
+
+
+def test_a_removed_drill_is_found_there(world: World, bundle: Path, tmp_path: Path) -> None:
+    folder = unpacked(bundle, tmp_path / "b")
+    next((folder / "drills").iterdir()).unlink()
+    ended = world.verify(folder)
+    assert ended.code == 1
+    assert {each["kind"] for each in ended.json()["problems"]} == {"missing"}
+
+
+def test_another_administrator_vouches_for_nothing(world: World, bundle: Path) -> None:
+    stranger = AdministratorKey.generate().fingerprint
+    ended = world.theirs("evidence", "verify", bundle, "--key", stranger)
+    assert ended.code == 1
+    assert "unenrolled" in ended.stdout and "as they were signed" not in ended.stdout
+
+
+def test_making_a_report_is_an_entry_of_the_audit_trail(world: World, bundle: Path) -> None:
+    for repository in ("near", "far"):
+        entries = world.ours(
+            "audit", "list", "--repo", repository, "--action", "evidence report", "--json"
+        ).json()
+        assert entries["entries"], repository
+
+
+def test_an_edited_audit_trail_fails(world: World, bundle: Path) -> None:
+    """An entry of the repository is taken away: C13 fails, and the bundle that says so is sound."""
+    copy = world.folder / "whole"
+    shutil.copytree(world.folder / "far" / "pgstow" / "audit", copy)
+    entry = min((world.folder / "far" / "pgstow" / "audit").glob("20*/*/*"))
+    entry.unlink()
+    try:
+        target = world.folder / "edited.zip"
+        ended = world.report("--output", target, "--check", "--json")
+        assert ended.code == 1
+        assert results(ended.json()["report"])["C13"] == "fail"
+        assert world.verify(target).code == 0
+    finally:
+        shutil.copytree(copy, world.folder / "far" / "pgstow" / "audit", dirs_exist_ok=True)
+
+
+def test_a_repository_that_is_away_leaves_its_part_unknown(world: World, bundle: Path) -> None:
+    away = world.folder / "away"
+    (world.folder / "far").rename(away)
+    try:
+        ended = world.report("--json")
+    finally:
+        away.rename(world.folder / "far")
+    assert ended.code == 0
+    found = results(ended.json()["report"])
+    assert {found[code] for code in ("C5", "C7", "C10", "C13", "C15")} == {"unknown"}
+
+
+def test_prometheus_is_told_what_the_controls_came_to(world: World, bundle: Path) -> None:
+    ended = world.ours("metrics")
+    assert 'pgstow_control_status{control="C4"} 1.0' in ended.stdout
+    assert 'pgstow_control_status{control="C8"} -1.0' in ended.stdout
+    assert 'pgstow_control_status{control="C17"} 0.5' in ended.stdout
+    assert "pgstow_control_report_timestamp_seconds 1" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("report", "--period", "soon"), "'soon' is not a period"),
+        (("report", "--period", "2999"), "2999 has not begun yet"),
+        (("verify", "nothing.zip", "--key", "ab"), "neither a folder nor a file"),
+    ],
+    ids=["no period", "the future", "no bundle"],
+)
+def test_what_makes_no_sense_is_told(world: World, arguments: tuple[str, ...], told: str) -> None:
+    ended = world.ours("evidence", *arguments)
+    assert (ended.code, told in ended.stderr) == (2, True), ended.stderr
+
+
+def test_a_bundle_is_not_written_over(world: World, bundle: Path) -> None:
+    before = bundle.read_bytes()
+    assert world.report("--output", bundle).code == 2
+    assert bundle.read_bytes() == before
+
+
+@pytest.fixture
+def shop(pg15: Cluster, database: Any) -> ConnInfo:
+    return database(pg15, "evidence_shop")
+
+
+def test_servers_are_asked_for_their_databases(shop: ConnInfo) -> None:
+    def settings(name: str, url: str) -> DatabaseSettings:
+        return DatabaseSettings(name=name, url=Reference(where="databases", text=url))
+
+    asked = [settings("shop", shop.connect_string()), settings("away", "host=/nonexistent dbname=x")]
+    there, away = server_facts(asked, {})
+    assert there.found is not None and {"postgres", there.source} <= set(there.found)
+    assert there.identity
+    assert away.found is None and away.error is not None and "cannot connect" in away.error

@@ -1,0 +1,643 @@
+"""A bundle is sound as it was made; whatever is changed in it is found, also by who fixes the hashes or signs it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pgstow.audit.keys import AdministratorKey, HostKey, canonical
+from pgstow.core.errors import PgstowError, UsageError
+from pgstow.core.secrets import Secret
+from pgstow.evidence import packing
+from pgstow.evidence.bundle import (
+    AUDIT,
+    FACTS,
+    KEYS,
+    MANIFEST,
+    PAGE,
+    REPORT,
+    SIGNATURE,
+    canonical_facts,
+    drill_name,
+    keys_bytes,
+    signed_files,
+)
+from pgstow.evidence.controls import RULES
+from pgstow.evidence.facts import EvidenceFacts
+from pgstow.evidence.packing import Packed, read_bundle, write_bundle
+from pgstow.evidence.page import report_page
+from pgstow.evidence.public_key import administrator_of
+from pgstow.evidence.report import judge, report_document
+from pgstow.evidence.verifying import Verification, verify_bundle
+from support.evidence import BEGIN, DAY, Evidence, enrolment, good_evidence, signed_chain, waiver
+
+GOOD = good_evidence()
+FILES = GOOD.files()
+GOLDEN = Path(__file__).parent / "golden_evidence"
+
+Files = dict[str, bytes]
+
+
+def verified(
+    files: Files, *, administrator: str | None = None, strange: tuple[str, ...] = ()
+) -> Verification:
+    return verify_bundle(
+        Packed(files=files, strange=strange), administrator or GOOD.administrator.fingerprint
+    )
+
+
+def kinds(files: Files, **given: Any) -> set[str]:
+    return {problem.kind for problem in verified(files, **given).problems}
+
+
+def resigned(files: Files, key: HostKey | None = None, facts: EvidenceFacts | None = None) -> Files:
+    """Return the files with a manifest made anew and signed: what who holds a key can do."""
+    own = {name: content for name, content in files.items() if name not in (MANIFEST, SIGNATURE)}
+    return signed_files(own, facts or GOOD.facts, key or GOOD.host)
+
+
+def with_fixed_hashes(files: Files) -> Files:
+    """Return the files with a manifest made anew and the old signature: what who holds no key can do."""
+    return resigned(files) | {SIGNATURE: FILES[SIGNATURE]}
+
+
+def with_facts(facts: EvidenceFacts) -> Files:
+    """Return the files with other facts, and a report and page that follow from them."""
+    report = judge(facts)
+    return FILES | {
+        FACTS: canonical_facts(facts),
+        REPORT: canonical(report_document(report)) + b"\n",
+        PAGE: report_page(report),
+    }
+
+
+def lines(change: Callable[[list[bytes]], list[bytes]]) -> Files:
+    return FILES | {AUDIT: b"".join(each + b"\n" for each in change(FILES[AUDIT].splitlines()))}
+
+
+def test_a_bundle_is_sound() -> None:
+    verification = verified(FILES)
+    assert verification.problems == ()
+    assert verification.signer == GOOD.host.chain
+    assert verification.enrolment is not None and verification.enrolment.host == "db1"
+    assert verification.other_rules is None
+
+
+# -- by who holds no key
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_changed_byte_in_any_file_is_found(name: str) -> None:
+    content = bytearray(FILES[name])
+    content[len(content) // 2] ^= 0x01
+    assert kinds(FILES | {name: bytes(content)})
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_missing_file_is_found(name: str) -> None:
+    files = {key: content for key, content in FILES.items() if key != name}
+    assert kinds(files) & {"missing", "unsigned"}
+    if name not in (MANIFEST, SIGNATURE):
+        assert kinds(with_fixed_hashes(files)) >= {"missing", "signature"}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_no_change_of_any_byte_goes_unseen(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(FILES)))
+    at = data.draw(st.integers(0, len(FILES[name]) - 1))
+    content = bytearray(FILES[name])
+    content[at] ^= data.draw(st.integers(1, 255))
+    assert kinds(FILES | {name: bytes(content)})
+
+
+def test_the_signature_is_the_one_file_that_nothing_covers_and_is_exact_all_the_same() -> None:
+    for changed in (FILES[SIGNATURE][:-1] + b"\t", FILES[SIGNATURE].upper(), b" " + FILES[SIGNATURE]):
+        assert kinds(FILES | {SIGNATURE: changed}) == {"unreadable"}
+
+
+def test_one_number_in_the_facts_with_the_hashes_fixed_is_found() -> None:
+    facts = GOOD.facts.model_copy(update={"contacts": 7})
+    assert kinds(with_fixed_hashes(with_facts(facts))) == {"signature"}
+
+
+def test_an_added_file_is_found() -> None:
+    extra = FILES | {drill_name("a-new-one"): b"{}"}
+    assert kinds(extra) == {"extra", "facts"}
+    assert "signature" in kinds(with_fixed_hashes(extra))
+    assert kinds(FILES, strange=("../../etc/cron.d/x",)) == {"extra"}
+
+
+def test_an_unsigned_bundle_is_none() -> None:
+    assert kinds(GOOD.files(key=None)) == {"unsigned"}
+
+
+# -- with another key
+
+
+def test_a_bundle_signed_with_another_key_is_found() -> None:
+    assert kinds(resigned(FILES, HostKey.generate())) == {"unenrolled"}
+
+
+def test_another_administrators_fingerprint_finds_everything_unenrolled() -> None:
+    assert kinds(FILES, administrator=AdministratorKey.generate().fingerprint) == {"unenrolled"}
+
+
+def test_an_enrolment_by_somebody_else_does_not_count() -> None:
+    """The whole bundle made anew by who has keys of his own: only the fingerprint from elsewhere tells."""
+    stranger, host = AdministratorKey.generate(), HostKey.generate()
+    forged = resigned(FILES | {KEYS: keys_bytes([enrolment(stranger, host), *GOOD.enrolments])}, host)
+    assert kinds(forged) == {"unenrolled"}
+
+
+def test_a_swapped_enrolment_is_found() -> None:
+    """The administrator's word about another key, put in the place of that about the signer's."""
+    other = HostKey.generate()
+    word = json.loads(enrolment(GOOD.administrator, other))
+    swapped = FILES | {KEYS: keys_bytes([canonical(word)])}
+    assert kinds(resigned(swapped)) == {"unenrolled"}
+    edited = word | {"content": word["content"].replace(other.chain, GOOD.host.chain)}
+    assert kinds(resigned(FILES | {KEYS: keys_bytes([canonical(edited)])})) == {"signature", "unenrolled"}
+    mixed = enrolment(GOOD.administrator, other, chain=GOOD.host.chain)
+    assert kinds(resigned(FILES | {KEYS: keys_bytes([mixed])})) == {"signature", "unenrolled"}
+
+
+def test_a_forged_word_of_the_administrator_does_not_count() -> None:
+    """The attack that matters: a stranger's key, the administrator's name under it, and a signature that he never made."""
+    host = HostKey.generate()
+    forged = json.loads(enrolment(AdministratorKey.generate(), host))
+    forged["key"] = json.loads(GOOD.enrolments[0])["key"]
+    files = FILES | {KEYS: keys_bytes([*GOOD.enrolments, canonical(forged)])}
+    assert kinds(resigned(files, host)) == {"signature", "unenrolled"}
+
+
+def test_a_revoked_key_signs_nothing() -> None:
+    revoked = enrolment(GOOD.administrator, GOOD.host, is_revoked=True, reason="the machine was sold")
+    assert "unenrolled" in kinds(resigned(FILES | {KEYS: keys_bytes([*GOOD.enrolments, revoked])}))
+
+
+def test_the_signature_of_something_else_does_not_serve() -> None:
+    """The host signs audit entries as well: none of these signatures is one of a bundle."""
+    entry = json.loads(FILES[AUDIT].splitlines()[0])
+    taken = canonical({"key": entry["key"], "signature": entry["signature"]}) + b"\n"
+    assert kinds(FILES | {SIGNATURE: taken}) == {"signature"}
+
+
+def test_the_manifest_names_the_key_that_signs_it() -> None:
+    manifest = json.loads(FILES[MANIFEST]) | {"signer": HostKey.generate().chain}
+    content = canonical(manifest) + b"\n"
+    signed = GOOD.host.signed("evidence bundle", content)
+    files = FILES | {
+        MANIFEST: content,
+        SIGNATURE: canonical({"key": signed.public_key.hex(), "signature": signed.signature.hex()}) + b"\n",
+    }
+    assert kinds(files) == {"signature"}
+
+
+# -- by the host itself: the report must follow from its facts, and these from drills and audit entries
+
+
+def flipped(code: str, result: str) -> bytes:
+    document = json.loads(FILES[REPORT])
+    for control in document["controls"]:
+        if control["code"] == code:
+            control["result"] = result
+    return canonical(document) + b"\n"
+
+
+def test_a_result_that_does_not_follow_is_found() -> None:
+    verification = verified(resigned(FILES | {REPORT: flipped("C8", "pass")}))
+    assert [(each.kind, each.subject) for each in verification.problems] == [("judgement", "C8")]
+    assert "it says pass, and unknown follows" in verification.problems[0].message
+
+
+def test_a_finding_or_a_head_that_does_not_follow_is_found() -> None:
+    document = json.loads(FILES[REPORT])
+    document["controls"][0]["findings"][0]["text"] = "all is well"
+    assert kinds(resigned(FILES | {REPORT: canonical(document) + b"\n"})) == {"judgement"}
+    document = json.loads(FILES[REPORT])
+    document["heads"] = []
+    assert kinds(resigned(FILES | {REPORT: canonical(document) + b"\n"})) == {"judgement"}
+    assert kinds(resigned(FILES | {REPORT: b"[]"})) == {"unreadable"}
+
+
+def test_a_page_that_shows_something_else_is_found() -> None:
+    page = FILES[PAGE].replace(b">unknown<", b">pass<", 1)
+    assert kinds(resigned(FILES | {PAGE: page})) == {"judgement"}
+
+
+def test_facts_without_the_report_that_follows_are_found() -> None:
+    facts = GOOD.facts.model_copy(update={"contacts": 0})
+    assert kinds(resigned(FILES | {FACTS: canonical_facts(facts)}, facts=facts)) == {"judgement"}
+
+
+def drill_facts_changed(**changed: Any) -> Files:
+    drills = (GOOD.facts.drills[0].model_copy(update=changed), *GOOD.facts.drills[1:])
+    return with_facts(GOOD.facts.model_copy(update={"drills": drills}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"proven_s": 10.0},
+        {"outcome": "failed"},
+        {"is_removed": False},
+        {"has_data_checks": False},
+        {"sha256": "0" * 64},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_facts_of_a_drill_that_its_record_does_not_tell_are_found(changed: dict[str, Any]) -> None:
+    assert kinds(resigned(drill_facts_changed(**changed))) == {"facts"}
+
+
+def test_a_removed_drill_is_found() -> None:
+    name = drill_name(GOOD.facts.drills[0].id)
+    files = {key: content for key, content in FILES.items() if key != name}
+    assert kinds(resigned(files)) == {"missing"}
+    untold = with_facts(GOOD.facts.model_copy(update={"drills": GOOD.facts.drills[1:]}))
+    assert kinds(resigned(untold)) == {"facts"}
+
+
+def test_a_drill_that_is_told_twice_is_found() -> None:
+    twice = with_facts(GOOD.facts.model_copy(update={"drills": (*GOOD.facts.drills, GOOD.facts.drills[0])}))
+    assert kinds(resigned(twice)) == {"facts"}
+
+
+def test_an_edited_record_of_a_drill_is_found() -> None:
+    name = drill_name(GOOD.facts.drills[0].id)
+    record = json.loads(FILES[name]) | {"outcome": "failed"}
+    assert kinds(resigned(FILES | {name: json.dumps(record).encode()})) == {"facts"}
+    assert kinds(resigned(FILES | {name: b"nothing"})) == {"unreadable"}
+
+
+def _edited(all_lines: list[bytes]) -> list[bytes]:
+    fields = json.loads(all_lines[5])
+    fields["content"] = fields["content"].replace('"user":"ops"', '"user":"eve"')
+    return [*all_lines[:5], canonical(fields), *all_lines[6:]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda all_lines: all_lines[1:], id="first"),
+        pytest.param(lambda all_lines: [*all_lines[:6], *all_lines[7:]], id="middle"),
+        pytest.param(lambda all_lines: all_lines[:-1], id="last"),
+        pytest.param(lambda all_lines: all_lines[:-3], id="the end"),
+        pytest.param(lambda _all_lines: [], id="all"),
+        pytest.param(
+            lambda all_lines: [*all_lines[:3], all_lines[4], all_lines[3], *all_lines[5:]], id="swapped"
+        ),
+        pytest.param(lambda all_lines: [*all_lines, all_lines[-1]], id="repeated"),
+        pytest.param(lambda all_lines: [*all_lines, b"{}"], id="no entry"),
+        pytest.param(_edited, id="edited"),
+    ],
+)
+def test_audit_entries_that_are_not_as_they_were_signed_are_found(
+    change: Callable[[list[bytes]], list[bytes]],
+) -> None:
+    assert kinds(resigned(lines(change))) & {"audit", "facts"}
+
+
+def messages(files: Files) -> str:
+    return "\n".join(problem.message for problem in verified(files).problems)
+
+
+def test_each_audit_entry_has_the_signature_of_its_own_chain() -> None:
+    """Told for what it is, and not only by what no longer fits to it."""
+    assert "the signature of entry" in messages(resigned(lines(_edited)))
+    stranger = HostKey.generate()
+    content = json.loads(FILES[AUDIT].splitlines()[5])["content"].encode()
+    passed_off = stranger.signed("entry", content).encode()
+    assert "signed with the key of another chain" in messages(
+        resigned(lines(lambda all_lines: [*all_lines[:5], passed_off, *all_lines[6:]]))
+    )
+
+
+def test_entries_that_the_facts_do_not_tell_are_found() -> None:
+    fewer = with_facts(GOOD.facts.model_copy(update={"audit_entries": GOOD.facts.audit_entries[1:]}))
+    assert kinds(resigned(fewer)) == {"facts"}
+    entry = GOOD.facts.audit_entries[0].model_copy(update={"user": "somebody"})
+    other = with_facts(
+        GOOD.facts.model_copy(update={"audit_entries": (entry, *GOOD.facts.audit_entries[1:])})
+    )
+    assert kinds(resigned(other)) == {"facts"}
+
+
+def test_a_shifted_period_is_found() -> None:
+    """All of it made anew by the host for another month: its entries do not reach over that one's ends."""
+    for days in (-10, 10):
+        shift = timedelta(days=days)
+        period = GOOD.facts.period
+        facts = GOOD.facts.model_copy(
+            update={
+                "period": period.model_copy(update={"begin": period.begin + shift, "end": period.end + shift})
+            }
+        )
+        assert kinds(resigned(with_facts(facts), facts=facts)) & {"audit", "facts"}
+    renamed = GOOD.facts.model_copy(
+        update={"period": GOOD.facts.period.model_copy(update={"name": "2026-Q1"})}
+    )
+    assert "facts" in kinds(resigned(with_facts(renamed)))  # the manifest says another
+
+
+def test_a_head_that_is_not_that_of_the_chain_is_found() -> None:
+    for number in (17, 40):
+        head = GOOD.facts.audit[0].heads[0].model_copy(update={"number": number, "digest": "ee" * 32})
+        audit = (GOOD.facts.audit[0].model_copy(update={"heads": (head,)}), *GOOD.facts.audit[1:])
+        facts = GOOD.facts.model_copy(update={"audit": audit})
+        found = kinds(resigned(with_facts(facts)))
+        assert found == (
+            {"audit"} if number == 17 else set()
+        )  # what is beyond the period is not in the bundle
+
+
+def test_a_key_that_the_facts_call_enrolled_has_to_be() -> None:
+    """A second host's chain, whose key no administrator knows, passed off as enrolled."""
+    stranger = HostKey.generate()
+    chain = signed_chain(stranger, [BEGIN + DAY, BEGIN + 2 * DAY])
+    told = tuple(
+        GOOD.facts.audit_entries[0].model_copy(
+            update={
+                "chain": stranger.chain,
+                "number": each.entry.number,
+                "at": each.entry.at,
+                "subjects": each.entry.subjects,
+            }
+        )
+        for each in chain
+    )
+    head = (
+        GOOD.facts.audit[0]
+        .heads[0]
+        .model_copy(update={"chain": stranger.chain, "number": 2, "digest": chain[-1].digest})
+    )
+    audit = GOOD.facts.audit[0].model_copy(update={"heads": (*GOOD.facts.audit[0].heads, head)})
+    facts = GOOD.facts.model_copy(
+        update={
+            "audit": (audit, *GOOD.facts.audit[1:]),
+            "audit_entries": (*GOOD.facts.audit_entries, *told),
+        }
+    )
+    files = with_facts(facts) | {AUDIT: FILES[AUDIT] + b"".join(each.raw + b"\n" for each in chain)}
+    assert kinds(resigned(files)) == {"unenrolled"}
+    honest = audit.model_copy(update={"unenrolled": (stranger.chain,)})
+    facts = facts.model_copy(update={"audit": (honest, *GOOD.facts.audit[1:])})
+    files = with_facts(facts) | {AUDIT: files[AUDIT]}
+    assert kinds(resigned(files)) == set()
+
+
+def test_what_the_report_itself_says_of_a_broken_trail_is_no_problem_of_the_bundle() -> None:
+    """An entry is missing in the repository, and C13 fails for that: the bundle tells the truth."""
+    remaining = [line for number, line in enumerate(FILES[AUDIT].splitlines()) if number != 6]
+    entry = json.loads(json.loads(FILES[AUDIT].splitlines()[6])["content"])
+    problem = {
+        "kind": "missing",
+        "chain": entry["chain"],
+        "number": entry["number"],
+        "message": "it is missing",
+    }
+    broken = json.loads(FILES[FACTS])
+    broken["audit"][0]["problems"] = [problem]
+    broken["audit_entries"] = [each for each in broken["audit_entries"] if each["number"] != entry["number"]]
+    facts = EvidenceFacts.model_validate_json(json.dumps(broken))
+    files = with_facts(facts) | {AUDIT: b"".join(each + b"\n" for each in remaining)}
+    assert kinds(resigned(files)) == set()
+
+
+# -- versions
+
+
+def test_rules_of_another_version_are_told_and_all_else_is_checked() -> None:
+    facts = GOOD.facts.model_copy(update={"rules": RULES + 1})
+    files = FILES | {FACTS: canonical_facts(facts)}
+    verification = verified(resigned(files))
+    assert (verification.problems, verification.other_rules) == ((), RULES + 1)
+    name = drill_name(facts.drills[0].id)
+    del files[name]
+    assert kinds(resigned(files)) == {"missing"}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[]", b'{"format": 1}', b"\xff\xfe", b'{"format":99}'], ids=repr
+)
+@pytest.mark.parametrize("name", [FACTS, REPORT, KEYS, MANIFEST, SIGNATURE, AUDIT])
+def test_whatever_stands_in_a_file_is_a_problem_and_never_a_crash(name: str, content: bytes) -> None:
+    files = FILES | {name: content}
+    assert kinds(files)
+    if name not in (MANIFEST, SIGNATURE):
+        assert kinds(resigned(files))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([FACTS, REPORT, KEYS, MANIFEST, SIGNATURE, AUDIT]),
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5),
+        lambda each: (
+            st.lists(each, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["content", "key", "signature", "files", "controls", "enrolments", "format"]),
+                each,
+                max_size=4,
+            )
+        ),
+    ),
+)
+def test_no_document_is_a_crash(name: str, document: Any) -> None:
+    assert kinds(
+        resigned(FILES | {name: json.dumps(document).encode()}) | {name: json.dumps(document).encode()}
+    )
+
+
+# -- folders and zip files
+
+
+@pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
+def test_a_bundle_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
+    write_bundle(FILES, tmp_path / name)
+    assert read_bundle(tmp_path / name) == Packed(files=FILES)
+    assert [each.name for each in tmp_path.iterdir()] == [name]  # nothing is left beside it
+
+
+def test_the_same_bundle_is_the_same_file(tmp_path: Path) -> None:
+    for name in ("a.zip", "b.zip"):
+        write_bundle(FILES, tmp_path / name)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
+def test_nothing_is_written_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match="is there already"):
+        write_bundle(FILES, tmp_path / name)
+    assert list((tmp_path / name).iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
+def test_nothing_is_left_where_writing_fails(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PgstowError, match="No space left"):
+        write_bundle(FILES, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PgstowError, match="cannot be written"):
+        write_bundle(FILES, tmp_path / "none" / "bundle")
+    with pytest.raises(UsageError, match="neither a folder nor a file"):
+        read_bundle(tmp_path / "none")
+
+
+def zipped(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile warns of a name that it writes twice
+        for name, content in members:
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../facts.json",
+        "/etc/passwd",
+        "drills/../../x.json",
+        "drills\\x.json",
+        "C:/facts.json",
+        "a/b",
+        "facts.json/",
+    ],
+)
+def test_names_that_lead_elsewhere_are_told_and_not_read(tmp_path: Path, name: str) -> None:
+    packed = read_bundle(zipped(tmp_path / "b.zip", [*FILES.items(), (name, b"x")]))
+    assert packed.files == FILES
+    assert len(packed.strange) == 1
+    assert kinds(FILES, strange=packed.strange) == {"extra"}
+
+
+def test_a_name_twice_in_a_zip_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PgstowError, match=r"facts\.json twice"):
+        read_bundle(zipped(tmp_path / "b.zip", [(FACTS, b"one"), (FACTS, b"two")]))
+
+
+def test_what_is_out_of_all_proportion_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bundle(FILES, tmp_path / "b.zip")
+    for limit, value in (("_LARGEST_BYTES", 1000), ("_MOST_BYTES", 1000), ("_MOST_FILES", 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(packing, limit, value)
+            with pytest.raises(PgstowError, match=r"larger than|more than"):
+                read_bundle(tmp_path / "b.zip")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x05\x06", b"no zip", b"PK\x03\x04" + b"\0" * 40])
+def test_what_is_no_zip_file_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "b.zip").write_bytes(content)
+    with pytest.raises(PgstowError, match="no zip file"):
+        read_bundle(tmp_path / "b.zip")
+
+
+def test_a_damaged_member_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "b.zip"
+    write_bundle(FILES, path)
+    content = bytearray(path.read_bytes())
+    content[200] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(PgstowError, match="that can be read"):
+        read_bundle(path)
+
+
+def test_links_and_pipes_in_a_folder_are_not_followed(tmp_path: Path) -> None:
+    write_bundle(FILES, tmp_path / "b")
+    (tmp_path / "b" / FACTS).unlink()
+    (tmp_path / "secret").write_bytes(FILES[FACTS])
+    (tmp_path / "b" / FACTS).symlink_to(tmp_path / "secret")
+    (tmp_path / "b" / REPORT).unlink()
+    os.mkfifo(tmp_path / "b" / REPORT)
+    (tmp_path / "b" / "deep").mkdir()
+    packed = read_bundle(tmp_path / "b")
+    assert packed.strange == ("deep", FACTS, REPORT)
+    assert FACTS not in packed.files
+
+
+# -- the key
+
+
+def test_the_key_is_a_fingerprint_or_a_public_key(tmp_path: Path) -> None:
+    key = GOOD.administrator
+    private = load_pem_private_key(key.pem(Secret("a passphrase")), b"a passphrase")
+    (tmp_path / "public.pem").write_bytes(
+        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    (tmp_path / "private.pem").write_bytes(key.pem(Secret("a passphrase")))
+    spaced = ":".join(key.fingerprint[at : at + 2] for at in range(0, 64, 2)).upper()
+    for text in (key.fingerprint, spaced, str(tmp_path / "public.pem")):
+        assert administrator_of(text) == key.fingerprint
+    for text, message in (
+        (str(tmp_path / "private.pem"), "holds a private key"),
+        (str(tmp_path / "none"), "no file that can be read"),
+        ("12ab", "no fingerprint"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            administrator_of(text)
+
+
+# -- what it looks like
+
+
+def test_the_page_is_one_file_and_foreign_words_stay_words() -> None:
+    hostile = "<script>alert(1)</script>\u202e\x1b[31m\"'&"
+    databases = (GOOD.facts.databases[0].model_copy(update={"name": hostile}),)
+    page = report_page(judge(GOOD.facts.model_copy(update={"databases": databases}))).decode()
+    assert "<script" not in page and "\u202e" not in page and "\x1b" not in page
+    assert "&lt;script&gt;" in page
+    assert "http" not in page.replace("http-equiv", "").replace("https, with", "")  # nothing is fetched
+
+
+def test_rules_are_raised_with_every_change_of_what_follows_from_facts() -> None:
+    """``UPDATE_GOLDEN=1`` writes them anew; whoever needs that raises RULES, or old bundles seem to be forged."""
+    facts = fixed(GOOD)
+    report = judge(facts)
+    documents = {
+        "facts.json": json.dumps(json.loads(canonical_facts(facts)), indent=1, sort_keys=True) + "\n",
+        "report.json": json.dumps(report_document(report), indent=1, sort_keys=True) + "\n",
+        "report.html": report_page(report).decode(),
+    }
+    folder = GOLDEN / f"rules-{RULES}"
+    for name, text in documents.items():
+        if os.environ.get("UPDATE_GOLDEN") == "1":
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        assert text == (folder / name).read_text(), "raise RULES"
+
+
+def fixed(made: Evidence) -> EvidenceFacts:
+    """Return the facts with a key and digests that do not change from run to run, and something of every result."""
+    text = canonical_facts(made.facts).decode().replace(made.host.chain, "c0" * 32)
+    facts = EvidenceFacts.model_validate_json(text)
+    audit = facts.audit[0]
+    head = audit.heads[0].model_copy(update={"digest": "d1" * 32})
+    return facts.model_copy(
+        update={
+            "audit": (audit.model_copy(update={"heads": (head,)}), *facts.audit[1:]),
+            "contacts": 0,
+            "drills": tuple(each.model_copy(update={"is_removed": False}) for each in facts.drills),
+            "waivers": (waiver("C21", facts.made.date()),),
+        }
+    )

@@ -1,0 +1,464 @@
+"""Every control passes, fails and is unknown for the facts that should make it so; a waiver covers failures alone."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgstow.evidence import facts as evidence
+from pgstow.evidence.clauses import CLAUSES, STANDARDS
+from pgstow.evidence.controls import CONTROLS, Finding, Result, result_of
+from pgstow.evidence.controls.gaps import gaps
+from pgstow.evidence.report import judge
+from support.evidence import BEGIN, DAY, MADE, drill_record, good_facts, manifest, waiver
+
+Facts = evidence.EvidenceFacts
+Change = Callable[[Facts], dict[str, Any]]
+
+# What a program cannot measure, or not yet: unknown however good the facts are.
+NEVER_MEASURED = {"C8", "C9", "C10", "C12", "C14", "C16", "C17", "C19"}
+DOCS = Path(__file__).parent.parent.parent / "docs" / "evidence.md"
+
+
+def result(facts: Facts, code: str) -> Result:
+    (found,) = [each.result for each in judge(facts).controls if each.control.code == code]
+    return found
+
+
+def findings(facts: Facts, code: str) -> dict[str, Finding]:
+    (found,) = [each.findings for each in judge(facts).controls if each.control.code == code]
+    return {each.subject: each for each in found}
+
+
+def repositories(**changed: Any) -> Change:
+    return lambda facts: {
+        "repositories": tuple(each.model_copy(update=changed) for each in facts.repositories)
+    }
+
+
+def backups(**changed: Any) -> Change:
+    return lambda facts: {"backups": tuple(each.model_copy(update=changed) for each in facts.backups)}
+
+
+def databases(**changed: Any) -> Change:
+    return lambda facts: {"databases": tuple(each.model_copy(update=changed) for each in facts.databases)}
+
+
+def drills(**changed: Any) -> Change:
+    return lambda facts: {"drills": tuple(each.model_copy(update=changed) for each in facts.drills)}
+
+
+def one_audit(**changed: Any) -> Change:
+    return lambda facts: {"audit": (facts.audit[0].model_copy(update=changed), *facts.audit[1:])}
+
+
+def no_backup_on(day: int, *, without_history: bool = False) -> Change:
+    """Neither the backup of that day of the period nor its run is there."""
+
+    def change(facts: Facts) -> dict[str, Any]:
+        begin = BEGIN + (day - 1) * DAY
+        changed: dict[str, Any] = {
+            "backups": tuple(each for each in facts.backups if not begin <= each.time < begin + DAY),
+            "runs": tuple(
+                each
+                for each in facts.runs or ()
+                if each.job != "backup" or not begin <= each.started < begin + DAY
+            ),
+        }
+        return changed | ({"runs": (), "runs_since": None} if without_history else {})
+
+    return change
+
+
+def without(**changed: Any) -> Change:
+    return lambda _facts: changed
+
+
+def first_drills(count: int) -> Change:
+    return lambda facts: {"drills": facts.drills[:count]}
+
+
+def problem(kind: str) -> tuple[evidence.AuditProblemFacts, ...]:
+    return (evidence.AuditProblemFacts(kind=kind, chain="ab" * 32, number=3, message=f"it is {kind}"),)
+
+
+FAILURES: list[tuple[str, str, Change]] = [
+    ("C1", "not named", without(excluded_databases=())),
+    ("C2", "one day", no_backup_on(12)),
+    ("C2", "not verified", lambda f: {"runs": tuple(each for each in f.runs or () if each.job != "verify")}),
+    ("C3", "two days", no_backup_on(12)),
+    ("C3", "tight target", databases(rpo_s=3600.0)),
+    ("C4", "none", without(drills=())),
+    ("C4", "too few", first_drills(1)),
+    ("C4", "only critical tables", drills(kind="critical")),
+    ("C4", "rows not compared", drills(has_data_checks=False)),
+    ("C5", "one kind never", lambda f: {"drills": tuple(each for each in f.drills if each.kind != "dr")}),
+    ("C5", "failed", drills(outcome="failed")),
+    ("C6", "too slow", drills(proven_s=20000.0)),
+    ("C6", "RPO", databases(rpo_s=3600.0)),
+    ("C7", "one place", backups(repositories=("near",))),
+    ("C7", "same region", repositories(region="eu-west-1")),
+    ("C7", "same account", repositories(provider="s3", account="1")),
+    ("C10", "old key", repositories(key_times=(BEGIN - 400 * DAY,))),
+    ("C11", "no TLS", backups(manifest=manifest(tls=None))),
+    ("C11", "old TLS", backups(manifest=manifest(tls="TLSv1.1"))),
+    ("C11", "http", repositories(transport="http")),
+    ("C12", "others can read", without(secrets=evidence.SecretFacts(references=2, readable_by_others=1))),
+    *(
+        ("C13", kind, one_audit(problems=problem(kind)))
+        for kind in ("edited", "reordered", "missing", "truncated", "forked", "unsigned", "unreadable")
+    ),
+    ("C15", "overdue", repositories(overdue=3)),
+    ("C17", "nobody", without(contacts=0)),
+    ("C18", "no channel", without(channels=())),
+    (
+        "C18",
+        "silence",
+        lambda f: {
+            "channels": tuple(each.model_copy(update={"acknowledged": ()}) for each in f.channels or ())
+        },
+    ),
+    (
+        "C20",
+        "no roles",
+        backups(manifest=manifest(globals_captured=False, globals_missing=("roles: denied",))),
+    ),
+    ("C21", "reachable", drills(is_isolated=False)),
+    ("C21", "left behind", drills(is_removed=False)),
+    ("C22", "server", backups(manifest=manifest(outdated="PostgreSQL 14 no longer gets security fixes"))),
+    (
+        "C22",
+        "tools",
+        without(
+            tools=(evidence.ToolFacts(name="client programs", version="15.1", outdated="older than 15.19"),)
+        ),
+    ),
+]
+
+UNKNOWN: list[tuple[str, str, Change]] = [
+    ("C1", "not asked", without(servers=())),
+    ("C1", "away", without(servers=(evidence.ServerFacts(database="shop", error="cannot connect"),))),
+    ("C2", "no history", no_backup_on(12, without_history=True)),
+    (
+        "C2",
+        "no schedule",
+        lambda f: {"plans": tuple(each.model_copy(update={"dues": None}) for each in f.plans)},
+    ),
+    ("C3", "no history", no_backup_on(12, without_history=True)),
+    ("C3", "no target", databases(rpo_s=None)),
+    ("C3", "never backed up", without(backups=(), runs=(), runs_since=None, tiers=(), plans=())),
+    ("C4", "unreadable drills", lambda f: {"drills": ()} | repositories(drills_error="denied")(f)),
+    ("C4", "forged record", lambda f: {"drills": ()} | repositories(drills_unreadable=1)(f)),
+    (
+        "C4",
+        "not overdue yet",
+        lambda f: {"drills": (), "tiers": (), "runs": (), "plans": (), "period": f.period},
+    ),
+    ("C5", "no backups", without(tiers=())),
+    (
+        "C5",
+        "a new kind",
+        lambda f: {
+            "drills": (),
+            "plans": (),
+            "runs": (),
+            "tiers": tuple(each.model_copy(update={"oldest": MADE - 60 * DAY}) for each in f.tiers),
+        },
+    ),
+    ("C6", "no target", databases(rto_s=None)),
+    ("C6", "no drill", without(drills=())),
+    ("C7", "region unknown", repositories(region=None)),
+    (
+        "C7",
+        "one repository is away",
+        lambda f: backups(repositories=("near",))(f) | repositories(error="away")(f),
+    ),
+    ("C10", "not opened", repositories(encryption=None, error="wrong password")),
+    ("C11", "manifest unreadable", backups(manifest=None, manifest_error="lost")),
+    ("C11", "imported", backups(manifest=manifest(tls=None, imported_from="old.dump"))),
+    ("C11", "https", repositories(transport="https")),
+    ("C11", "no backup", without(backups=())),
+    ("C12", "no settings", without(secrets=None)),
+    ("C13", "no trail", without(audit=())),
+    ("C13", "empty", one_audit(entries=0)),
+    ("C13", "unreadable store", one_audit(error="denied")),
+    ("C13", "not enrolled", one_audit(unenrolled=("ab" * 32,))),
+    ("C13", "pending", one_audit(pending=2)),
+    ("C13", "gap", one_audit(problems=problem("gap"))),
+    ("C15", "not worked out", repositories(overdue=None)),
+    ("C18", "no state", without(channels=None)),
+    (
+        "C18",
+        "a new channel",
+        without(channels=(evidence.ChannelFacts(name="slack", known_since=BEGIN + 28 * DAY),)),
+    ),
+    ("C20", "manifest unreadable", backups(manifest=None, manifest_error="lost")),
+    ("C20", "no configuration", backups(manifest=manifest(has_configuration=False))),
+    ("C21", "no drill", without(drills=())),
+    ("C22", "no backup", without(backups=())),
+    ("C22", "no tools", without(tools=())),
+]
+
+
+def test_everything_that_can_be_measured_passes_for_good_facts() -> None:
+    report = judge(good_facts())
+    results = {each.control.code: each.result for each in report.controls}
+    assert {code for code, each in results.items() if each is Result.UNKNOWN} == NEVER_MEASURED
+    assert {each for code, each in results.items() if code not in NEVER_MEASURED} == {Result.PASS}
+    assert list(results) == [f"C{number}" for number in range(1, 23)]
+
+
+@pytest.mark.parametrize(
+    ("code", "why", "change"), FAILURES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_fails(code: str, why: str, change: Change) -> None:
+    facts = good_facts()
+    assert result(facts.model_copy(update=change(facts)), code) is Result.FAIL
+
+
+@pytest.mark.parametrize(
+    ("code", "why", "change"), UNKNOWN, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_is_unknown(code: str, why: str, change: Change) -> None:
+    facts = good_facts()
+    if why == "not overdue yet":  # a database of which there is a sign since a week
+        facts = facts.model_copy(update={"backups": (), "plans": ()})
+        tier = facts.tiers[0].model_copy(update={"oldest": BEGIN + 24 * DAY})
+        facts = facts.model_copy(update={"drills": (), "runs": (), "tiers": (tier,)})
+    else:
+        facts = facts.model_copy(update=change(facts))
+    assert result(facts, code) is Result.UNKNOWN
+
+
+def test_each_control_has_every_case_it_can_have() -> None:
+    codes = {f"C{number}" for number in range(1, 23)}
+    assert {code for code, _, _ in UNKNOWN} | NEVER_MEASURED == codes
+    assert {code for code, _, _ in FAILURES} == codes - {"C8", "C9", "C14", "C16", "C19"}
+
+
+def test_nothing_at_all_is_unknown_everywhere_but_where_nobody_would_be_told() -> None:
+    empty = good_facts(
+        databases=(), plans=(), repositories=(), backups=(), tiers=(), runs=None, runs_since=None, drills=(),
+        channels=None, servers=(), tools=(), secrets=None, audit=(), audit_entries=(), contacts=1,
+    )  # fmt: skip
+    assert {each.result for each in judge(empty).controls} == {Result.UNKNOWN}
+
+
+def test_what_is_unknown_says_what_it_would_take() -> None:
+    for each in judge(good_facts()).controls:
+        for finding in each.findings:
+            assert bool(finding.missing) == (finding.result is Result.UNKNOWN)
+
+
+# -- waivers
+
+
+def test_a_waiver_covers_a_failure_until_its_day() -> None:
+    facts = good_facts(contacts=0, waivers=(waiver("C17", MADE.date()),))
+    (report,) = [each for each in judge(facts).controls if each.control.code == "C17"]
+    assert report.result is Result.WAIVED
+    assert report.waiver is not None and report.waiver.by == "ciso"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"contacts": 0, "waivers": (waiver("C17", MADE.date() - DAY),)}, Result.FAIL),
+        ({"contacts": 0, "waivers": (waiver("C18", date(2030, 1, 1)),)}, Result.FAIL),
+        ({"contacts": 2, "waivers": (waiver("C17", date(2030, 1, 1)),)}, Result.UNKNOWN),
+    ],
+    ids=["expired", "of another control", "unknown stays unknown"],
+)
+def test_what_a_waiver_does_not_cover(changed: dict[str, Any], expected: Result) -> None:
+    assert result(good_facts(**changed), "C17") is expected
+
+
+def test_a_waiver_changes_nothing_about_what_passes() -> None:
+    assert result(good_facts(waivers=(waiver("C4", date(2030, 1, 1)),)), "C4") is Result.PASS
+
+
+# -- the period
+
+
+def test_what_happened_after_the_period_does_not_count() -> None:
+    facts = good_facts()
+    late = facts.drills[-1].model_copy(
+        update={"started": MADE - DAY, "finished": MADE - DAY, "is_removed": False}
+    )
+    assert result(facts.model_copy(update={"drills": (*facts.drills, late)}), "C21") is Result.PASS
+
+
+def test_of_a_period_that_goes_on_only_what_is_over_is_judged() -> None:
+    """A report on the eleventh does not miss the backups of the rest of the month."""
+    made = BEGIN + 10 * DAY + timedelta(hours=12)
+    facts = good_facts(made=made)
+    assert facts.until == made
+    kept = facts.model_copy(
+        update={"backups": tuple(each for each in facts.backups if each.time < made), "runs": ()}
+    )
+    assert findings(kept, "C2")["shop/daily"].result is Result.PASS
+    assert findings(kept, "C2")["shop/daily"].text.startswith("11 of 11 backups")
+
+
+def test_a_plan_that_is_new_is_judged_from_then_on() -> None:
+    facts = good_facts()
+    since = BEGIN + 20 * DAY
+    changed = facts.model_copy(
+        update={
+            "plans": tuple(each.model_copy(update={"known_since": since}) for each in facts.plans),
+            "backups": tuple(each for each in facts.backups if each.time >= since),
+            "tiers": tuple(each.model_copy(update={"oldest": since + DAY}) for each in facts.tiers),
+            "runs": tuple(each for each in facts.runs or () if each.started >= since),
+            "runs_since": since,
+        }
+    )
+    found = findings(changed, "C2")["shop/daily"]
+    assert found.result is Result.PASS
+    assert "first known on 2026-10-21" in found.text
+
+
+def test_expired_backups_are_known_by_their_runs() -> None:
+    facts = good_facts()
+    last = facts.model_copy(update={"backups": facts.backups[-3:]})
+    assert findings(last, "C2")["shop/daily"].result is Result.PASS
+    assert result(last, "C3") is Result.PASS
+
+
+def test_a_run_that_stored_nothing_is_no_backup() -> None:
+    facts = good_facts(backups=())
+    empty = facts.model_copy(
+        update={"runs": tuple(each.model_copy(update={"stored_in": ()}) for each in facts.runs or ())}
+    )
+    assert findings(empty, "C2")["shop/daily"].result is Result.FAIL
+
+
+def test_damaged_backups_count_for_nothing() -> None:
+    facts = good_facts(runs=(), runs_since=BEGIN - 10 * DAY)
+    assert findings(facts, "C2")["shop/daily"].result is Result.PASS
+    damaged = facts.model_copy(update=backups(is_damaged=True)(facts))
+    assert findings(damaged, "C2")["shop/daily"].result is Result.FAIL
+
+
+def test_a_failed_drill_after_good_ones_fails() -> None:
+    facts = good_facts()
+    last = facts.drills[-2].model_copy(
+        update={
+            "started": BEGIN + 30 * DAY,
+            "finished": BEGIN + 30 * DAY,
+            "outcome": "failed",
+            "error": "a row differs",
+        }
+    )
+    found = findings(facts.model_copy(update={"drills": (*facts.drills, last)}), "C4")["shop"]
+    assert found.result is Result.FAIL
+    assert "a row differs" in found.text
+
+
+def test_a_key_made_after_the_period_says_nothing_about_it() -> None:
+    facts = good_facts()
+    young = facts.model_copy(update=repositories(key_times=(MADE,))(facts))
+    assert findings(young, "C10")["repository near/keys"].result is Result.UNKNOWN
+
+
+def test_drills_and_audit_entries_stand_behind_a_control() -> None:
+    (tested,) = [each for each in judge(good_facts()).controls if each.control.code == "C4"]
+    assert drill_record(BEGIN, number=1).id in tested.drills
+    (in_time,) = [each for each in judge(good_facts()).controls if each.control.code == "C2"]
+    assert len(in_time.audit) == 15
+    assert all(re.fullmatch(r"near/[0-9a-f]{16}/[0-9]+", each) for each in in_time.audit)
+
+
+def test_what_was_never_verified_is_no_pass_for_being_shorter_than_the_limit() -> None:
+    """The period has 31 days and 35 are allowed: what counts is also what the history knows of before."""
+    facts = good_facts()
+    never = tuple(each for each in facts.runs or () if each.job != "verify")
+    young = BEGIN + 5 * DAY
+    repository = facts.repositories[0].model_copy(update={"known_since": young})
+    changed = facts.model_copy(update={"runs": never, "repositories": (repository, *facts.repositories[1:])})
+    found = findings(changed, "C2")
+    assert found["repository near"].result is Result.UNKNOWN
+    assert found["repository far"].result is Result.FAIL
+
+
+def test_the_time_since_the_last_drill_before_the_period_counts() -> None:
+    facts = good_facts()
+    late = tuple(
+        each.model_copy(update={"started": BEGIN + 5 * DAY, "finished": BEGIN + 5 * DAY})
+        for each in facts.drills[:1]
+    )
+    assert result(facts.model_copy(update={"drills": late}), "C4") is Result.FAIL
+
+
+def test_a_first_backup_of_the_period_does_not_hide_what_is_unknown_before() -> None:
+    facts = good_facts(runs=(), runs_since=None)
+    changed = facts.model_copy(update={"backups": tuple(each for each in facts.backups if each.time > BEGIN)})
+    assert result(changed, "C3") is Result.UNKNOWN
+
+
+def test_an_entry_written_with_a_revoked_key_fails() -> None:
+    facts = good_facts()
+    revoked = problem("unenrolled")
+    assert result(facts.model_copy(update=one_audit(problems=revoked)(facts)), "C13") is Result.FAIL
+    stranger = (revoked[0].model_copy(update={"number": None}),)
+    assert result(facts.model_copy(update=one_audit(problems=stranger)(facts)), "C13") is Result.UNKNOWN
+
+
+# -- properties
+
+
+@given(st.lists(st.sampled_from([Result.PASS, Result.FAIL, Result.UNKNOWN]), max_size=6))
+def test_a_result_is_that_of_the_worst_finding(results: list[Result]) -> None:
+    made = [
+        Finding(subject="s", result=each, text="t", missing="m" if each is Result.UNKNOWN else None)
+        for each in results
+    ]
+    expected = next((each for each in (Result.FAIL, Result.UNKNOWN) if each in results), None)
+    assert result_of(made) is (expected or (Result.PASS if results else Result.UNKNOWN))
+
+
+@given(st.lists(st.integers(-100, 200), max_size=20), st.integers(0, 50), st.integers(0, 100))
+def test_gaps_cover_the_time_without_holes(moments: list[int], begin: int, length: int) -> None:
+    at = [BEGIN + timedelta(hours=each) for each in moments]
+    first, last = BEGIN + timedelta(hours=begin), BEGIN + timedelta(hours=begin + length)
+    found = gaps(at, first, last)
+    if not length:
+        assert found == []
+        return
+    assert found[0].begin <= first and found[-1].end == last
+    assert all(one.end == other.begin for one, other in itertools.pairwise(found))
+    assert not any(gap.begin < each < gap.end for gap in found for each in at)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.integers(1, 31)))
+def test_every_day_that_is_missing_is_counted(days: set[int]) -> None:
+    facts = good_facts()
+    for each in sorted(days):
+        facts = facts.model_copy(update=no_backup_on(each)(facts))
+    found = findings(facts, "C2")["shop/daily"]
+    assert found.text.startswith(f"{31 - len(days)} of 31 backups")
+    assert found.result is (Result.FAIL if days else Result.PASS)
+
+
+# -- clauses and documentation
+
+
+def test_every_control_has_clauses_of_known_standards() -> None:
+    assert set(CLAUSES) == {control.code for control in CONTROLS}
+    assert all(clauses and set(clauses) <= set(STANDARDS) for clauses in CLAUSES.values())
+    assert {standard for clauses in CLAUSES.values() for standard in clauses} == set(STANDARDS)
+
+
+def test_the_documentation_has_a_row_for_every_control() -> None:
+    rows = dict(re.findall(r"^\| (C[0-9]+) \| ([^|]+) \|", DOCS.read_text(), re.MULTILINE))
+    assert {code: title.strip() for code, title in rows.items()} == {
+        each.code: each.title for each in CONTROLS
+    }
