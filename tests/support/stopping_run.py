@@ -4,7 +4,7 @@
 runs stop themselves: it starts them by ``... run MARKER -- ARGUMENTS``. A run of a database whose name is that of a point,
 or begins with it and a dash, sends itself SIGSTOP when it comes there, once for all that share the file MARKER. Points: ``begin`` (before anything is
 read), ``rows`` (before the first pack is stored), ``claim`` (before it is sure to publish), ``record`` (published, but not
-written down), ``copy`` (before a repository is given a backup that it had missed).
+written down), ``copy`` (before a repository is given a backup that it had missed), ``drill`` (restored, but not checked).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pgstow.app import plan_jobs, run_history
+from pgstow.app import drill_run, plan_jobs, run_history
 from pgstow.cli.main import main
 from pgstow.repository import Repository
 from pgstow.store.local import LocalStore
@@ -53,6 +53,8 @@ def _arrange_stop(point: str, marker: Path) -> None:
         _before(LocalStore, "put", lambda _self, name, *_: name.startswith("pgstow/runs/"), marker)
     elif point == "copy":
         _before(Repository, "save_copied_snapshot", lambda *_: True, marker)
+    elif point == "drill":
+        _before(drill_run, "check_restored", lambda *_: True, marker)
     elif point == "record":
         _before(run_history.RunHistory, "save", lambda _self, record, *_: record.outcome == "done", marker)
 

@@ -12,7 +12,7 @@ import pytest
 
 from pgstow.app.systemd_units import Unit, UnitOptions, needs_of, units_for
 from pgstow.config.references import Reference, credential_name
-from pgstow.config.settings import MonitoringSettings, Settings
+from pgstow.config.settings import DrillSettings, MonitoringSettings, Settings
 from pgstow.core.errors import UsageError
 from pgstow.core.process import run
 from support.systemd import systemd_analyze
@@ -90,6 +90,24 @@ def test_service() -> None:
     assert not [line for line in lines if line.startswith("ReadWritePaths")]
     patience = int(next(line for line in lines if line.startswith("TimeoutStopSec=")).partition("=")[2])
     assert patience > 120  # systemd kills only what has ignored its own grace
+
+
+@pytest.mark.parametrize("has_timers", [False, True], ids=["service", "timers"])
+def test_drills_have_a_disk_their_secrets_and_a_memory_of_their_own(has_timers: bool) -> None:
+    settings = team_settings()
+    drill = DrillSettings(
+        server=Reference(where="plans.drill.server", file=Path("/etc/pgstow/secrets/drill-server")),
+        password=Reference(where="plans.drill.password", file=Path("/etc/pgstow/secrets/drill-password")),
+    )
+    plan = replace(settings.plans["nightly"], name="drill", kind="drill", drill=drill)
+    units = made(replace(settings, plans={**settings.plans, "drill": plan}), has_timers=has_timers)
+    (text,) = [unit.text for name, unit in units.items() if name.endswith("service")]
+    lines = text.splitlines()
+    for name in ("drill-server", "drill-password"):
+        path = Path(f"/etc/pgstow/secrets/{name}")
+        assert f"LoadCredential={credential_name(path)}:{path}" in lines
+    assert "Environment=TMPDIR=/var/tmp" in lines, "/tmp may be in memory"
+    assert "OOMPolicy=continue" in lines, "a drill that takes too much memory must not end the backups beside it"
 
 
 def test_timers() -> None:

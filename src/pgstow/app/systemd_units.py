@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pgstow.app.opening import local_folder
-from pgstow.config.references import Reference, credential_name
+from pgstow.config.references import credential_name
 from pgstow.config.settings import PlanSettings, Settings
 from pgstow.core.errors import UsageError
 from pgstow.jobs.systemd_calendar import calendar_events
@@ -22,6 +22,7 @@ ENVIRONMENT_FILE = Path("/etc/pgstow/environment")
 
 _RUN = "pgstow-run@"
 _STATE = Path("/var/lib/pgstow")
+_WORK = Path("/var/tmp")  # noqa: S108  with PrivateTmp= it is the service's own
 _POLLED = "*:0/5"
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./@+=-]*")  # nothing that a unit file reads as anything but itself
 _INSTANCE = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:-]*")
@@ -68,7 +69,7 @@ class Needs:
 
 def needs_of(settings: Settings, environ: Mapping[str, str]) -> Needs:
     """Return what a process that works by these settings must be able to read and write; ``environ`` says where ~ is."""
-    references = list(_references(settings))
+    references = list(settings.references())
     here = settings.path.absolute().parent
     folders = [
         local_folder(repository.location, environ)
@@ -184,6 +185,8 @@ def _unit_section(description: str, options: UnitOptions, needs: Needs) -> Itera
 def _stopping() -> Iterator[str]:
     yield "# Only pgstow is asked to stop: it ends pg_dump itself, or lets a backup finish within its grace."
     yield from ("KillMode=mixed", "KillSignal=SIGTERM", f"TimeoutStopSec={_STOP_S}")
+    yield "# A drill's server that ran out of memory is a drill that fails: nothing else is stopped for it."
+    yield "OOMPolicy=continue"
 
 
 def _surroundings(options: UnitOptions, needs: Needs) -> Iterator[str]:
@@ -192,6 +195,8 @@ def _surroundings(options: UnitOptions, needs: Needs) -> Iterator[str]:
     if not options.is_user:
         yield from _account(options, needs)
     yield "UMask=0077"
+    yield "# Drills restore whole databases below it: /tmp is in memory on many machines. A folder of a larger disk can stand here."
+    yield f"Environment=TMPDIR={_WORK}"
     if options.memory_max_bytes is not None:
         yield f"MemoryMax={options.memory_max_bytes}"
     yield from ("", "NoNewPrivileges=yes")
@@ -253,17 +258,6 @@ _FILTERS = (
 
 
 # -- what the settings need
-
-
-def _references(settings: Settings) -> Iterator[Reference]:
-    for database in settings.databases.values():
-        yield from (each for each in (database.url, database.password) if each is not None)
-    for repository in settings.repositories.values():
-        yield from (repository.password, *repository.environment.values())
-    yield from (plan.ping for plan in settings.plans.values() if plan.ping is not None)
-    yield from (channel.url for channel in settings.channels.values())
-    if settings.state is not None:
-        yield settings.state
 
 
 def _is_on_this_machine(location: str) -> bool:
