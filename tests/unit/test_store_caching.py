@@ -1,4 +1,4 @@
-"""Copies of index and snapshot files on this machine: used when they are right, never needed."""
+"""Copies of index and snapshot files, and records of drills, on this machine: used when they are right, never needed."""
 
 from __future__ import annotations
 
@@ -76,6 +76,57 @@ def test_packs_locks_and_keys_are_never_kept(far: CountingStore, folder: Path) -
         far.put(name, b"2")
         assert store.get(name) == b"2"
     assert list(folder.iterdir()) == []
+
+
+RECORD = "pgstow/drills/20261121T020000Z-0b54e8a7"
+
+
+def fetched_again(far: CountingStore, folder: Path) -> bytes:
+    """Return what another look at the records reads: it lists them, and gets each."""
+    far.fetched.clear()
+    store = CachingStore(far, folder)
+    (found,) = [store.get(info.name) for info in listed(store, "pgstow/drills/")]
+    return found
+
+
+def test_a_record_of_a_drill_is_fetched_once(far: CountingStore, folder: Path) -> None:
+    far.put(RECORD, DATA)
+    assert (fetched_again(far, folder), far.fetched) == (DATA, [RECORD])
+    assert (fetched_again(far, folder), far.fetched) == (DATA, [])
+    assert CachingStore(far, folder).get(RECORD) == DATA
+    assert far.fetched == [RECORD], "without a listing nothing says that the copy is right"
+
+
+def test_a_record_that_was_replaced_in_the_store_is_seen(far: CountingStore, folder: Path) -> None:
+    far.put(RECORD, DATA)
+    fetched_again(far, folder)
+    far.put(RECORD, DATA[::-1])  # as long as it was
+    assert (fetched_again(far, folder), far.fetched) == (DATA[::-1], [RECORD])
+    far.delete(RECORD)
+    store = CachingStore(far, folder)
+    assert list(listed(store, "pgstow/drills/")) == []
+    with pytest.raises(ObjectNotFound):
+        store.get(RECORD)
+
+
+@pytest.mark.parametrize("damaged", [b"", DATA, bytes(32) + DATA])
+def test_a_damaged_copy_of_a_record_is_replaced(far: CountingStore, folder: Path, damaged: bytes) -> None:
+    far.put(RECORD, DATA)
+    fetched_again(far, folder)
+    whole = (folder / RECORD).read_bytes()
+    (folder / RECORD).write_bytes(damaged)
+    assert fetched_again(far, folder) == DATA
+    assert (folder / RECORD).read_bytes() == whole
+
+
+def test_a_record_is_read_back_from_the_store_after_it_was_written(far: CountingStore, folder: Path) -> None:
+    far.put(RECORD, b"an older one")
+    fetched_again(far, folder)
+    store = CachingStore(far, folder)
+    listed(store, "pgstow/drills/")
+    store.put(RECORD, DATA)
+    far.put(RECORD, b"what the store made of it")
+    assert store.get(RECORD) == b"what the store made of it"
 
 
 def test_what_a_listing_does_not_show_is_dropped(far: CountingStore, folder: Path) -> None:

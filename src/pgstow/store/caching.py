@@ -1,7 +1,9 @@
 """Small files of a far store, kept on this machine.
 
 Index and snapshot files are named by the SHA-256 of their bytes and never change, so a copy that has its name is as
-good as the original, and one that has not is fetched again. They are kept as they are stored: encrypted.
+good as the original, and one that has not is fetched again. Records of drills are never changed either, but have other names: a
+copy stands for one only as long as the store lists it with the size and the time that it had when it was fetched. Whoever
+replaces it there cannot choose that time. All are kept as they are stored: encrypted.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from pgstow.store.api import ObjectInfo, Store
 
 __all__ = ["CachingStore", "cache_folder"]
 
-_KEPT = ("index/", "snapshots/")
+_NAMED_BY_CONTENT = ("index/", "snapshots/")
+_LISTED = ("pgstow/drills/",)
+_KEPT = (*_NAMED_BY_CONTENT, *_LISTED)
+_DIGEST_BYTES = 32
 _UNUSED_S = 30 * 86400.0
 
 
@@ -29,7 +34,7 @@ def cache_folder(root: Path, location: str) -> Path:
 
 
 class CachingStore:
-    """A store whose index and snapshot files are read from ``folder`` where that has them.
+    """A store whose index and snapshot files, and records of drills, are read from ``folder`` where that has them.
 
     A folder that cannot be read or written only makes it slower: nothing depends on a copy being there. What a
     listing no longer shows is dropped, and so are the folders of repositories that were not used for a month.
@@ -38,6 +43,7 @@ class CachingStore:
     def __init__(self, inner: Store, folder: Path) -> None:
         self._inner = inner
         self._folder = folder
+        self._listed: dict[str, ObjectInfo] = {}  # what the last listing said of those that are not named by content
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.utime(folder)
@@ -51,19 +57,30 @@ class CachingStore:
         return self._inner.location
 
     def put(self, name: str, data: bytes | bytearray | memoryview, *, if_absent: bool = False) -> None:
+        self._forget(name)  # before: an older copy must not be left where this fails half-way
         self._inner.put(name, data, if_absent=if_absent)
-        if _is_kept(name):
+        if name.startswith(_NAMED_BY_CONTENT):
             self._keep(name, data)
 
     def get(self, name: str) -> bytes:
-        if not _is_kept(name):
-            return self._inner.get(name)
-        with contextlib.suppress(OSError):
-            data = (self._folder / name).read_bytes()
-            if hashlib.sha256(data).hexdigest() == name.rpartition("/")[2]:
-                return data
-        data = self._inner.get(name)
-        self._keep(name, data)
+        if name.startswith(_NAMED_BY_CONTENT):
+            data = self._copy(name)
+            if data is None or hashlib.sha256(data).hexdigest() != name.rpartition("/")[2]:
+                data = self._inner.get(name)
+                self._keep(name, data)
+            return data
+        if (info := self._listed.get(name)) is not None:
+            return self._get_as_listed(info)
+        return self._inner.get(name)
+
+    def _get_as_listed(self, info: ObjectInfo) -> bytes:
+        """Return an object by its copy, which begins with a digest of what it was fetched as: bytes, size and time."""
+        copy = self._copy(info.name) or b""
+        data = copy[_DIGEST_BYTES:]
+        if copy[:_DIGEST_BYTES] != _digest_as_listed(info, data):
+            data = self._inner.get(info.name)
+            if len(data) == info.size_bytes:  # else it is not what was listed
+                self._keep(info.name, _digest_as_listed(info, data) + data)
         return data
 
     def get_range(self, name: str, offset: int, length: int) -> bytes:
@@ -75,25 +92,36 @@ class CachingStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         shown: set[str] = set()
         for info in self._inner.list(prefix):
-            if _is_kept(info.name):
+            if info.name.startswith(_KEPT):
                 shown.add(info.name)
+            if info.name.startswith(_LISTED):
+                self._listed[info.name] = info
             yield info
         if prefix in _KEPT:
             self._drop_others(prefix, shown)
 
     def delete(self, name: str) -> None:
         self._inner.delete(name)
-        if _is_kept(name):
-            with contextlib.suppress(OSError):
-                (self._folder / name).unlink()
+        self._forget(name)
 
     def remove_stale_temporaries(self) -> int:
         return self._inner.remove_stale_temporaries()
 
+    def _copy(self, name: str) -> bytes | None:
+        with contextlib.suppress(OSError):
+            return (self._folder / name).read_bytes()
+        return None
+
+    def _forget(self, name: str) -> None:
+        self._listed.pop(name, None)
+        if name.startswith(_KEPT):
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()
+
     def _keep(self, name: str, data: bytes | bytearray | memoryview) -> None:
         place = self._folder / name
         with contextlib.suppress(OSError):
-            place.parent.mkdir(mode=0o700, exist_ok=True)
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, unfinished = tempfile.mkstemp(dir=place.parent, prefix="tmp-")
             try:
                 with open(handle, "wb") as stream:  # noqa: PTH123  a descriptor, not a path
@@ -111,8 +139,10 @@ class CachingStore:
                     Path(entry.path).unlink(missing_ok=True)
 
 
-def _is_kept(name: str) -> bool:
-    return name.startswith(_KEPT)
+def _digest_as_listed(info: ObjectInfo, data: bytes) -> bytes:
+    """Return what ties bytes to an object as a listing shows it."""
+    listed = f"{info.name} {info.size_bytes} {info.modified.timestamp()!r}\n"
+    return hashlib.sha256(listed.encode() + data).digest()
 
 
 def _remove_unused(root: Path) -> None:
