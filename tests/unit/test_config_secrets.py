@@ -118,15 +118,15 @@ def test_secrets_in_the_environment_of_a_store(name: str, value: str, is_refused
     [
         ("postgresql://backup@db.example/shop", f"postgresql://u:{SECRET}@h/d", "3:10: databases.shop.url"),
         ("file:password", SECRET, "8:15: repositories.local.password"),
-        ("${SLACK_URL}", f"https://hooks.slack.com/services/T0/B0/{SECRET}", "23:10: channels.slack"),
+        ("${SLACK_URL}", f"https://hooks.slack.com/services/T0/B0/{SECRET}", "24:10: channels.slack"),
         ("kinds: [daily]", f"environment: {{AWS_SECRET_ACCESS_KEY: {SECRET}}}", "12:42: repositories.offsite.environment.AWS"),
         ("kinds: [daily]", f"passwrod: {SECRET}", "12:5: repositories.offsite.passwrod"),
         ("kinds: [daily]", f"{SECRET}: x", "12:5: repositories.offsite...."),
         ("s3://bucket/pgstow", f"s3://key:{SECRET}@bucket/x", "10:15: repositories.offsite.location"),
         ("0 2 * * *", SECRET, "15:15: plans.daily.schedule"),
-        ("channels:\n  slack", f"state: postgresql://u:{SECRET}@h/d\nchannels:\n  slack", "22:8: state"),
+        ("channels:\n  slack", f"state: postgresql://u:{SECRET}@h/d\nchannels:\n  slack", "23:8: state"),
         ("0 2 * * *", f"0 2 * * *\n    ping: https://user:{SECRET}@ping.example/x", "16:11: plans.daily.ping"),
-        ("channels: [slack]", f"channels: [{SECRET}]", "21:16: contacts[0].channels[0]"),
+        ("channels: [slack]", f"channels: [{SECRET}]", "22:16: contacts[0].channels[0]"),
     ],
 )  # fmt: skip
 def test_a_secret_is_refused_where_it_stands_and_not_repeated(old: str, new: str, place: str) -> None:

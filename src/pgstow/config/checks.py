@@ -7,17 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pgstow.config.assertion_form import note_contradictions
-from pgstow.config.document import Document, Value
+from pgstow.config.document import Document
 from pgstow.config.form import DatabaseForm, PlanForm, RuleForm, SettingsForm
+from pgstow.config.meaning import CRITICAL, DRILL, JOBS, Meaning
+from pgstow.config.oversights import note_oversights, warn
 from pgstow.config.plain_secrets import environment_problem
 from pgstow.config.problems import Path, nearest, quoted
 from pgstow.retention.policy import DEFAULT_RULES
 
-__all__ = ["CRITICAL", "DRILL", "JOBS", "Checks"]
-
-DRILL = "drill"
-JOBS = ("retention", "verify", DRILL)  # kinds of plans that are no backups
-CRITICAL = "critical"
+__all__ = ["Checks"]
 
 _OF_DRILLS = ("strategy", "backup_kind", "server", "password")  # keys of plans
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -27,8 +25,15 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class Checks:
     """Each check notes the problems it finds in the document."""
 
-    document: Document
-    form: SettingsForm
+    meaning: Meaning
+
+    @property
+    def document(self) -> Document:
+        return self.meaning.document
+
+    @property
+    def form(self) -> SettingsForm:
+        return self.meaning.form
 
     def run(self) -> None:
         """Do all checks."""
@@ -41,44 +46,7 @@ class Checks:
         self._rules()
         self._contacts()
         self._twice([waiver.control for waiver in self.form.waivers], ("waivers",), "control")
-        self._idle()
-
-    def names(self, *section: str) -> list[str]:
-        """Return the names in a section as they stand in the file, also of entries that are wrong."""
-        found: Value = self.document.root
-        for part in section:
-            found = found.get(part) if isinstance(found, dict) else None
-        return list(found) if isinstance(found, dict) else []
-
-    def kind_of(self, name: str, plan: PlanForm) -> str:
-        return plan.kind or name
-
-    def subject_of(self, name: str, plan: PlanForm) -> str:
-        """Return what a plan is about: its kind, or that of the backups which its drills are to restore."""
-        kind = self.kind_of(name, plan)
-        return plan.backup_kind if kind == DRILL and plan.backup_kind else kind
-
-    def backup_kinds(self) -> list[str]:
-        """Return the kinds of backups there are: the usual ones and those that a rule declares."""
-        declared = [*self.names("retention", "rules")]
-        declared += [
-            self.kind_of(name, plan) for name, plan in self.form.plans.items() if plan.keep is not None
-        ]
-        return list(dict.fromkeys([*DEFAULT_RULES, *(kind for kind in declared if kind not in JOBS)]))
-
-    def taken_by(self, kind: str) -> list[str]:
-        """Return the repositories that take backups of a kind; all of them for a job that is no backup."""
-        return [
-            name
-            for name, repository in self.form.repositories.items()
-            if kind in JOBS or repository.kinds is None or kind in repository.kinds
-        ]
-
-    def suited_to(self, kind: str) -> list[str]:
-        """Return the databases that a plan of this kind is for where it names none."""
-        return [
-            name for name, database in self.form.databases.items() if kind != CRITICAL or database.critical
-        ]
+        note_oversights(self.meaning)
 
     # -- sections
 
@@ -134,14 +102,16 @@ class Checks:
 
     def _plan(self, name: str, plan: PlanForm) -> None:
         at: Path = ("plans", name)
-        kind = self.kind_of(name, plan)
+        kind = self.meaning.kind_of(name, plan)
         if plan.kind is None and (*at, "kind") in self.document.places:
             return  # the kind was given, and is wrong
         if kind not in JOBS and not self._known_kind(kind, (*at, "kind"), is_name=plan.kind is None):
             return
-        self._exist(plan.databases, (*at, "databases"), self.names("databases"), "database")
-        self._exist(plan.repositories, (*at, "repositories"), self.names("repositories"), "repository")
-        subject = self.subject_of(name, plan)
+        self._exist(plan.databases, (*at, "databases"), self.meaning.names("databases"), "database")
+        self._exist(
+            plan.repositories, (*at, "repositories"), self.meaning.names("repositories"), "repository"
+        )
+        subject = self.meaning.subject_of(name, plan)
         self._destinations(plan, subject, at)
         self._subjects(plan, subject, at)
         self._drill(plan, kind, at)
@@ -161,7 +131,7 @@ class Checks:
                     message = f"a plan of kind {kind} makes no drills: only plans of kind {DRILL} take this"
                     self.document.add((*at, key), message, at_key=True)
             return
-        made = self._made()
+        made = self.meaning.kinds_made()
         if plan.backup_kind is not None and made is not None and plan.backup_kind not in made:
             guess = nearest(plan.backup_kind, made) or f"; plans make: {', '.join(made) or 'none'}"
             message = f"no plan makes backups of kind {quoted(plan.backup_kind)}{guess}"
@@ -170,19 +140,15 @@ class Checks:
             self.document.add((*at, "password"), "means nothing without a server", at_key=True)
         for name, database in self.form.databases.items():
             if plan.server is not None and plan.server == database.url:
-                self._warn((*at, "server"), f"drills would load the server that databases.{name} is on")
-
-    def _made(self) -> list[str] | None:
-        """Return the kinds of backups that plans make; None where not every plan could be read."""
-        plans = self.form.plans
-        if len(plans) < len(self.names("plans")):
-            return None
-        kinds = (self.kind_of(name, plan) for name, plan in plans.items())
-        return list(dict.fromkeys(kind for kind in kinds if kind not in JOBS))
+                warn(
+                    self.document,
+                    (*at, "server"),
+                    f"drills would load the server that databases.{name} is on",
+                )
 
     def _destinations(self, plan: PlanForm, kind: str, at: Path) -> None:
-        taking = self.taken_by(kind)
-        are_whole = len(self.form.repositories) == len(self.names("repositories"))
+        taking = self.meaning.taken_by(kind)
+        are_whole = len(self.form.repositories) == len(self.meaning.names("repositories"))
         if plan.repositories is None and not taking and self.form.repositories and are_whole:
             self.document.add(at, f"no repository takes backups of kind {kind}", at_key=True)
         for index, name in enumerate(plan.repositories or ()):
@@ -201,7 +167,7 @@ class Checks:
             (*each, "critical") in self.document.places for each in self._without_critical()
         ):
             return
-        if plan.databases is None and self.form.databases and not self.suited_to(kind):
+        if plan.databases is None and self.form.databases and not self.meaning.suited_to(kind):
             self.document.add(
                 at, "no database has critical tables: name them under databases.NAME.critical", at_key=True
             )
@@ -217,7 +183,7 @@ class Checks:
         return [("databases", name) for name, each in self.form.databases.items() if not each.critical]
 
     def _known_kind(self, kind: str, at: Path, *, is_name: bool = False) -> bool:
-        kinds = self.backup_kinds()
+        kinds = self.meaning.backup_kinds()
         if kind in kinds:
             return True
         choice = [*kinds, *JOBS] if at[0] == "plans" else kinds
@@ -240,9 +206,9 @@ class Checks:
     # -- retention
 
     def _rules(self) -> None:
-        made = {self.kind_of(name, plan) for name, plan in self.form.plans.items()}
+        made = {self.meaning.kind_of(name, plan) for name, plan in self.form.plans.items()}
         made |= {kind for each in self.form.repositories.values() for kind in each.kinds or ()}
-        plans_are_whole = len(self.form.plans) == len(self.names("plans"))
+        plans_are_whole = len(self.form.plans) == len(self.meaning.names("plans"))
         for kind in self.form.retention.rules:
             at: Path = ("retention", "rules", kind)
             if kind in JOBS:
@@ -254,7 +220,7 @@ class Checks:
         for name, plan in self.form.plans.items():
             if plan.keep is None:
                 continue
-            kind = self.kind_of(name, plan)
+            kind = self.meaning.kind_of(name, plan)
             other = kept.setdefault(kind, (f"plans.{name}.keep", plan.keep))
             if kind in self.form.retention.rules and self.form.retention.rules[kind] != plan.keep:
                 other = (f"retention.rules.{kind}", plan.keep)
@@ -265,7 +231,7 @@ class Checks:
     # -- alerts
 
     def _contacts(self) -> None:
-        channels = self.names("channels")
+        channels = self.meaning.names("channels")
         longest = 0.0
         self._twice([contact.name for contact in self.form.contacts], ("contacts",))
         for index, contact in enumerate(self.form.contacts):
@@ -277,46 +243,4 @@ class Checks:
                 )
             longest = max(longest, contact.after)
         if self.form.contacts and self.form.contacts[0].after > 0:
-            self._warn(("contacts", 0, "after"), "nobody is told of an alert before this")
-
-    # -- what is allowed, and probably not meant
-
-    def _idle(self) -> None:
-        plans = self.form.plans
-        if not self.names("plans"):
-            self._warn(("plans",), "there is no plan: nothing runs by itself", shown=())
-            return
-        if len(plans) < len(self.names("plans")):
-            return  # what the others do is not known
-        backups = {name: plan for name, plan in plans.items() if self.kind_of(name, plan) not in JOBS}
-        for name in self.form.databases:
-            if not any(
-                name in (plan.databases or self.suited_to(self.kind_of(each, plan)))
-                for each, plan in backups.items()
-            ):
-                self._warn(("databases", name), "no plan backs up this database")
-        for name in self.form.repositories:
-            if not any(
-                name in (plan.repositories or self.taken_by(self.kind_of(each, plan)))
-                for each, plan in backups.items()
-            ):
-                self._warn(("repositories", name), "no plan puts backups into this repository")
-        if not any(self.kind_of(name, plan) == "retention" for name, plan in plans.items()):
-            self._warn(("plans",), "no plan of kind retention: nothing expires by itself")
-        if not any(self.kind_of(name, plan) == DRILL for name, plan in plans.items()):
-            self._warn(("plans",), "no plan of kind drill: that backups can be restored is never tried")
-        used = {name for contact in self.form.contacts for name in contact.channels}
-        for name in self.form.channels:
-            if name not in used:
-                self._warn(("channels", name), "no contact uses this channel")
-        if not self.form.contacts:
-            self._warn(("contacts",), "there are no contacts: nobody is told of alerts", shown=())
-        for name, plan in plans.items():
-            if plan.ping is not None and plan.ping.text is not None and "${" not in plan.ping.text:
-                self._warn(
-                    ("plans", name, "ping"),
-                    "whoever reads this URL can feign success: a variable keeps it private",
-                )
-
-    def _warn(self, at: Path, message: str, shown: Path | None = None) -> None:
-        self.document.add(at, message, at_key=True, is_warning=True, shown=shown)
+            warn(self.document, ("contacts", 0, "after"), "nobody is told of an alert before this")

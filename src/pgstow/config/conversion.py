@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pgstow.config.assertions import assertions_of
-from pgstow.config.checks import DRILL, JOBS, Checks
 from pgstow.config.form import (
     AlertsForm,
     ContactForm,
@@ -20,6 +19,7 @@ from pgstow.config.form import (
     RuleForm,
     SettingsForm,
 )
+from pgstow.config.meaning import DRILL, JOBS, Meaning
 from pgstow.config.references import Reference
 from pgstow.config.settings import (
     AuditSettings,
@@ -43,9 +43,9 @@ __all__ = ["settings_of"]
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
-def settings_of(checks: Checks, path: Path) -> Settings:
+def settings_of(meaning: Meaning, path: Path) -> Settings:
     """Return the settings that a form without problems stands for; ``path`` is where the file is."""
-    form, folder = checks.form, path.absolute().parent
+    form, folder = meaning.form, path.absolute().parent
     channels = {
         name: ChannelSettings(name=name, url=_reference(each.url, f"channels.{name}.url", folder))
         for name, each in form.channels.items()
@@ -59,9 +59,9 @@ def settings_of(checks: Checks, path: Path) -> Settings:
             {name: _repository(name, each, folder) for name, each in form.repositories.items()}
         ),
         plans=MappingProxyType(
-            {name: _plan(name, each, checks, folder) for name, each in form.plans.items()}
+            {name: _plan(name, each, meaning, folder) for name, each in form.plans.items()}
         ),
-        retention=_retention(form, checks),
+        retention=_retention(form, meaning),
         alerts=_alerts(form.alerts, form.contacts),
         channels=MappingProxyType(channels),
         limits=Limits(
@@ -142,20 +142,20 @@ def _location(text: str, folder: Path) -> str:
     return text if is_elsewhere else str(folder / text)
 
 
-def _plan(name: str, form: PlanForm, checks: Checks, folder: Path) -> PlanSettings:
-    kind, subject = checks.kind_of(name, form), checks.subject_of(name, form)
+def _plan(name: str, form: PlanForm, meaning: Meaning, folder: Path) -> PlanSettings:
+    kind, subject = meaning.kind_of(name, form), meaning.subject_of(name, form)
     defaults = Schedule(cron="")
     schedule = form.schedule and Schedule(
         cron=form.schedule,
-        time_zone=form.time_zone or checks.form.time_zone,
+        time_zone=form.time_zone or meaning.form.time_zone,
         jitter_s=defaults.jitter_s if form.jitter is None else form.jitter,
         catch_up_s=defaults.catch_up_s if form.catch_up is None else form.catch_up,
     )
     return PlanSettings(
         name=name,
         kind=kind,
-        databases=tuple(form.databases or checks.suited_to(subject)),
-        repositories=tuple(form.repositories or checks.taken_by(subject)),
+        databases=tuple(form.databases or meaning.suited_to(subject)),
+        repositories=tuple(form.repositories or meaning.taken_by(subject)),
         schedule=schedule or None,
         keep=_rule(form.keep) if form.keep else None,
         label=form.label,
@@ -174,7 +174,7 @@ def _drill(name: str, form: PlanForm, folder: Path) -> DrillSettings:
     )
 
 
-def _retention(form: SettingsForm, checks: Checks) -> RetentionPolicy:
+def _retention(form: SettingsForm, meaning: Meaning) -> RetentionPolicy:
     """Return the policy: the usual rules, those of the file over them, and those that plans state of their kind."""
     given: RetentionForm = form.retention
     rules = dict(DEFAULT_RULES)
@@ -184,7 +184,7 @@ def _retention(form: SettingsForm, checks: Checks) -> RetentionPolicy:
         else:
             rules[kind] = _rule(rule)
     for name, plan in form.plans.items():
-        kind = checks.kind_of(name, plan)
+        kind = meaning.kind_of(name, plan)
         if plan.keep is not None and kind not in JOBS:
             rules[kind] = _rule(plan.keep)
     return RetentionPolicy(

@@ -8,6 +8,7 @@ from pathlib import Path
 from pgstow.config.checks import Checks
 from pgstow.config.conversion import settings_of
 from pgstow.config.document import Document, parse_document
+from pgstow.config.meaning import Meaning
 from pgstow.config.problems import Problem, invalid
 from pgstow.config.settings import Settings
 from pgstow.config.validation import validated
@@ -49,10 +50,10 @@ def parse_settings(data: bytes, path: Path) -> Reading:
     """Return what these bytes say, as the content of the file at ``path``, from where relative paths in it lead."""
     document = parse_document(data)
     if document.root or not document.problems:
-        checks = Checks(document, validated(document))
-        checks.run()
+        meaning = Meaning(document, validated(document))
+        Checks(meaning).run()
         errors = _sorted(document, are_warnings=False)
-        settings = settings_of(checks, path) if not errors else None
+        settings = settings_of(meaning, path) if not errors else None
         return Reading(settings=settings, errors=errors, warnings=_sorted(document, are_warnings=True))
     return Reading(settings=None, errors=_sorted(document, are_warnings=False), warnings=())
 
