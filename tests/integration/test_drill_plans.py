@@ -21,6 +21,7 @@ from pgstow.config.reading import parse_settings
 from pgstow.config.settings import Settings
 from pgstow.core.errors import DrillFailed
 from pgstow.core.progress import SilentProgress
+from pgstow.monitor.newest_rows import RowMoment
 from pgstow.monitor.policy import AlertPolicy
 from pgstow.monitor.rules import TellingFacts, evaluate
 from pgstow.postgres.conninfo import ConnInfo
@@ -146,7 +147,7 @@ def _status_knows(shop: Shop) -> None:
     assert standing.recovery.achieved_rto_s == shop.drills("far")[-1].proven_s
     assert standing.recovery.last_passed == shop.drills("far")[-1]
     (table,) = standing.tables
-    assert table.newest_row == datetime(2026, 11, 20, 10, tzinfo=UTC)
+    assert table.newest_row == RowMoment(at=datetime(2026, 11, 20, 10, tzinfo=UTC))
     assert (
         shop.alerts() & {"drill_missing/shop", "rto_exceeded/shop", "drill_failed/shop/daily@near"} == set()
     )

@@ -20,6 +20,7 @@ from pgstow.app.checklist import run_checklist
 from pgstow.app.metrics import MetricsBoard, MetricsKeeper, collect_metrics
 from pgstow.app.observation import PATIENCE, History, Place, observe, observe_place, opened_history
 from pgstow.app.status import repository_status, settings_status
+from pgstow.catalog.drills import save_drill
 from pgstow.config.references import Reference
 from pgstow.config.settings import RepositorySettings, Settings
 from pgstow.core.errors import Interrupted, StateError, StoreUnavailable, UsageError
@@ -35,6 +36,7 @@ from pgstow.state.runs import Runs
 from pgstow.store.opening import open_store
 from pgstow.store.retrying import RetryPolicy
 from support.backups import capture_into
+from support.drilling import drill_record
 from support.facts import run
 from support.policies import (
     NOW,
@@ -357,6 +359,28 @@ def test_a_service_does_not_wait_for_a_store_that_hangs(
     keeper.join()
 
 
+@pytest.mark.parametrize(
+    ("ahead", "is_believed"), [(timedelta(minutes=59), True), (timedelta(minutes=61), False)]
+)
+def test_a_drill_that_is_yet_to_come_is_not_believed(
+    tmp_path: Path, environ: dict[str, str], ahead: timedelta, is_believed: bool
+) -> None:
+    """It would be the newest until then: passed for ever, or failed."""
+    repository = make_repository(tmp_path / "local")
+    add_backups(daily(1), repository)
+    there = drill_record(ago=timedelta(days=2))
+    ahead_of_us = drill_record(ago=-ahead)
+    for drill in (there, ahead_of_us):
+        save_drill(repository, drill)
+    verdict = verdict_of(settings_of({"local": tmp_path / "local"}), environ)
+    (local,) = verdict.facts.repositories.values()
+    assert local.drills == ((there, ahead_of_us) if is_believed else (there,))
+    told = [reason.text for reason in verdict.reasons if reason.code == "drills_unknown"]
+    assert bool(told) is not is_believed
+    if told:
+        assert f"the clock of {ahead_of_us.host} was wrong" in told[0]
+
+
 # -- what is inside
 
 
@@ -366,15 +390,16 @@ def shop(pg15: Cluster, database: Callable[..., ConnInfo]) -> ConnInfo:
     with psycopg.connect(source.connect_string(), autocommit=True) as connection:
         connection.execute("CREATE TABLE ledger (id int PRIMARY KEY)")
         connection.execute("INSERT INTO ledger SELECT generate_series(1, 50)")
-        connection.execute("CREATE TABLE bookings (id int) PARTITION BY RANGE (id)")
+        connection.execute("CREATE TABLE bookings (id int, at timestamp) PARTITION BY RANGE (id)")
         connection.execute("CREATE TABLE bookings_1 PARTITION OF bookings FOR VALUES FROM (1) TO (9)")
+        connection.execute("INSERT INTO bookings VALUES (1, '2026-11-20 10:00')")
     return source
 
 
 def test_tables_of_real_backups(tmp_path: Path, environ: dict[str, str], shop: ConnInfo) -> None:
     """The root of a partitioned table counts as present, one that is gone does not."""
     repository = make_repository(tmp_path / "local")
-    capture_into(repository, shop, name="shop")
+    capture_into(repository, shop, name="shop", time_columns={"public.bookings": "at"})
     settings = settings_of(
         {"local": tmp_path / "local"},
         critical=["public.ledger", "public.bookings", "public.gone"],
@@ -386,14 +411,17 @@ def test_tables_of_real_backups(tmp_path: Path, environ: dict[str, str], shop: C
         _, families = collect_metrics(settings, environ, history, clock=lambda: now)
     (tables,) = facts.contents.values()
     assert tables["public.ledger"].rows == 50
-    assert {"public.bookings", "public.bookings_1"} <= set(tables)
+    assert "public.bookings_1" in tables
+    newest_row = tables["public.bookings"].newest_row
+    assert newest_row is not None
+    assert newest_row.text == "2026-11-20 10:00 without a time zone"
     assert [number // 10000 for number in facts.server_versions.values()] == [15]
     (local,) = facts.repositories.values()
     assert local.key_times is not None
     assert len(local.key_times) == 1
     assert local.clock_skew_s is not None
     rows = next(family for family in families if family.name == "pgstow_backup_rows")
-    assert {sample.labels["how"]: sample.value for sample in rows.samples} == {"reused": 0.0, "read": 50.0}
+    assert {sample.labels["how"]: sample.value for sample in rows.samples} == {"reused": 0.0, "read": 51.0}
     done = run_checklist(
         Period.DAILY, settings, environ, now=now, databases=[], note=lambda _: None, conceal=lambda _: None
     )

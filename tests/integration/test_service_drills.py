@@ -78,7 +78,9 @@ def make_drilling(pg15: Cluster, database: DatabaseFactory) -> Iterator[Callable
 
     def make(name: str, *, is_fleet: bool = False) -> Drilling:
         source = database(pg15)
-        execute(source, "CREATE TABLE ledger AS SELECT i, md5(i::text) AS entry FROM generate_series(1, 999) i")
+        execute(
+            source, "CREATE TABLE ledger AS SELECT i, md5(i::text) AS entry FROM generate_series(1, 999) i"
+        )
         state = f"postgresql://postgres@/{database(pg15).dbname}?host={pg15.socket_dir}&port={pg15.port}"
         return Drilling(folder, name, source, state if is_fleet else None)
 
@@ -107,7 +109,9 @@ def test_once_when_it_is_due_and_an_alarm_when_it_fails(make_drilling: Callable[
         checked = site.pgstow("alerts", "check")
         assert checked.code == 0, (checked.stdout, checked.stderr)
         titles = [json.loads(post.body)["title"] for post in web.posts]
-    assert [title for title in titles if "drill" in title] == ["[pgstow] CRITICAL: drill failed shop/daily@main"]
+    assert [title for title in titles if "drill" in title] == [
+        "[pgstow] CRITICAL: drill failed shop/daily@main"
+    ]
     assert [one.outcome for one in drilling.records()] == ["passed", "failed"]
     assert drilling.left() == []
 

@@ -19,7 +19,7 @@ from pgstow.monitor.checklists import (
     Result,
     checklist,
 )
-from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, RepositoryFacts
+from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, RepositoryFacts, TableSize
 from pgstow.monitor.storage import Forecast, Growth, StorageFacts
 from pgstow.monitor.verdict import judge
 from pgstow.repository import Snapshot
@@ -374,5 +374,16 @@ def test_rto() -> None:
     assert judged(slow, drill_record(ago=H)) is Result.PASS
     assert judged(drill_record(), target_s=None) is Result.UNKNOWN
     assert judged() is Result.UNKNOWN
+    small = drill_record(size_bytes=1)
+    facts = replace(drilled(small), databases=(replace(SHOP, rto_s=14400.0),))
+    (newest,) = {(each.backups or ())[-1].id for each in facts.repositories.values()}
+    grown = replace(facts, contents={newest: {"public.t": TableSize(rows=1, size_bytes=1024**3)}})
+    (item,) = items(Period.MONTHLY, grown, "rto")
+    assert item.result is Result.UNKNOWN, "the time of a small backup says nothing of a large one"
+    assert "the newest backup is larger: 1.0 GiB" in item.evidence
+    three = [drill_record(ago=days * DAY, size_bytes=700 * 1024**2) for days in (1, 2, 3)]
+    forecast = replace(drilled(*three), databases=facts.databases, contents=grown.contents)
+    (item,) = items(Period.MONTHLY, forecast, "rto")
+    assert (item.result, "forecast" in item.evidence) == (Result.PASS, True)
     partial = drill_record(ago=H, proven_s=20000.0, backup_kind="critical", is_partial=True)
     assert judged(drill_record(), partial) is Result.PASS, "what a part takes says nothing of the whole"

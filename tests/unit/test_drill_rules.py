@@ -14,11 +14,13 @@ from pgstow.core.errors import StoreUnavailable
 from pgstow.monitor.facts import DatabaseFacts, Facts, PlanFacts, RepositoryFacts, TableSize
 from pgstow.monitor.findings import Evaluation, Finding, Severity
 from pgstow.monitor.levels import Level
-from pgstow.monitor.newest_rows import moment_of
+from pgstow.monitor.newest_rows import RowMoment, moment_of
 from pgstow.monitor.policy import AlertPolicy
+from pgstow.monitor.recovery import unsaved_text
 from pgstow.monitor.rules import TellingFacts, evaluate
 from pgstow.monitor.standing import standing_of
 from pgstow.monitor.verdict import judge
+from pgstow.state.runs import DestinationResult
 from support.drilling import drill_record
 from support.facts import NIGHTLY, facts_of, one, repository_facts, run
 from support.policies import NOW, daily
@@ -156,6 +158,38 @@ def test_a_planned_drill_that_could_not_be_carried_out() -> None:
     assert found(facts(repository, runs=(gave_way,))) == []
 
 
+def test_a_drill_that_failed_is_told_though_its_record_could_not_be_saved() -> None:
+    """The store went away in the middle: no repository tells of it, and the run of the plan alone does."""
+
+    def drilled(drill_id: str, **more: Any) -> Any:
+        unsaved = f"{unsaved_text(drill_id)}: the store is away; it waits in /state"
+        values: dict[str, Any] = {
+            "error": "the drill failed: a row is missing",
+            "warnings": (unsaved,),
+        } | more
+        return run("failed", job="drill", ago=H, database="shop", plan="drill", drill_id=drill_id,
+                   error_code="drill_failed", **values)  # fmt: skip
+
+    lost = facts(place(drill_record(), drills_error=AWAY), runs=(drilled("d"),))
+    finding = only(lost)
+    assert (finding.fingerprint, finding.severity) == ("drill_failed/shop/drill", Severity.CRITICAL)
+    assert "a row is missing" in finding.message
+    assert reasons(lost)["drill_failed"] is Level.CRITICAL
+    in_the_way = DestinationResult(repository="local", error_code="store_unavailable", error="away")
+    passing = facts(place(drill_record()), runs=(drilled("d", destinations=(in_the_way,)),))
+    assert only(passing).severity is Severity.WARNING
+    assert reasons(passing) == {"drill_failed": Level.WARNING}
+    later = drill_record("failed", ago=H)
+    assert found(facts(place(drill_record(), later), runs=(drilled(later.id),))) == [], "its backup is gone"
+    then_passed = run(job="drill", ago=H / 2, database="shop", plan="drill", drill_id="e")
+    assert found(facts(place(drill_record()), runs=(then_passed, drilled("d")))) == []
+
+
+def test_an_interrupted_drill_is_told_also_where_its_record_is_known() -> None:
+    interrupted = run("interrupted", job="drill", ago=H, database="shop", plan="drill", drill_id="d")
+    assert only(facts(place(drill_record()), runs=(interrupted,))).fingerprint == "drill_failed/shop/drill"
+
+
 # -- drill_missing
 
 
@@ -176,6 +210,10 @@ def test_a_new_database_has_time_for_its_first_drill() -> None:
     assert "is not known to have ever passed one" in only(known).message
     policy = replace(AlertPolicy(), drill_within_s=40 * 86400.0)
     assert found(replace(known, policy=policy)) == []
+    old = repository_facts("local", [one(NOW - 31 * DAY), *daily(3)], drills=())
+    assert only(facts(old, known_since={})).rule == "drill_missing", (
+        "its backups show how long it was waited for"
+    )
     forgetful = facts(place(), known_since={})
     assert "drill_missing/shop" not in {each.fingerprint for each in found(forgetful)}
     assert judged(forgetful).is_undecided("drill_missing/shop")
@@ -265,6 +303,20 @@ def test_the_forecast_goes_by_the_rows_where_somebody_looked_inside() -> None:
     assert standing.recovery.forecast is not None
     assert standing.recovery.forecast.size_bytes == 9 * GIB
     assert standing_of(known, SHOP).recovery.forecast is None
+    with_objects = sized(16 * GIB, 8, 9, 10, 11, seconds_each=1000)
+    newest = newest_id(with_objects.repositories["local"])
+    rows = {newest: {"public.t": TableSize(rows=1, size_bytes=3 * GIB)}}
+    assert [each.rule for each in found(replace(with_objects, contents=rows))] == ["rto_at_risk"], (
+        "large objects are restored too"
+    )
+
+
+def test_a_drill_of_a_smaller_backup_does_not_show_the_rto_of_the_newest() -> None:
+    def representative(size_bytes: int) -> bool | None:
+        return standing_of(sized(size_bytes, 8, seconds_each=100), SHOP).recovery.is_representative
+
+    assert [representative(gib * GIB) for gib in (1, 8, 10, 11)] == [True, True, True, False]
+    assert standing_of(facts(place()), SHOP).recovery.is_representative is None
 
 
 # -- RPO of critical tables
@@ -274,7 +326,7 @@ def test_the_rpo_of_a_critical_table() -> None:
     shop = replace(SHOP, critical=("public.ledger", "public.other"))
     repository = place(drill_record())
     old, _, new = (record.id for record in repository.backups or ())
-    row = NOW - 60 * H
+    row = RowMoment(at=NOW - 60 * H)
     contents = {
         old: {
             "public.ledger": TableSize(rows=1, size_bytes=1, newest_row=row),
@@ -288,7 +340,7 @@ def test_the_rpo_of_a_critical_table() -> None:
         "table_rpo_exceeded/shop/public.ledger",
         Severity.CRITICAL,
     )
-    assert f"its newest row there is of {row:%Y-%m-%d %H:%M} UTC" in finding.message
+    assert f"its newest row there is of {row.at:%Y-%m-%d %H:%M} UTC" in finding.message
     assert finding.inhibited_by == ("rpo_exceeded/shop", "unprotected/shop")
     ledger, other = standing_of(known, shop).tables
     assert (ledger.newest_row, ledger.is_missing, other.newest_row) == (row, True, None)
@@ -303,8 +355,9 @@ def test_the_rpo_of_a_critical_table() -> None:
         ("2026-11-20 10:11:12.3+00", "2026-11-20T10:11:12.300000+00:00"),
         ("2026-11-20 10:11:12+00", "2026-11-20T10:11:12+00:00"),
         ("2026-11-20 12:11:12+02", "2026-11-20T10:11:12+00:00"),
-        ("2026-11-20 10:11:12", "2026-11-20T10:11:12+00:00"),
-        ("2026-11-20", "2026-11-20T00:00:00+00:00"),
+        ("2026-11-20 10:11:12", "2026-11-20T10:11:12"),
+        ("2026-11-20", "2026-11-20T00:00:00"),
+        ("0001-01-01 00:00:00+10", None),
         ("infinity", None),
         ("0044-03-15 10:00:00 BC", None),
         ("12026-11-20 10:11:12+00", None),
@@ -315,5 +368,5 @@ def test_the_rpo_of_a_critical_table() -> None:
 )
 def test_newest_rows_as_postgresql_prints_them(value: str | None, expected: str | None) -> None:
     found = moment_of(NewestRow(column="at", value=value))
-    assert (None if found is None else found.isoformat()) == expected
+    assert (None if found is None else found.iso_text) == expected
     assert moment_of(None) is None

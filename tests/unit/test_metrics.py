@@ -19,6 +19,7 @@ from pgstow.monitor.control_metrics import control_families
 from pgstow.monitor.exporter import serve_metrics, write_textfile
 from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, TableSize
 from pgstow.monitor.metrics import metrics_text
+from pgstow.monitor.newest_rows import RowMoment
 from pgstow.monitor.storage import Forecast, Growth, StorageFacts
 from pgstow.state.controls import ControlStatus
 from pgstow.state.runs import DestinationResult
@@ -86,7 +87,7 @@ def everything() -> Facts:
         contents={
             newest.id: {
                 "public.ledger": TableSize(
-                    rows=10, size_bytes=10 * 1024**3, reused_rows=4, newest_row=NOW - 11 * H
+                    rows=10, size_bytes=10 * 1024**3, reused_rows=4, newest_row=RowMoment(at=NOW - 11 * H)
                 )
             }
         },
@@ -133,6 +134,16 @@ def test_values() -> None:
         value(samples, "critical_table_newest_row_timestamp_seconds", database="shop", table="public.ledger")
         == (NOW - 11 * H).timestamp()
     )
+
+
+def test_a_newest_row_without_a_time_zone_is_no_moment() -> None:
+    facts = everything()
+    ((backup, inside),) = facts.contents.items()
+    (size,) = inside.values()
+    at = RowMoment(at=NOW, has_zone=False)
+    without = replace(facts, contents={backup: {"public.ledger": replace(size, newest_row=at)}})
+    row = "critical_table_newest_row_timestamp_seconds"
+    assert value(read(without), row, database="shop", table="public.ledger") is None
 
 
 def test_values_of_drills() -> None:

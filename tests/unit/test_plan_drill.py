@@ -227,6 +227,17 @@ def test_a_drill_that_fails_is_a_run_that_fails(with_state: Shop) -> None:
     assert [(one.repository, one.error) for one in saved.destinations] == [("near", None)]
 
 
+def test_what_was_in_the_way_of_a_drill_is_told_of_its_repository(shop: Shop) -> None:
+    shop.save("near")
+    shop.outcome = drill_record("failed", error_code="store_unavailable", error="the store is away")
+    (place,) = shop.run().record.destinations
+    assert (place.repository, place.error_code, place.error) == (
+        "near",
+        "store_unavailable",
+        "the store is away",
+    )
+
+
 def test_an_interrupted_drill_is_an_interrupted_run(with_state: Shop) -> None:
     shop = with_state
     shop.save("near")

@@ -107,7 +107,9 @@ def test_drills_have_a_disk_their_secrets_and_a_memory_of_their_own(has_timers: 
         path = Path(f"/etc/pgstow/secrets/{name}")
         assert f"LoadCredential={credential_name(path)}:{path}" in lines
     assert "Environment=TMPDIR=/var/tmp" in lines, "/tmp may be in memory"
-    assert "OOMPolicy=continue" in lines, "a drill that takes too much memory must not end the backups beside it"
+    assert "OOMPolicy=continue" in lines, (
+        "a drill that takes too much memory must not end the backups beside it"
+    )
 
 
 def test_timers() -> None:

@@ -17,7 +17,7 @@ from pgstow.app.alert_source import StateAlerts
 from pgstow.app.opening import local_folder
 from pgstow.app.storage import observe_storage
 from pgstow.catalog.backups import BackupFiles, BackupRecord, list_backups
-from pgstow.catalog.drills import read_drills
+from pgstow.catalog.drills import DrillRecord, read_drills
 from pgstow.config.connections import credentials_of
 from pgstow.config.settings import (
     CriticalTable,
@@ -69,6 +69,7 @@ PATIENCE = RetryPolicy(give_up_after_s=15.0)
 
 _HISTORY = timedelta(days=92)
 _DRILLS = timedelta(days=366)
+_CLOCKS_APART = timedelta(hours=1)  # more than clocks that anybody looks after are
 _MOST_RUNS = 5000
 
 
@@ -369,7 +370,18 @@ def _with_drills(facts: RepositoryFacts, repository: Repository, now: datetime) 
         raise
     except PgstowError as exc:
         return replace(facts, drills_error=exc)
-    return replace(facts, drills=tuple(drills), drills_error=damaged[0] if damaged else None)
+    errors: list[PgstowError] = [*damaged]
+    begun = [one for one in drills if one.started <= now + _CLOCKS_APART]
+    errors += (_not_yet(one) for one in drills if one not in begun)
+    return replace(facts, drills=tuple(begun), drills_error=errors[0] if errors else None)
+
+
+def _not_yet(drill: DrillRecord) -> PgstowError:
+    """Return what is wrong with a drill that is still to come: it would be the newest for as long, whatever others find."""
+    return PgstowError(
+        f"drill {drill.id[:8]} says that it began {drill.started:%Y-%m-%d %H:%MZ}, which is yet to come: the clock of {drill.host} was wrong",
+        hint=f"set the clock; remove pgstow/drills/{drill.file_name} from the store, and drill again",
+    )
 
 
 def _with_upkeep(
@@ -457,6 +469,9 @@ def _tables(files: BackupFiles) -> Mapping[str, TableSize]:
             rows=record.rows,
             size_bytes=record.size_bytes,
             reused_rows=record.reused_rows,
-            newest_row=moment_of(record.newest),
         )
+    for (schema, name), newest in files.manifest.newest_rows().items():
+        key = f"{schema}.{name}"
+        if key in tables:
+            tables[key] = replace(tables[key], newest_row=moment_of(newest))
     return tables

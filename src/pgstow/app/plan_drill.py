@@ -12,6 +12,7 @@ from pgstow.catalog.backups import list_backups
 from pgstow.catalog.drills import DrillRecord, read_drills
 from pgstow.config.settings import DatabaseSettings, PlanSettings, RepositorySettings
 from pgstow.core.errors import BackupNotFound, DrillFailed, Interrupted, PgstowError
+from pgstow.monitor.recovery import unsaved_text
 from pgstow.repository import Repository
 from pgstow.state.database import state_folder
 
@@ -129,7 +130,7 @@ def _unsaved(drilled: Drilled) -> list[str]:
     if drilled.unsaved is None:
         return []
     then = f"it waits in {drilled.kept_in}, and the next drill saves it" if drilled.kept_in else "it is lost"
-    return [f"the record of drill {drilled.record.id} could not be saved: {drilled.unsaved.message}; {then}"]
+    return [f"{unsaved_text(drilled.record.id)}: {drilled.unsaved.message}; {then}"]
 
 
 def _error(record: DrillRecord, repository: str) -> DrillFailed | None:

@@ -8,7 +8,7 @@ from functools import partial
 
 from pgstow.app.backup import BackupRequest, Destination, backup_to
 from pgstow.app.holding import Waits
-from pgstow.app.plan_drill import carry_out_drill
+from pgstow.app.plan_drill import DrillResult, carry_out_drill
 from pgstow.app.plan_parts import PlanParts
 from pgstow.app.plan_retention import newest_attempts
 from pgstow.app.retention import RetentionRequest, apply_retention
@@ -21,6 +21,7 @@ from pgstow.catalog.drills import DrillRecord
 from pgstow.catalog.manifest import Selection
 from pgstow.config.settings import DatabaseSettings, PlanSettings, RepositorySettings
 from pgstow.core.errors import Interrupted, PgstowError, RepositoryDamaged, UsageError
+from pgstow.monitor.recovery import is_of_place
 from pgstow.postgres.names import QualifiedName
 from pgstow.repository import Repository
 from pgstow.retention import RetentionPolicies
@@ -103,11 +104,19 @@ def drill_one(plan: PlanSettings, database: DatabaseSettings, parts: PlanParts) 
     """Drill one backup of a database; a drill that did not pass is the error of the result."""
     drilled = carry_out_drill(plan, database, parts)
     return JobResult(
-        destinations=(DestinationResult(repository=drilled.repository),),
+        destinations=(_drilled_from(drilled),),
         drill=drilled.record,
         warnings=drilled.warnings,
         error=drilled.error,
     )
+
+
+def _drilled_from(drilled: DrillResult) -> DestinationResult:
+    """Return the repository; with the error where the way to a restore failed, and not the backup."""
+    record = drilled.record
+    if not is_of_place(record.error_code):
+        return DestinationResult(repository=drilled.repository)
+    return DestinationResult(repository=drilled.repository, error_code=record.error_code, error=record.error)
 
 
 def _warnings(taken: CapturedBackup) -> tuple[str, ...]:

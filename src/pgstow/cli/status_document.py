@@ -69,6 +69,7 @@ def _database(verdict: DatabaseVerdict, output: Output) -> dict[str, Any]:
         "tables": [_table(each, verdict) for each in standing.tables],
         "rto_seconds": standing.database.rto_s,
         "achieved_rto_seconds": standing.recovery.achieved_rto_s,
+        "achieved_rto_representative": standing.recovery.is_representative,
         "restore_forecast": _forecast(standing.recovery.forecast),
         "restore_trend_seconds_per_month": standing.recovery.trend_s_per_month,
         "drills": _drills(standing.recovery, output),
@@ -170,7 +171,7 @@ def _table(table: TableStanding, verdict: DatabaseVerdict) -> dict[str, Any]:
         "table": table.table,
         "missing": table.is_missing,
         "newest": _backup(newest),
-        "newest_row": table.newest_row.isoformat() if table.newest_row else None,
+        "newest_row": table.newest_row.iso_text if table.newest_row else None,
         "achieved_rpo_seconds": None if newest is None else age_s(newest, verdict.standing.now),
     }
 

@@ -98,7 +98,8 @@ def _recovery(standing: DatabaseStanding) -> str:
     told = [_drilled(recovery)]
     if recovery.achieved_rto_s is not None:
         target = f" of {duration_words(standing.database.rto_s)}" if standing.database.rto_s else ""
-        told.append(f"achieved RTO {duration_words(recovery.achieved_rto_s)}{target}")
+        smaller = " (of a smaller backup)" if recovery.is_representative is False else ""
+        told.append(f"achieved RTO {duration_words(recovery.achieved_rto_s)}{target}{smaller}")
     if (forecast := recovery.forecast) is not None:
         beyond = ", extrapolated" if forecast.is_extrapolated else ""
         told.append(
@@ -176,7 +177,7 @@ def _per_day(per_day: float | None) -> str:
 
 
 def _tables(standing: DatabaseStanding) -> RenderableType:
-    table = plain_table("CRITICAL TABLE", "SAVED (UTC)", "AGE", "NEWEST ROW (UTC)", "KIND", right=("AGE",))
+    table = plain_table("CRITICAL TABLE", "SAVED (UTC)", "AGE", "NEWEST ROW", "KIND", right=("AGE",))
     for each in standing.tables:
         newest = each.newest
         saved = Text("missing", style="bold red") if each.is_missing else Text("unknown", style="magenta")
@@ -184,7 +185,7 @@ def _tables(standing: DatabaseStanding) -> RenderableType:
             safe(each.table),
             Text(time_text(newest.time)) if newest else saved,
             duration_words(age_s(newest, standing.now)) if newest else "-",
-            time_text(each.newest_row) if each.newest_row else "-",
+            each.newest_row.text if each.newest_row else "-",
             safe(newest.kind) if newest else "",
         )
     return table

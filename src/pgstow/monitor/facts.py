@@ -12,6 +12,7 @@ from datetime import datetime
 from pgstow.catalog.backups import IMPORT, BackupRecord
 from pgstow.catalog.drills import DrillRecord
 from pgstow.core.errors import PgstowError
+from pgstow.monitor.newest_rows import RowMoment
 from pgstow.monitor.policy import AlertPolicy
 from pgstow.monitor.storage import StorageFacts
 from pgstow.state.runs import RunRecord
@@ -40,7 +41,7 @@ class TableSize:
     rows: int
     size_bytes: int
     reused_rows: int = 0
-    newest_row: datetime | None = None
+    newest_row: RowMoment | None = None
 
 
 def holds(tables: Mapping[str, TableSize], wanted: str) -> bool:

@@ -167,7 +167,7 @@ def _of_tables(standings: Iterable[DatabaseStanding]) -> Iterator[Metric]:
     row = gauge(
         *(
             "critical_table_newest_row_timestamp_seconds",
-            "Newest value of the time column of a critical table in that backup.",
+            "Newest value of the time column of a critical table in that backup, where the column has a time zone.",
         ),
         *("database", "table"),
     )
@@ -182,7 +182,8 @@ def _of_tables(standings: Iterable[DatabaseStanding]) -> Iterator[Metric]:
         for table in standing.tables:
             labels = [standing.database.name, table.table]
             add_moment(saved, labels, table.newest.time if table.newest else None)
-            add_moment(row, labels, table.newest_row)
+            if table.newest_row is not None and table.newest_row.has_zone:
+                add_moment(row, labels, table.newest_row.at)
             if table.is_missing is not None:
                 missing.add_metric(labels, float(table.is_missing))
     yield from (saved, row, missing)

@@ -25,7 +25,7 @@ _MONTH_S = 30 * 86400.0
 _LEAST_NOISE = 0.02
 _SEEN = 1.25  # a size so much beyond those seen is no extrapolation yet
 _TOO_LARGE, _TOO_SMALL = 2.0, 0.25  # beyond the largest, below the smallest: nothing is said
-_OF_INDEXES = frozenset(("post-data", "indexes", "analyze"))
+_OF_INDEXES = frozenset(("post-data", "indexes", "constraints", "foreign keys", "analyze"))
 _OF_ROWS = frozenset(("fetch", "pre-data", "data", "large-objects", "content"))
 # Quantiles of Student's t for an interval that holds nine of ten, by degrees of freedom; beyond the table it hardly changes.
 _T = (

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from pgstow.catalog.backups import BackupRecord
 from pgstow.monitor.facts import AlertFacts, DatabaseFacts, Facts, PlanFacts, RepositoryFacts
+from pgstow.monitor.newest_rows import RowMoment
 from pgstow.monitor.recovery import RecoveryStanding, recovery_of
 from pgstow.monitor.storage import Growth, Sample, growth_of
 from pgstow.state.runs import RunRecord
@@ -87,7 +88,7 @@ class TableStanding:
     table: str
     newest: BackupRecord | None
     is_missing: bool | None
-    newest_row: datetime | None = None
+    newest_row: RowMoment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

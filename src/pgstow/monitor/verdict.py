@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pgstow.monitor.facts import Facts, RepositoryFacts
 from pgstow.monitor.levels import Level, Reason, worst
+from pgstow.monitor.recovery import is_of_place
 from pgstow.monitor.standing import DatabaseStanding, KindStanding, age_s, standing_of
 from pgstow.monitor.storage import Room, StorageFacts, room_of
 from pgstow.monitor.words import duration_words, moment_words, size_words
@@ -222,6 +223,15 @@ def _drill_reasons(standing: DatabaseStanding, facts: Facts) -> Iterator[Reason]
             text=f"the drill of the {drill.backup_kind} backup in {failed.repository} failed "
             f"{moment_words(drill.finished)}: {failed.reason}",
             look=f"pgstow drills show {drill.id[:8]} --repo {failed.repository}",
+        )
+    for run in recovery.unsaved:
+        yield Reason(
+            level=Level.WARNING
+            if any(is_of_place(one.error_code) for one in run.destinations)
+            else Level.CRITICAL,
+            code="drill_failed",
+            text=f"a planned drill failed {moment_words(run.finished or run.started)} on {run.host}, and its record could not be "
+            f"saved: {run.error or 'it did not say why'}",
         )
     # Without plans nothing is known of what was promised; where drills could not be read that is told of the repository.
     if (

@@ -43,7 +43,9 @@ class CachingStore:
     def __init__(self, inner: Store, folder: Path) -> None:
         self._inner = inner
         self._folder = folder
-        self._listed: dict[str, ObjectInfo] = {}  # what the last listing said of those that are not named by content
+        self._listed: dict[
+            str, ObjectInfo
+        ] = {}  # what the last listing said of those that are not named by content
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.utime(folder)

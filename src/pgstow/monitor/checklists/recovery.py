@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pgstow.monitor.checklists.items import Item, judged
 from pgstow.monitor.standing import DatabaseStanding
-from pgstow.monitor.words import duration_words, moment_words
+from pgstow.monitor.words import duration_words, moment_words, size_words
 
 __all__ = ["drills_item", "rto_item"]
 
@@ -13,13 +13,15 @@ def drills_item(standing: DatabaseStanding) -> Item:
     """Return whether the newest drill of each kind of backups, in each repository, passed."""
     recovery, name = standing.recovery, standing.database.name
     is_good: bool | None = None
-    if recovery.failed:
+    failed = [
+        f"drill {each.drill.id[:8]} of the {each.drill.backup_kind} backup in {each.repository} failed "
+        f"{moment_words(each.drill.finished)}: {each.reason}"
+        for each in recovery.failed
+    ]
+    failed += [f"the record of one that failed could not be saved: {run.error}" for run in recovery.unsaved]
+    if failed:
         is_good = False
-        evidence = "; ".join(
-            f"drill {each.drill.id[:8]} of the {each.drill.backup_kind} backup in {each.repository} failed "
-            f"{moment_words(each.drill.finished)}: {each.reason}"
-            for each in recovery.failed
-        )
+        evidence = "; ".join(failed)
     elif not recovery.is_known:
         evidence = "the records of drills could not be read"
     elif recovery.newest is None:
@@ -38,7 +40,7 @@ def drills_item(standing: DatabaseStanding) -> Item:
 
 
 def rto_item(standing: DatabaseStanding) -> Item:
-    """Return whether the newest drill of a whole backup was within the RTO."""
+    """Return whether the newest drill of a whole backup was within the RTO; of a smaller one that says nothing of the newest."""
     target_s, recovery = standing.database.rto_s, standing.recovery
     achieved_s, drill, forecast = recovery.achieved_rto_s, recovery.achieved, recovery.forecast
     is_good: bool | None = None
@@ -51,8 +53,12 @@ def rto_item(standing: DatabaseStanding) -> Item:
     else:
         is_good = achieved_s <= target_s
         evidence = (
-            f"drill {drill.id[:8]} took {duration_words(achieved_s)}, of {duration_words(target_s)} allowed"
+            f"drill {drill.id[:8]} took {duration_words(achieved_s)} on {moment_words(drill.finished)}, of "
+            f"{duration_words(target_s)} allowed"
         )
+        if is_good and recovery.is_representative is False:
+            is_good = True if forecast is not None and forecast.high_s <= target_s else None
+            evidence += f"; the newest backup is larger: {size_words(recovery.newest_bytes or 0)}, not {size_words(drill.size_bytes)}"
     if forecast is not None:
         evidence += (
             f"; the next restore is forecast to take {duration_words(forecast.seconds)} "

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from pgstow.monitor.facts import DatabaseFacts, Facts, PlanFacts
 from pgstow.monitor.findings import Finding, Severity, fingerprint
-from pgstow.monitor.recovery import FailedDrill, RecoveryStanding, recovery_of
+from pgstow.monitor.recovery import FailedDrill, RecoveryStanding, is_of_place, recovery_of
 from pgstow.monitor.rules.common import Judgement, everything_of, lasting, moment
 from pgstow.monitor.standing import TableStanding, age_s, newest_whole, tables_of
 from pgstow.state.runs import RunRecord
@@ -30,10 +30,13 @@ def drill_failed(facts: Facts) -> Judgement:
     if facts.runs is None:
         yield everything_of("drill_failed")
     for database in facts.databases:
-        for failed in _recovery(facts, database).failed:
+        recovery = _recovery(facts, database)
+        for failed in recovery.failed:
             yield _failed(database, failed)
+        for run in recovery.unsaved:
+            yield _unsaved(database, run)
     for plan, run in _newest_runs(facts):
-        if run.outcome in _FAILED and run.drill_id is None:
+        if run.outcome in _FAILED and (run.drill_id is None or run.outcome != "failed"):
             yield _not_carried_out(plan, run)
 
 
@@ -52,6 +55,20 @@ def _failed(database: DatabaseFacts, failed: FailedDrill) -> Finding:
         since=drill.finished,
         extent=max(len(drill.issues), 1),
         facts={"drill": drill.id, "backup": drill.backup_id, "error_code": drill.error_code},
+    )
+
+
+def _unsaved(database: DatabaseFacts, run: RunRecord) -> Finding:
+    was_in_the_way = any(is_of_place(one.error_code) for one in run.destinations)
+    known = "; of the backup itself nothing is known by that" if was_in_the_way else ""
+    return Finding(
+        rule="drill_failed",
+        subject=f"{database.name}/{run.plan}",
+        severity=Severity.WARNING if was_in_the_way else Severity.CRITICAL,
+        message=f"{run.error or 'the drill failed'}{known}; its record could not be saved from {run.host}, and is in no repository",
+        hint=f"pgstow drills list on {run.host} saves what waits there, and shows it",
+        since=run.finished or run.started,
+        facts={"run": run.id, "drill": run.drill_id, "backup": run.backup_id},
     )
 
 
@@ -201,7 +218,7 @@ def table_rpo_exceeded(facts: Facts) -> Judgement:
 
 def _table_rpo(facts: Facts, database: DatabaseFacts, table: TableStanding, rpo_s: float) -> Finding:
     assert table.newest is not None
-    row = f" (its newest row there is of {moment(table.newest_row)})" if table.newest_row else ""
+    row = f" (its newest row there is of {table.newest_row.text})" if table.newest_row else ""
     return Finding(
         rule="table_rpo_exceeded",
         subject=f"{database.name}/{table.table}",
