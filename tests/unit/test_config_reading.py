@@ -284,6 +284,14 @@ def test_what_is_allowed_and_probably_not_meant() -> None:
     assert warned(changed("drill: {}\n", "monthly: {}\n")) == [
         "13:1: plans: no plan of kind drill: that backups can be restored is never tried"
     ]
+    monthly = 'drill: {schedule: "0 9 1 * *"}\n'
+    assert warned(changed("drill: {}\n", monthly)) == [
+        "19:11: plans.drill.schedule: drills of shop are up to 31 days apart, and alerts.drill_within is 30 days"
+    ], "there would be an alarm at the end of every long month"
+    leap_days = 'drill: {schedule: "0 9 29 2 *"}\n'
+    assert "drills of shop are more than a year apart" in warned(changed("drill: {}\n", leap_days))[0]
+    for often in ("0 9 1,15 * *", "0 * * * *"):
+        assert warned(changed("drill: {}\n", f'drill: {{schedule: "{often}"}}\n')) == []
     own_server = "drill: {server: postgresql://backup@db.example/shop}\n"
     assert warned(changed("drill: {}\n", own_server)) == [
         "19:11: plans.drill.server: drills would load the server that databases.shop is on"

@@ -34,7 +34,6 @@ from pgstow.config.settings import (
     Settings,
     Waiver,
 )
-from pgstow.jobs.schedule import Schedule
 from pgstow.monitor.policy import AlertPolicy, Contact
 from pgstow.retention.policy import DEFAULT_RULES, RetentionPolicy, RetentionRule
 
@@ -144,19 +143,12 @@ def _location(text: str, folder: Path) -> str:
 
 def _plan(name: str, form: PlanForm, meaning: Meaning, folder: Path) -> PlanSettings:
     kind, subject = meaning.kind_of(name, form), meaning.subject_of(name, form)
-    defaults = Schedule(cron="")
-    schedule = form.schedule and Schedule(
-        cron=form.schedule,
-        time_zone=form.time_zone or meaning.form.time_zone,
-        jitter_s=defaults.jitter_s if form.jitter is None else form.jitter,
-        catch_up_s=defaults.catch_up_s if form.catch_up is None else form.catch_up,
-    )
     return PlanSettings(
         name=name,
         kind=kind,
         databases=tuple(form.databases or meaning.suited_to(subject)),
         repositories=tuple(form.repositories or meaning.taken_by(subject)),
-        schedule=schedule or None,
+        schedule=meaning.schedule_of(form),
         keep=_rule(form.keep) if form.keep else None,
         label=form.label,
         ping=_reference(form.ping, f"plans.{name}.ping", folder) if form.ping else None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pgstow.config.document import Document, Value
 from pgstow.config.form import PlanForm, SettingsForm
+from pgstow.jobs.schedule import Schedule
 from pgstow.retention.policy import DEFAULT_RULES
 
 __all__ = ["CRITICAL", "DRILL", "JOBS", "Meaning"]
@@ -44,6 +45,18 @@ class Meaning:
             self.kind_of(name, plan) for name, plan in self.form.plans.items() if plan.keep is not None
         ]
         return list(dict.fromkeys([*DEFAULT_RULES, *(kind for kind in declared if kind not in JOBS)]))
+
+    def schedule_of(self, plan: PlanForm) -> Schedule | None:
+        """Return when a plan runs, with the file's defaults; None: on demand."""
+        if not plan.schedule:
+            return None
+        defaults = Schedule(cron="")
+        return Schedule(
+            cron=plan.schedule,
+            time_zone=plan.time_zone or self.form.time_zone,
+            jitter_s=defaults.jitter_s if plan.jitter is None else plan.jitter,
+            catch_up_s=defaults.catch_up_s if plan.catch_up is None else plan.catch_up,
+        )
 
     def taken_by(self, kind: str) -> list[str]:
         """Return the repositories that take backups of a kind; all of them for a job that is no backup."""
