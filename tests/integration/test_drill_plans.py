@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pgstow.app.alert_facts import alert_facts
+from pgstow.app.looking import Look
 from pgstow.app.observation import opened_history
 from pgstow.app.plan_parts import PlanParts
 from pgstow.app.run_plan import PlanOrder, PlanRun, RunEvent, run_plan
@@ -85,10 +86,11 @@ class Shop:
         return read_drills(self.repositories[name])
 
     def status(self) -> Any:
-        return settings_status(
-            self.settings, self.environ, now=datetime.now(UTC), databases=[], max_age_s=None,
+        look = Look(
+            settings=self.settings, environ=self.environ, now=datetime.now(UTC),
             note=lambda _: None, conceal=lambda _: None,
         )  # fmt: skip
+        return settings_status(look, max_age_s=None)
 
     def alerts(self) -> set[str]:
         now = datetime.now(UTC)

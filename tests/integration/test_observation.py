@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from pgstow.app.checklist import run_checklist
+from pgstow.app.looking import Look
 from pgstow.app.metrics import MetricsBoard, MetricsKeeper, collect_metrics
 from pgstow.app.observation import PATIENCE, History, Place, observe, observe_place, opened_history
 from pgstow.app.status import repository_status, settings_status
@@ -70,8 +71,13 @@ def look(settings: Settings, environ: dict[str, str], **options: Any) -> Facts:
 
 
 def verdict_of(settings: Settings, environ: dict[str, str], **options: Any) -> Any:
-    values: dict[str, Any] = {"databases": [], "max_age_s": None} | options
-    return settings_status(settings, environ, now=NOW, note=lambda _: None, conceal=lambda _: None, **values)
+    max_age_s = options.pop("max_age_s", None)
+    return settings_status(look_at(settings, environ, **options), max_age_s=max_age_s)
+
+
+def look_at(settings: Settings, environ: dict[str, str], **options: Any) -> Look:
+    values: dict[str, Any] = {"now": NOW, "note": lambda _: None, "conceal": lambda _: None} | options
+    return Look(settings=settings, environ=environ, **values)
 
 
 def test_everything_is_seen(two: Settings, environ: dict[str, str]) -> None:
@@ -297,12 +303,10 @@ def test_the_canary_is_asked_for(
         (None, Result.UNKNOWN),
     ):
         monkeypatch.setattr(
-            "pgstow.app.checklist.opened_history",
+            "pgstow.app.looking.opened_history",
             lambda *_, source=source: contextlib.nullcontext(History(alerts=source)),
         )
-        done = run_checklist(
-            Period.WEEKLY, two, environ, now=NOW, databases=[], note=lambda _: None, conceal=lambda _: None
-        )
+        done = run_checklist(Period.WEEKLY, look_at(two, environ))
         assert [item.result for item in done.items if item.code == "canary"] == [expected]
 
 
@@ -422,9 +426,7 @@ def test_tables_of_real_backups(tmp_path: Path, environ: dict[str, str], shop: C
     assert local.clock_skew_s is not None
     rows = next(family for family in families if family.name == "pgstow_backup_rows")
     assert {sample.labels["how"]: sample.value for sample in rows.samples} == {"reused": 0.0, "read": 51.0}
-    done = run_checklist(
-        Period.DAILY, settings, environ, now=now, databases=[], note=lambda _: None, conceal=lambda _: None
-    )
+    done = run_checklist(Period.DAILY, look_at(settings, environ, now=now))
     (item,) = [item for item in done.items if item.code == "critical_tables"]
     assert item.result is Result.FAIL
     assert item.evidence.endswith("lacks public.gone")

@@ -154,8 +154,11 @@ def test_a_planned_drill_that_could_not_be_carried_out() -> None:
     assert only(facts(repository, runs=(drilled("abandoned"),))).rule == "drill_failed"
     told = drilled("failed", drill_id="d", error="told by its record", error_code="drill_failed")
     assert found(facts(repository, runs=(told,))) == []
-    gave_way = drilled("interrupted", error_code="under_way")
-    assert found(facts(repository, runs=(gave_way,))) == []
+    for code in ("under_way", "repository_locked"):
+        gave_way = drilled("interrupted", error_code=code)
+        assert found(facts(repository, runs=(gave_way,))) == []
+    given_up = drilled("failed", error_code="repository_locked")
+    assert only(facts(repository, runs=(given_up,))).fingerprint == "drill_failed/shop/drill"
 
 
 def test_a_drill_that_failed_is_told_though_its_record_could_not_be_saved() -> None:

@@ -57,14 +57,15 @@ def everything() -> Facts:
         growth=Growth(per_day=2.0, low=1.0, high=3.0),
         forecast_full=Forecast(at=NOW + 20 * DAY, earliest=NOW, latest=None),
     )
+    local = repository_facts("local", nights, storage=(storage,))
+    newest = (local.backups or ())[-1]
     drills = (
         drill_record(ago=40 * DAY),
         drill_record(ago=20 * DAY),
-        drill_record(),
-        drill_record("failed", ago=DAY),
+        drill_record("failed", ago=4 * DAY, backup_id=newest.id),
+        drill_record(backup_kind="weekly"),
     )
-    local = repository_facts("local", nights, storage=(storage,), drills=drills)
-    newest = (local.backups or ())[-1]
+    local = replace(local, drills=drills)
     verified = (DestinationResult(repository="local"), DestinationResult(repository="far", error="no"))
     alert = AlertFacts(
         fingerprint="f", rule="size", severity="warning", subject="s", message="m", since=NOW, database="shop"
@@ -151,7 +152,9 @@ def test_values_of_drills() -> None:
     place = {"database": "shop", "repository": "local"}
     passed = NOW - 3 * DAY + timedelta(minutes=51)
     assert value(samples, "drill_last_success_timestamp_seconds", **place) == passed.timestamp()
-    assert value(samples, "drill_last_result", **place) == 0
+    assert value(samples, "drill_last_result", **place) == 0, (
+        "a weekly one that passed says nothing of the daily ones"
+    )
     assert value(samples, "drills_up", repository="local") == 1
     assert value(samples, "drills_up", repository="far") is None, "nobody looked"
     assert value(samples, "restore_duration_seconds", database="shop") == 3000
@@ -163,6 +166,10 @@ def test_values_of_drills() -> None:
     assert high is not None
     assert 3000 < high < 4000
     assert value(samples, "drill_next_due_timestamp_seconds", database="shop") == (NOW + 9 * DAY).timestamp()
+    facts = everything()
+    mended = (*(facts.repositories["local"].drills or ()), drill_record(ago=H))
+    repositories = {**facts.repositories, "local": replace(facts.repositories["local"], drills=mended)}
+    assert value(read(replace(facts, repositories=repositories)), "drill_last_result", **place) == 1
     away = repository_facts("local", drills_error=StoreUnavailable("away"))
     samples = read(facts_of(away, plans=()))
     assert value(samples, "drills_up", repository="local") == 0

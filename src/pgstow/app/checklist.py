@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
-from pgstow.app.observation import History, observe, opened_history
+from pgstow.app.looking import Look
+from pgstow.app.observation import History
 from pgstow.app.opening import open_repository
 from pgstow.app.plan_retention import newest_attempts
 from pgstow.app.retention import RetentionRequest, plan_retention_only
-from pgstow.app.status import refuse_unknown_databases
 from pgstow.config.connections import credentials_of
 from pgstow.config.settings import RepositorySettings, Settings
 from pgstow.core.errors import Interrupted, PgstowError, StateError
@@ -24,37 +24,19 @@ __all__ = ["overdue_backups", "run_checklist"]
 _EXPIRY_TAKES = timedelta(days=2)  # what went out of time since may be waiting for the next run of retention
 
 
-def run_checklist(
-    period: Period,
-    settings: Settings,
-    environ: Mapping[str, str],
-    *,
-    now: datetime,
-    databases: Sequence[str],
-    note: Callable[[str], None],
-    conceal: Callable[[str], None],
-) -> Checklist:
-    """Return a checklist of the databases of the settings; those named, or all."""
-    refuse_unknown_databases(settings, databases)
-    with opened_history(settings, environ) as history:
-        facts = observe(
-            settings,
-            environ,
-            history,
-            now=now,
-            databases=databases,
-            with_contents=period is not Period.WEEKLY,
-            with_upkeep=period is not Period.DAILY,
-            note=note,
-            conceal=conceal,
-        )
+def run_checklist(period: Period, look: Look) -> Checklist:
+    """Return a checklist of the databases of the settings. UsageError for a name that these do not have."""
+    settings, overdue = look.settings, None
+    wanted = look.facts(with_contents=period is not Period.WEEKLY, with_upkeep=period is not Period.DAILY)
+    with wanted as (history, facts):
         canary = _canary(history)
-        known = [settings.repositories[name] for name, each in facts.repositories.items() if each.is_known]
-        overdue = (
-            overdue_backups(known, settings, history, environ, now, note, conceal)
-            if period is Period.MONTHLY
-            else None
-        )
+        if period is Period.MONTHLY:
+            known = [
+                settings.repositories[name] for name, each in facts.repositories.items() if each.is_known
+            ]
+            overdue = overdue_backups(
+                known, settings, history, look.environ, look.now, look.note, look.conceal
+            )
     return checklist(
         period,
         ChecklistFacts(

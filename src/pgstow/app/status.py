@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from pgstow.app.observation import History, Place, observe, observe_place, opened_history
-from pgstow.config.settings import Settings
-from pgstow.core.errors import UsageError
+from pgstow.app.looking import Look
+from pgstow.app.observation import History, Place, observe_place
 from pgstow.monitor.facts import DatabaseFacts, Facts
 from pgstow.monitor.standing import known_databases
 from pgstow.monitor.verdict import Verdict, judge
 
-__all__ = ["refuse_unknown_databases", "repository_status", "settings_status"]
+__all__ = ["repository_status", "settings_status"]
 
 
-def settings_status(
-    settings: Settings,
-    environ: Mapping[str, str],
-    *,
-    now: datetime,
-    databases: Sequence[str],
-    max_age_s: float | None,
-    note: Callable[[str], None],
-    conceal: Callable[[str], None],
-) -> Verdict:
-    """Return how the databases of the settings stand; those named, or all."""
-    refuse_unknown_databases(settings, databases)
-    with opened_history(settings, environ) as history:
-        facts = observe(
-            settings,
-            environ,
-            history,
-            now=now,
-            databases=databases,
-            with_contents=any(each.critical for each in settings.databases.values()),
-            note=note,
-            conceal=conceal,
-        )
-    return judge(facts, max_age_s=max_age_s)
-
-
-def refuse_unknown_databases(settings: Settings, databases: Sequence[str]) -> None:
-    """Raise UsageError for a name that the settings do not have: silence about it would look like health."""
-    unknown = [name for name in databases if name not in settings.databases]
-    if unknown:
-        raise UsageError(
-            f"the settings have no database called {', '.join(unknown)}",
-            hint=f"there are: {', '.join(settings.databases)}",
-        )
+def settings_status(look: Look, *, max_age_s: float | None) -> Verdict:
+    """Return how the databases of the settings stand. UsageError for a name that these do not have."""
+    has_critical = any(each.critical for each in look.settings.databases.values())
+    with look.facts(with_contents=has_critical) as (_, facts):
+        return judge(facts, max_age_s=max_age_s)
 
 
 def repository_status(

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from pgstow.app.checklist import run_checklist
+from pgstow.app.looking import Look
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import safe
 from pgstow.cli.output import Outcome, Output, Status
@@ -44,12 +45,14 @@ def checklist_command(
     with output.progress() as progress:
         result = run_checklist(
             period,
-            invocation.settings(),
-            invocation.environ,
-            now=datetime.now(UTC),
-            databases=database or [],
-            note=progress.note,
-            conceal=output.conceal,
+            Look(
+                settings=invocation.settings(),
+                environ=invocation.environ,
+                now=datetime.now(UTC),
+                databases=database or [],
+                note=progress.note,
+                conceal=output.conceal,
+            ),
         )
     if markdown:
         output.stdout.write("\n".join(_markdown(result, output)) + "\n")

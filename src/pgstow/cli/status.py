@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pgstow.app.looking import Look
 from pgstow.app.observation import Place
 from pgstow.app.status import repository_status, settings_status
 from pgstow.cli.command import Invocation
@@ -87,15 +88,15 @@ def _verdict(
     has_settings = find_settings_file(invocation.config_file, invocation.environ) is not None
     with invocation.output.progress() as progress:
         if invocation.given_location is None and (has_settings or invocation.location is None):
-            return settings_status(
-                invocation.settings(),
-                invocation.environ,
+            look = Look(
+                settings=invocation.settings(),
+                environ=invocation.environ,
                 now=now,
                 databases=databases,
-                max_age_s=max_age_s,
                 note=progress.note,
                 conceal=invocation.output.conceal,
             )
+            return settings_status(look, max_age_s=max_age_s)
         verdict = repository_status(
             _place(invocation),
             now=now,

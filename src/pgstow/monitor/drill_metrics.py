@@ -21,17 +21,23 @@ def drill_families(facts: Facts, standings: Iterable[DatabaseStanding]) -> Itera
         "When a drill of a backup in a repository last passed.",
         *places,
     )
-    result = gauge("drill_last_result", "1 where the newest drill passed, 0 where it failed.", *places)
+    result = gauge(
+        "drill_last_result",
+        "1 where the newest drill of each kind of backups passed, 0 where one failed.",
+        *places,
+    )
     known = gauge("drills_up", "1 where the records of drills could be read, else 0.", "repository")
+    standings = list(standings)
     names = {standing.database.name for standing in standings}
+    failed = {(one.database.name, each.repository) for one in standings for each in one.recovery.failed}
     for repository in facts.repositories.values():
         if repository.drills is None and repository.drills_error is None:
             continue  # nobody looked
         known.add_metric([repository.name], float(repository.are_drills_known))
-        newest = {one.backup_name: one for one in repository.drills or () if one.outcome != "interrupted"}
+        ended = {one.backup_name for one in repository.drills or () if one.outcome != "interrupted"}
         last = {one.backup_name: one for one in repository.drills or () if one.is_passed}
-        for name in sorted(names & newest.keys()):
-            result.add_metric([name, repository.name], float(newest[name].is_passed))
+        for name in sorted(names & ended):
+            result.add_metric([name, repository.name], float((name, repository.name) not in failed))
             add_moment(passed, [name, repository.name], last[name].finished if name in last else None)
     yield from (passed, result, known, *_of_recovery(standings))
 

@@ -14,7 +14,6 @@ from pgstow.state.runs import RunRecord
 __all__ = ["drill_failed", "drill_missing", "rto_at_risk", "rto_exceeded", "table_rpo_exceeded"]
 
 _FAILED = ("failed", "abandoned", "interrupted")
-_GAVE_WAY = "under_way"  # to another drill: it is tried again
 _WHY = {"abandoned": "its host died", "interrupted": "it was interrupted"}
 
 
@@ -91,7 +90,7 @@ def _newest_runs(facts: Facts) -> list[tuple[PlanFacts, RunRecord]]:
     """Return each plan of drills and database with its newest run that has ended."""
     newest: dict[tuple[str | None, str | None], RunRecord] = {}
     for run in facts.runs or ():  # newest first
-        if run.job != "drill" or run.error_code == _GAVE_WAY:
+        if run.job != "drill" or _gave_way(run):
             continue
         if run.outcome not in ("running", "missed"):
             newest.setdefault((run.plan, run.database), run)
@@ -99,6 +98,12 @@ def _newest_runs(facts: Facts) -> list[tuple[PlanFacts, RunRecord]]:
     return [
         (plan, newest[plan.plan, plan.database]) for plan in plans if (plan.plan, plan.database) in newest
     ]
+
+
+def _gave_way(run: RunRecord) -> bool:
+    """Whether it left the field to another drill, or to who has the repository for itself: then it is tried again."""
+    is_tried_again = run.outcome == "interrupted" and run.error_code == "repository_locked"
+    return is_tried_again or run.error_code == "under_way"
 
 
 def drill_missing(facts: Facts) -> Judgement:
