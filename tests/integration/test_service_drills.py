@@ -56,7 +56,10 @@ class Drilling:
         """Return how drills ended, as runs, the oldest first."""
         return [one.outcome for one in reversed(self.site.runs()) if one.job == "drill"]
 
-    def await_outcomes(self, host: Served, *wanted: str) -> None:
+    def await_outcomes(self, host: Served, plan: str, ending: str, *wanted: str) -> None:
+        """Wait until a host has ended the run of a plan so, and drills have ended as ``wanted``, the oldest first."""
+        (name,) = self.site.sources
+        host.says(f"{plan}/{name} due {self.site.due:%Y-%m-%dT%H:%M:%SZ}: {ending}")
         until(
             lambda: self.outcomes() == list(wanted) and not self.site.open_dues(),
             lambda: f"{wanted}: {self.outcomes()} {host.text()}",
@@ -96,14 +99,14 @@ def test_once_when_it_is_due_and_an_alarm_when_it_fails(make_drilling: Callable[
         site.settings_path.write_text(site.settings_path.read_text() + "channels:\n  hook: ${HOOK}\n")
         site.make_due("drill")
         host = site.serve()
-        drilling.await_outcomes(host, "done")
+        drilling.await_outcomes(host, "drill", "done", "done")
         (passed,) = drilling.records()
         assert (passed.outcome, passed.plan, passed.is_removed) == ("passed", "drill", True)
         assert not [post for post in web.posts if b"drill" in post.body]
         assert drilling.left() == []
         _spoil_packs(site.repository_folder)
         site.make_due("again")
-        drilling.await_outcomes(host, "done", "failed")
+        drilling.await_outcomes(host, "again", "failed with exit status 1", "done", "failed")
         assert host.stop() == 0, host.text()
         assert "Traceback" not in host.text()
         checked = site.pgstow("alerts", "check")
@@ -149,7 +152,7 @@ def test_stopped_then_killed_then_done_by_another_host(make_drilling: Callable[.
         assert drilling.left(), "a server runs on, in a folder of its own"
 
         third = site.serve()
-        drilling.await_outcomes(third, "interrupted", "abandoned", "done")
+        drilling.await_outcomes(third, "drill", "done", "interrupted", "abandoned", "done")
         assert third.stop() == 0, third.text()
         assert "Traceback" not in third.text()
     assert [one.outcome for one in drilling.records()] == ["interrupted", "passed"]
