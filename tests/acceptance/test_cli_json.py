@@ -734,6 +734,8 @@ def test_import(pgstow: Pgstow, repository: Repository, shop: ConnInfo, tmp_path
     archive = dump_to(tmp_path / "shop.dump", shop, tools_for(shop), "-Fc")
     imported = pgstow("import", archive, "--label", "old", "--json").json()
     expect("import", imported, tmp_path)
+    (entry,) = pgstow("audit", "list", "--action", "import", "--json").json()["entries"]
+    assert (entry["subjects"], entry["facts"]["dump"]) == ([imported["id"], imported["name"]], archive.name)
     ended = pgstow("import", dump, "--taken", "2020-02-03", "--kind", "legacy", "--json")
     assert ended.code == 0, ended.stdout
     expect("import-sql", ended.json(), tmp_path)

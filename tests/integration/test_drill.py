@@ -360,6 +360,39 @@ def test_a_database_that_is_there_is_never_touched(
     assert next(tokens, None) is None
 
 
+@pytest.mark.parametrize("text", ["service=theirs", "user=postgres"])
+def test_the_database_of_a_service_is_never_touched(
+    repository: Repository,
+    client_tools: list[ClientTools],
+    here: ConnInfo,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To libpq a service file counts more than variables: pg_restore must not follow it into the database it names."""
+    services = tmp_path / "services"
+    services.write_text(
+        "[theirs]\n"
+        + "".join(f"{key}={value}\n" for key, value in (*here.params.items(), ("dbname", "theirs")))
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    if "service" not in text:
+        monkeypatch.setenv("PGSERVICE", "theirs")
+    execute(here, "CREATE DATABASE theirs")
+    theirs = ConnInfo.parse(text)
+    try:
+        execute(theirs.with_database("theirs"), "CREATE TABLE precious AS SELECT 7 AS n")
+        record = drill(request(server=theirs), repository, client_tools, SilentProgress())
+        assert record.outcome == "passed", (record.error, record.issues)
+        tables = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        assert fetch(here.with_database("theirs"), tables) == [("precious",)]
+        saved = capture_into(repository, theirs.with_database("theirs")).manifest
+        assert (saved.totals.rows, saved.server.is_local) == (1, True)
+        assert capture_into(repository, theirs.with_database("postgres")).manifest.totals.rows == 0
+    finally:
+        execute(here, "DROP DATABASE theirs WITH (FORCE)")
+
+
 @contextlib.contextmanager
 def session_on(server: ConnInfo) -> Iterator[RawSession]:
     with contextlib.closing(open_raw(server, encoding="UTF8", settings={})) as session:

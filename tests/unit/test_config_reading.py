@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
+from pgstow.config.first_file import DatabaseLook, first_file
 from pgstow.config.reading import read_settings
 from pgstow.config.settings import (
     CriticalTable,
@@ -20,7 +22,7 @@ from pgstow.config.settings import (
 )
 from pgstow.config.validation import FORMS
 from pgstow.core.errors import ConfigInvalid, UsageError
-from pgstow.jobs.schedule import Schedule
+from pgstow.jobs.schedule import Schedule, due_times
 from pgstow.monitor.policy import AlertPolicy
 from pgstow.retention.policy import DEFAULT_RULES, RetentionPolicy, RetentionRule
 from support.settings_files import EXAMPLES, SMALL, look, reference_text, told
@@ -113,6 +115,29 @@ def test_examples_are_right_and_nothing_in_them_is_doubtful(path: Path) -> None:
     (database,) = settings.databases.values()
     assert "auth.users" in database.must_contain
     assert len(database.critical) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(path.read_text() for path in EXAMPLES),
+        reference_text(),
+        first_file(DatabaseLook(name="shop", tables=(), is_supabase=False), location="/srv/backups").text,
+    ],
+    ids=[*(path.parent.name for path in EXAMPLES), "configuration.md", "wizard"],
+)
+def test_drills_that_are_shown_are_frequent_enough(text: str) -> None:
+    """Who copies a plan is not to be told that drills are missing, and each kind in each repository is to have its turn in a year."""
+    settings = settings_of(text)
+    (plan,) = [plan for plan in settings.plans.values() if plan.job == "drill"]
+    assert plan.schedule is not None
+    begin = datetime(2027, 1, 1, tzinfo=UTC)
+    dues = list(takewhile(lambda due: due < begin + timedelta(days=365), due_times(plan.schedule, begin)))
+    longest = max(later - earlier for earlier, later in pairwise(dues))
+    late = timedelta(seconds=plan.schedule.jitter_s) + timedelta(days=1)  # and the time that a drill takes
+    assert longest + late < timedelta(seconds=settings.alerts.drill_within_s)
+    backups = [each for each in settings.plans.values() if each.job == "backup" and each.schedule is not None]
+    assert len({(each.kind, name) for each in backups for name in each.repositories}) <= len(dues)
 
 
 def test_there_are_examples() -> None:

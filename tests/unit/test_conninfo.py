@@ -26,6 +26,20 @@ def test_no_form_of_text_shows_the_password(text: str) -> None:
     assert str(conninfo) == "database shop at db.example:6000"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("service=prod", "service prod"),
+        ("service=prod dbname=shop", "service prod, database shop"),
+        ("service=prod host=db.example port=6000", "service prod at db.example:6000"),
+        ("dbname=shop", "database shop at local socket"),
+        ("", "database (default) at local socket"),
+    ],
+)
+def test_nothing_is_claimed_that_a_service_file_says(text: str, shown: str) -> None:
+    assert str(ConnInfo.parse(text)) == shown
+
+
 def test_bare_word_is_a_database() -> None:
     assert ConnInfo.parse("shop").dbname == "shop"
     assert ConnInfo.parse("").dbname is None
@@ -62,10 +76,26 @@ def test_parameters_without_a_variable_go_through_a_private_service_file() -> No
     assert not path.exists()
 
 
-def test_service_and_parameters_without_a_variable_are_refused() -> None:
+def test_what_is_said_beside_a_service_reaches_programs_as_their_argument() -> None:
+    """libpq believes a service file more than PG* variables; only a connection string counts more."""
+    place = ConnInfo.parse(f"service=prod dbname=copy keepalives=1 password='{PASSWORD}'")
+    assert place.tool_argument() == "service=prod dbname=copy keepalives=1"
+    with place.tool_env() as env:
+        assert env["PGPASSWORD"] == PASSWORD
+        assert "PGSERVICEFILE" not in env
+
+
+def test_a_service_of_the_environment_counts_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = ConnInfo.parse("dbname=copy")
+    assert not place.tool_argument()
+    monkeypatch.setenv("PGSERVICE", "prod")
+    assert place.tool_argument() == "dbname=copy"
+
+
+def test_service_and_a_secret_without_a_variable_are_refused() -> None:
     with (
-        pytest.raises(UsageError, match="keepalives"),
-        ConnInfo.parse("service=prod keepalives=1").tool_env(),
+        pytest.raises(UsageError, match="sslpassword"),
+        ConnInfo.parse("service=prod sslpassword=keypass").tool_env(),
     ):
         pass
 

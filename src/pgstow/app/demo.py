@@ -203,6 +203,7 @@ def _next_commands(folder: Path) -> tuple[str, ...]:
         f"export PGSTOW_REPOSITORY={folder / 'repository'} PGSTOW_PASSWORD_FILE={folder / 'password'}",
         "pgstow list",
         "pgstow show latest",
+        "pgstow drill latest",
         "pgstow export latest --format plain --output shop.sql",
         "pgstow doctor postgresql://you@your-server/your-database",
         "pgstow backup postgresql://you@your-server/your-database --repo /srv/backups",

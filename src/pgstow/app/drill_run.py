@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pgstow
+from pgstow.app.auditing import note_access
 from pgstow.app.drill_findings import error_code, error_hint, left_out, restore_phases, table_proofs
 from pgstow.app.drill_request import DrillRequest
 from pgstow.assurance.drill.checking import check_restored
@@ -83,6 +84,11 @@ class DrillRun:
 
     def carry_out(self) -> DrillRecord:
         """Restore, check, remove; return the record. Raises nothing: an interruption and faults of our own are in ``ended_by``."""
+        note_access(
+            subjects=[self.subject.backup.id, self.subject.backup.name],
+            drill=self.id,
+            target=str(self.request.server) if self.request.server is not None else None,
+        )
         # The drill began when its backup was looked for.
         self._begun = self.clock() - (datetime.now(UTC) - self.started).total_seconds()
         if self.was_imported:

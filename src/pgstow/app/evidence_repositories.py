@@ -32,7 +32,6 @@ __all__ = [
 
 _ENCRYPTION = "AES-256 in counter mode with Poly1305-AES, keys by scrypt (restic repository format)"
 _MOST_MANIFESTS = 2000
-_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 _DRILL_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")  # it becomes the name of a file
 
 
@@ -246,7 +245,7 @@ def _manifest_facts(manifest: Manifest) -> evidence.ManifestFacts:
     server = manifest.server
     return evidence.ManifestFacts(
         tls=server.tls,
-        is_local=not server.host or server.host.startswith(("/", "@")) or server.host in _LOOPBACK,
+        is_local=bool(server.is_local),
         imported_from=None if manifest.imported is None else manifest.imported.file,
         globals_captured=manifest.globals.is_captured,
         globals_missing=manifest.globals.missing,

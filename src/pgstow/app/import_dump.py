@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from pgstow.app.auditing import note_access
 from pgstow.app.dump_source import DumpSource, opened_dump
 from pgstow.app.holding import holding
 from pgstow.app.import_archive import save_archive
@@ -69,7 +70,9 @@ def import_dump(
     request.check()
     progress.phase("reading the dump")
     with opened_dump(request.dump, request.environ, progress, stdin=request.stdin) as source:
+        note_access(dump=source.name)
         taken = _import(request, source, repository, tools, progress)
+    note_access(subjects=[taken.manifest.backup_id, taken.manifest.name])
     return Imported(manifest=taken.manifest, snapshot_id=taken.snapshot_id, interrupted=taken.interrupted)
 
 

@@ -389,6 +389,7 @@ def _server(job: Capture, saved: SavedContents) -> ServerRecord:
         postmaster_start=facts.postmaster_start,
         tls=facts.tls,
         host=str(job.source),
+        is_local=facts.is_local,
     )
 
 

@@ -82,6 +82,7 @@ class ServerRecord(_Record):
     next_xid: int | None = None
     tls: str | None  # negotiated protocol version; None: not encrypted
     host: str
+    is_local: bool | None = None  # reached by a socket or the loopback address; None: not recorded
 
 
 class RootName(_Record):

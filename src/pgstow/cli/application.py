@@ -28,66 +28,80 @@ EXIT_CODES = (
 
 # Each is a module of this package with a function of its name: "init" is init_command in pgstow.cli.init, and
 # "repo prune" is repo_prune_command in pgstow.cli.repo_prune. "import", a word of Python's, is in import_.
-COMMANDS = (
-    "init",
-    "backup",
-    "list",
-    "show",
-    "restore",
-    "verify",
-    "export",
-    "drill",
-    "drills list",
-    "drills show",
-    "import",
-    "doctor",
-    "status",
-    "metrics",
-    "checklist",
-    "demo",
-    "repo prune",
-    "repo stats",
-    "repo unlock",
-    "keys list",
-    "keys add",
-    "keys remove",
-    "keys passwd",
-    "repo copy",
-    "repo rekey",
-    "repo check",
-    "repo repair",
-    "config check",
-    "config show",
-    "config schema",
-    "service install",
-    "service uninstall",
-    "service show",
-    "retention plan",
-    "retention apply",
-    "hold",
-    "release",
-    "retire",
-    "run",
-    "serve",
-    "alerts list",
-    "alerts check",
-    "alerts ack",
-    "alerts silence",
-    "alerts test",
-    "evidence report",
-    "evidence verify",
-    "audit list",
-    "audit verify",
-    "audit export",
-    "audit anchor",
-    "audit enroll",
-    "audit revoke",
-    "audit admin-key",
+# `pgstow --help` shows them in this order, in these panels.
+_PANELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "Backups": (
+            "init",
+            "doctor",
+            "backup",
+            "import",
+            "list",
+            "show",
+            "restore",
+            "export",
+            "demo",
+        ),
+        "Proof": (
+            "drill",
+            "drills list",
+            "drills show",
+            "verify",
+            "audit list",
+            "audit verify",
+            "audit export",
+            "audit anchor",
+            "audit enroll",
+            "audit revoke",
+            "audit admin-key",
+            "evidence report",
+            "evidence verify",
+        ),
+        "By the settings file": (
+            "run",
+            "serve",
+            "config check",
+            "config show",
+            "config schema",
+            "service install",
+            "service show",
+            "service uninstall",
+        ),
+        "Watching": (
+            "status",
+            "checklist",
+            "metrics",
+            "alerts list",
+            "alerts check",
+            "alerts ack",
+            "alerts silence",
+            "alerts test",
+        ),
+        "What is kept, and the repository": (
+            "hold",
+            "release",
+            "retire",
+            "retention plan",
+            "retention apply",
+            "repo stats",
+            "repo check",
+            "repo prune",
+            "repo copy",
+            "repo rekey",
+            "repo repair",
+            "repo unlock",
+            "keys list",
+            "keys add",
+            "keys remove",
+            "keys passwd",
+        ),
+    }
 )
+COMMANDS = tuple(name for names in _PANELS.values() for name in names)
 
 _GROUPS: Mapping[str, str] = MappingProxyType(
     {
-        "drills": "What restore drills have shown.",
+        "drills": "What restore drills have found: list them, show one.",
         "repo": "Look after a repository: check, prune, copy, repair.",
         "keys": "The passwords that open a repository.",
         "config": "The settings file pgstow.yaml: check it, show what it says.",
@@ -187,15 +201,23 @@ def build(commands: Sequence[str] = COMMANDS, *, had_secrets: bool = False) -> t
             had_secrets=had_secrets,
         )
         *group, own = name.split()
-        (groups[group[0]] if group else app).command(own, epilog=EXIT_CODES)(command)
+        if group:
+            groups[group[0]].command(own, epilog=EXIT_CODES)(command)
+        else:
+            app.command(own, epilog=EXIT_CODES, rich_help_panel=_panel(name))(command)
     return app
 
 
 def _add_group(app: typer.Typer, name: str) -> typer.Typer:
     group = typer.Typer(help=_GROUPS[name], epilog=EXIT_CODES, rich_markup_mode="markdown")
     group.callback(invoke_without_command=True)(_help_alone)
-    app.add_typer(group, name=name)
+    app.add_typer(group, name=name, rich_help_panel=_panel(name))
     return group
+
+
+def _panel(word: str) -> str:
+    """Return the panel of a command or group."""
+    return next(panel for panel, names in _PANELS.items() if any(name.split()[0] == word for name in names))
 
 
 def _print_version(asked: bool) -> None:

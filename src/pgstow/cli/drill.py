@@ -193,8 +193,12 @@ def _outcome(
     if drilled.unsaved is not None:
         view += unsaved_lines(drilled.unsaved.message, drilled.kept_in)
     view += [Text.assemble(("  not written: ", "bold yellow"), safe(exc.message)) for exc in unwritten]
-    if is_saved:
-        view.append(Text(f"  pgstow drills show {record.id[:8]} shows the report", style="dim"))
+    if reports and not unwritten:
+        view.append(Text(f"  wrote {', '.join(safe(str(path)) for path in reports)}", style="dim"))
+    elif is_saved:
+        view.append(
+            Text(f"  pgstow drills show {record.id[:8]} --format md shows the whole report", style="dim")
+        )
     output = invocation.output
     return Outcome(
         status=status if record.is_passed else "failed",

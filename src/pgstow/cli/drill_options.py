@@ -33,8 +33,8 @@ _REPORT_PANEL = "Targets and report"
 SubjectArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[BACKUP|DUMP]",
-        help="A backup as for restore, or the path of a dump that somebody else made: a file or folder of pg_dump.",
+        metavar="BACKUP|DUMP",
+        help="A backup as for restore, or a dump that was made elsewhere: a file, a folder or s3://BUCKET/KEY (gs://, az://).",
     ),
 ]
 LatestOption = Annotated[
@@ -56,7 +56,10 @@ RotateOption = Annotated[
 SeedOption = Annotated[
     str | None,
     typer.Option(
-        "--seed", metavar="SEED", help="With --random: choose as then.", rich_help_panel=_CHOICE_PANEL
+        "--seed",
+        metavar="SEED",
+        help="With --random: that of an earlier drill, to choose as then.",
+        rich_help_panel=_CHOICE_PANEL,
     ),
 ]
 DatabaseOption = Annotated[

@@ -57,9 +57,9 @@ def import_command(
         int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Sessions that read at once (plain SQL).")
     ] = 2,
 ) -> Outcome:
-    """Make a backup of a dump that pg_dump or pg_dumpall made: custom, directory, tar, plain SQL, compressed or not.
+    """Make a backup of a dump that pg_dump or pg_dumpall made.
 
-    It can be listed, restored, exported, verified and drilled like any other. Plain SQL is run on a throwaway server, without
+    Custom, directory and tar archives and plain SQL, compressed or not. The backup can be listed, restored, exported, verified and drilled like any other. Plain SQL is run on a throwaway server, without
     a superuser's rights.
     """
     if dump == _STDIN and (sys.stdin is None or sys.stdin.isatty()):

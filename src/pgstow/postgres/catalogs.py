@@ -87,6 +87,7 @@ class ServerFacts:
     block_bytes: int
     timeline: int | None
     tls: str | None
+    is_local: bool  # reached by a socket or the loopback address
     now: datetime
 
 
@@ -98,6 +99,7 @@ _CAPTURABLE = """
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
       AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 """
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _QUALIFIED = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)"
 
 
@@ -234,6 +236,7 @@ def server_facts(connection: Connection) -> ServerFacts:
         block_bytes=row[11],
         timeline=_timeline(connection, is_standby=row[8]),
         tls=_tls_version(connection),
+        is_local=connection.info.host.startswith(("/", "@")) or connection.info.host in _LOOPBACK,
         now=row[12],
     )
 

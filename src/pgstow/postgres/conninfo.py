@@ -75,7 +75,7 @@ class ConnInfo:
 
         They win over the defaults of role and database. Some poolers refuse them.
         """
-        given = self.params.get("options") or _default_options()
+        given = self.params.get("options") or _default("options") or ""
         ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items())
         options = f"{given} {ours}".strip()
         return ConnInfo(params=MappingProxyType({**self.params, "options": options}), secrets=self.secrets)
@@ -87,17 +87,35 @@ class ConnInfo:
         )
 
     def __str__(self) -> str:
-        host = self.params.get("host") or self.params.get("hostaddr") or "local socket"
-        port = f":{self.params['port']}" if "port" in self.params else ""
-        service = f"service {self.params['service']}, " if "service" in self.params else ""
-        return f"{service}database {self.dbname or '(default)'} at {host}{port}"
+        database = f"database {self.dbname}" if self.dbname else ""
+        service = f"service {self.params['service']}" if "service" in self.params else ""
+        host = self.params.get("host") or self.params.get("hostaddr") or ("" if service else "local socket")
+        port = f":{self.params['port']}" if host and "port" in self.params else ""
+        place = f"at {host}{port}" if host else ""
+        what = ", ".join(
+            each for each in (service, database or ("" if service else "database (default)")) if each
+        )
+        return f"{what} {place}".rstrip()
+
+    def tool_argument(self) -> str:
+        """Return what ``--dbname=`` of a libpq program has to say, which is nothing unless a service has its say.
+
+        To libpq what a service file says counts more than PG* variables, and less than a connection string: by variables
+        alone a program would go to the database, server and role of the service, and not to those that were asked for.
+        """
+        return make_conninfo("", **self.params) if self._service() is not None else ""
+
+    def _service(self) -> str | None:
+        """Return the service that libpq will look up, named here or by PGSERVICE."""
+        return self.params.get("service") or _default("service")
 
     @contextlib.contextmanager
     def tool_env(self, **extra: str) -> Iterator[dict[str, str]]:
         """Yield the environment that makes a libpq program connect here; nothing goes on its command line.
 
         Parameters travel as PG* variables; the few that have none go through a private service file that
-        lives as long as the block. ``extra`` (for instance ``PGTZ="UTC"``) is added.
+        lives as long as the block. ``extra`` (for instance ``PGTZ="UTC"``) is added. Where a service has its say,
+        the program needs ``tool_argument()`` besides.
         """
         variables = {
             option.keyword.decode(): option.envvar.decode()
@@ -108,12 +126,15 @@ class ConnInfo:
         env = {variables[key]: value for key, value in values.items() if key in variables}
         rest = {key: value for key, value in values.items() if key not in variables}
         env.update(extra)
+        service = self._service()
+        if service is not None:
+            rest = {key: value for key, value in rest.items() if key in self.secrets}
         if not rest:
             yield env
             return
-        if "service" in self.params:
+        if service is not None:
             raise UsageError(
-                f"{', '.join(sorted(rest))} cannot be combined with service={self.params['service']}",
+                f"{', '.join(sorted(rest))} cannot be combined with service={service}",
                 hint="move the parameter into the service file",
             )
         with tempfile.TemporaryDirectory(prefix="pgstow-") as folder:  # mode 0700
@@ -127,9 +148,9 @@ def _escaped(value: str) -> str:
     return re.sub(r"([\\\s])", r"\\\1", value)
 
 
-def _default_options() -> str:
-    """Return the options libpq would use by itself (PGOPTIONS), which ours would otherwise replace."""
+def _default(keyword: str) -> str | None:
+    """Return what libpq would use by itself: the PG* variable of a parameter, or None."""
     for option in pq.Conninfo.get_defaults():
-        if option.keyword == b"options":
-            return (option.val or b"").decode()
-    return ""
+        if option.keyword == keyword.encode():
+            return option.val.decode() if option.val else None
+    return None

@@ -51,13 +51,19 @@ def connected(
 ) -> Iterator[Process]:
     """Start a program that connects to ``conninfo``, for the length of a block; as ``running()`` otherwise.
 
+    ``command`` is without a word of where: the environment says it, and ``--dbname``, which makes pg_restore connect at all.
     Its sessions run with ``settings`` and say that they are ours. ConnectionFailed when they fall silent.
     """
     name = sessions_begin_with(Path(command[0]).name) + secrets.token_hex(4)
     place = conninfo.with_settings(settings) if settings else conninfo
     with (
         place.tool_env(PGAPPNAME=name, LC_ALL="C", **(env or {})) as environment,
-        running(command, env=environment, stdout=stdout, tail_lines=tail_lines) as process,
+        running(
+            [command[0], f"--dbname={place.tool_argument()}", *command[1:]],
+            env=environment,
+            stdout=stdout,
+            tail_lines=tail_lines,
+        ) as process,
         watching_program(process, conninfo, name),
     ):
         yield process

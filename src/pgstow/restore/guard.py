@@ -102,7 +102,8 @@ def maintenance_session(target: ConnInfo, encoding: str) -> Iterator[RawSession]
     """Connect to the target's server, but to a database from which the target can be created or dropped."""
     if target.dbname is None:
         raise UsageError(
-            "--create needs the name of the database to create", hint="add it to the target's URL"
+            "--create needs the name of the database to create",
+            hint="add it to the target's URL, or dbname=NAME beside service=NAME",
         )
     session = None
     failures: list[ConnectionFailed] = []

@@ -122,8 +122,7 @@ class Sections:
 
     def _run(self, arguments: Sequence[str], toc: Toc, extra: dict[str, str]) -> None:
         with connected(
-            # an empty name makes it connect; the environment says where
-            [self.tools.pg_restore, "--exit-on-error", "--dbname=", *arguments],
+            [self.tools.pg_restore, "--exit-on-error", *arguments],
             self.target,
             settings={**self.settings, **extra} if self.settings else {},
             stdout=None,
