@@ -5,21 +5,27 @@ They are asked when a backup is made, under its snapshot, and again of what was 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
-__all__ = ["Assertion", "Severity", "contradiction"]
+__all__ = ["Assertion", "Severity", "contradiction", "is_same_value"]
 
 Severity = Literal["error", "warning"]
+
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,6})?|[Ii]nf(?:inity)?)", re.ASCII
+)
+_BOOLEANS = {"true": "t", "false": "f"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assertion:
     """A query that gives one value, and what that must be; every condition that is set has to hold.
 
-    ``equals`` is compared as PostgreSQL prints the value, NULL being None where ``is_null`` is set. ``same_as_backup``: what
-    the query gave under the snapshot of the backup itself, which is recorded in its manifest.
+    ``equals`` is compared as ``is_same_value()`` does. ``same_as_backup``: what the query gave under the snapshot of the backup
+    itself, which is recorded in its manifest.
     A warning that fails does not fail the drill.
     """
 
@@ -42,10 +48,8 @@ def contradiction(assertion: Assertion, value: str | None) -> str | None:
     )
     if value is None:
         return "it is NULL" if wants_value else None
-    if assertion.equals is not None and value != assertion.equals:
-        is_spelled_otherwise = _number(value) is not None and _number(value) == _number(assertion.equals)
-        how = f"; PostgreSQL prints that number as {value}: write it so" if is_spelled_otherwise else ""
-        return f"it is {value!r} and not {assertion.equals!r}{how}"
+    if assertion.equals is not None and not is_same_value(value, assertion.equals):
+        return f"it is {value!r} and not {assertion.equals!r}"
     if assertion.at_least is None and assertion.at_most is None:
         return None
     number = _number(value)
@@ -58,10 +62,24 @@ def contradiction(assertion: Assertion, value: str | None) -> str | None:
     return None
 
 
+def is_same_value(value: str | None, other: str | None) -> bool:
+    """Whether two values are one: numbers by what they are worth, all else as PostgreSQL prints it. None is NULL.
+
+    0 and 0.00 are the same then, and true is what PostgreSQL prints as t: a person writes the one, PostgreSQL the other.
+    """
+    if value is None or other is None:
+        return value is other
+    if value == other or _BOOLEANS.get(value, value) == _BOOLEANS.get(other, other):
+        return True
+    one, two = _number(value), _number(other)
+    return one is not None and one == two
+
+
 def _number(value: str) -> Decimal | None:
     """Return the number that ``value`` is; None for what is none, NaN included: it is neither more nor less."""
+    if not _NUMBER.fullmatch(value):
+        return None
     try:
-        number = Decimal(value)
+        return Decimal(value)
     except InvalidOperation:
         return None
-    return None if number.is_nan() else number

@@ -74,7 +74,8 @@ class AssertionForm(_Form):
     name: Text = Field(description="What reports call it; no two of a database have the same.")
     sql: Query = Field(description="A query that returns one value: one row with one column.")
     equals: Exact | None = Field(
-        None, description="The value it must have, as PostgreSQL prints it (true is t)."
+        None,
+        description="The value it must have: a number by its value, true or false, or a text as PostgreSQL prints it.",
     )
     null: Flag = Field(False, description="It must be NULL.")
     at_least: Number | None = Field(None, description="The lowest number it may be.")

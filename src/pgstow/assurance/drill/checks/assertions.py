@@ -7,7 +7,7 @@ from functools import partial
 
 from pgstow.assurance.drill.checks.records import failed, passed, skipped, unknown
 from pgstow.assurance.drill.checks.restored import Check, Restored
-from pgstow.catalog.assertions import Assertion, contradiction
+from pgstow.catalog.assertions import Assertion, Severity, contradiction, is_same_value
 from pgstow.catalog.drills import CheckRecord
 from pgstow.catalog.manifest import RecordedValue
 from pgstow.core.errors import ConnectionFailed, PostgresError
@@ -70,19 +70,22 @@ def _recorded(restored: Restored, assertion: Assertion) -> RecordedValue | None:
 
 
 def _compared(assertion: Assertion, value: str | None, recorded: RecordedValue | None) -> CheckRecord:
-    """Return whether the value is that of the backup; unknown where the backup does not say the same thing's."""
-    why = None
+    """Return whether the value is that of the backup; unknown where the backup does not say.
+
+    A backup that was made before there was this assertion cannot know its value. That is told, and fails no drill: else each
+    new assertion would fail the drills of all older backups until the last of them is gone.
+    """
+    why, severity = "", assertion.severity
     if recorded is None:
-        why = "the backup did not record it"
+        why, severity = _without_record("the backup does not hold what to compare with")
     elif recorded.sql != assertion.sql:
-        why = "the backup recorded the value of another query under this name"
+        why, severity = _without_record("the backup holds the value of another query under this name")
     elif recorded.error is not None:
         why = f"it had no value when the backup was made: {recorded.error}"
     shown = "NULL" if value is None else value
-    if recorded is None or why is not None:
-        message = f"it is {shown} here, and what it was in the source is not known: {why}"
-        return unknown(CODE, message, subject=assertion.name, severity=assertion.severity)
-    if recorded.value != value:
+    if recorded is None or why:
+        return unknown(CODE, f"it is {shown} here; {why}", subject=assertion.name, severity=severity)
+    if not is_same_value(recorded.value, value):
         return failed(
             CODE,
             "it is not what it was when the backup was made",
@@ -97,6 +100,11 @@ def _compared(assertion: Assertion, value: str | None, recorded: RecordedValue |
         subject=assertion.name,
         severity=assertion.severity,
     )
+
+
+def _without_record(what: str) -> tuple[str, Severity]:
+    how = "backups record it from now on if they are made by a plan or with --checks"
+    return f"{what}: it was made before the assertion was written, or without it ({how})", "warning"
 
 
 def _in_the_source(assertion: Assertion, recorded: RecordedValue | None) -> str:
@@ -120,6 +128,9 @@ def _unanswered(
     state = exc.facts.get("sqlstate") if isinstance(exc, PostgresError) else None
     if state in _NOT_THERE and restored.manifest.is_partial:
         message = f"the backup holds a part of the database alone: {exc}"
+        return skipped(CODE, message, subject=assertion.name)
+    if state in _NOT_THERE and restored.left_out:
+        message = f"what needs extensions that may be missing was left out: {exc}"
         return skipped(CODE, message, subject=assertion.name)
     had = recorded is not None and recorded.sql == assertion.sql and recorded.error is None
     message = f"{exc}{'; it had a value when the backup was made' if had else ''}"
