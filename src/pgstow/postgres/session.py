@@ -91,15 +91,19 @@ def connect(
 
 
 def _apply(connection: Connection, settings: Mapping[str, str]) -> int:
-    """Put settings in force and return the server's process, of which a pooler tells its clients another number."""
+    """Put settings in force and return the server's process, of which a pooler tells its clients another number.
+
+    Until that is done, names mean what the database's owner has set: every one of them says where it is from.
+    """
     names, values = list(settings), list(settings.values())
     with translated("applying session settings"):
         if "statement_timeout" in settings:  # a role's default must not end the statement that replaces it
             connection.execute("SET statement_timeout = 0")
         row = connection.execute(
-            "SELECT pg_catalog.pg_backend_pid(), count(set_config(s.name, given.value, false))"
-            " FROM unnest(%s::text[], %s::text[]) AS given(name, value)"
-            " JOIN pg_catalog.pg_settings s ON lower(s.name) = given.name",
+            "SELECT pg_catalog.pg_backend_pid(), pg_catalog.count(pg_catalog.set_config(s.name, given.value, false))"
+            # unnest() of several arrays is the server's own whatever the search_path: ROWS FROM in the grammar
+            " FROM unnest(%s::pg_catalog.text[], %s::pg_catalog.text[]) AS given(name, value)"
+            " JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) given.name",
             (names, values),
         ).fetchone()
     return int(row[0]) if row is not None else 0
