@@ -250,6 +250,7 @@ def _manifest_facts(manifest: Manifest) -> evidence.ManifestFacts:
         globals_captured=manifest.globals.is_captured,
         globals_missing=manifest.globals.missing,
         extensions=len(manifest.extensions),
+        has_configuration=manifest.configuration is not None and manifest.configuration.is_complete,
         server_version=".".join(map(str, divmod(server.version_num, 10000))),
         outdated=server_outdated(server.version_num),
     )

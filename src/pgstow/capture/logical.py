@@ -13,6 +13,7 @@ from psycopg import errors as pgerrors
 from pgstow.capture.bases import Base
 from pgstow.capture.cancellation import Cancellation
 from pgstow.capture.conditions import Source
+from pgstow.capture.configuration import capture_configuration
 from pgstow.capture.contents import Contents, read_contents
 from pgstow.capture.destinations import FanOutWriter
 from pgstow.capture.globals import CapturedGlobals, capture_globals
@@ -31,7 +32,7 @@ from pgstow.capture.workers import (
     ReadResults,
     read_everything,
 )
-from pgstow.catalog.manifest import Manifest, ReuseRecord, Warning_
+from pgstow.catalog.manifest import ConfigurationRecord, Manifest, ReuseRecord, Warning_
 from pgstow.core.errors import CaptureError, GaveWay, SourceMoved
 from pgstow.core.progress import Progress
 from pgstow.postgres import catalogs
@@ -95,6 +96,7 @@ class SavedContents:
     large_objects: dict[int, CapturedLargeObject]
     known_objects: KnownLargeObjects | None
     globals: CapturedGlobals
+    configuration: ConfigurationRecord
     extensions: Sequence[tuple[str, str, str]]
     system_identifier: str | None
     required: Sequence[RequiredTable]
@@ -191,6 +193,7 @@ def _read(
             raise _BaseDiffers(reuse.alarms)
         job.checkpoint("tables read")
         captured_globals = _read_globals(job, leader)
+        configuration = capture_configuration(job.source, encoding=leader.facts.encoding)
         _refuse_changed_types(job, leader)
         return SavedContents(
             leader=leader,
@@ -199,6 +202,7 @@ def _read(
             large_objects={captured.oid: captured for captured in read.large_objects},
             known_objects=read.known_objects,
             globals=captured_globals,
+            configuration=configuration,
             extensions=found,
             system_identifier=system,
             required=required,

@@ -322,6 +322,7 @@ def _manifest(
         tables=tuple(_table(saved, table, newest.get(table.task.facts.oid)) for table in saved.tables),
         large_objects=_large_objects(saved),
         globals=saved.globals.record,
+        configuration=saved.configuration,
         extensions=tuple(ExtensionRecord(name=n, version=v, schema_=s) for n, v, s in saved.extensions),
         owners=tuple(
             sorted(
@@ -363,6 +364,11 @@ def _warnings(saved: SavedContents) -> tuple[Warning_, ...]:
     warnings += [Warning_(code="globals", message=f"not captured: {what}") for what in saved.globals.refused]
     warnings += empty_warnings(saved.required, saved.tables)
     warnings += [*saved.unasked, *warnings_of(saved.answers)]
+    warnings += [
+        Warning_(code="configuration", message=f"settings of the server were not captured: {why}")
+        for why in saved.configuration.missing
+        if not saved.configuration.is_captured
+    ]
     if saved.leader.lsn is None:
         warnings.append(Warning_(code="lsn", message="this role may not see the write-ahead log position"))
     return tuple(warnings)

@@ -14,6 +14,7 @@ from pgstow.core.errors import RepositoryDamaged
 
 __all__ = [
     "MANIFEST_FORMAT",
+    "ConfigurationRecord",
     "ExtensionRecord",
     "GlobalsRecord",
     "ImportRecord",
@@ -26,6 +27,7 @@ __all__ = [
     "RootName",
     "Selection",
     "ServerRecord",
+    "SettingRecord",
     "TableRecord",
     "Totals",
     "Warning_",
@@ -184,6 +186,23 @@ class GlobalsRecord(_Record):
     missing: tuple[str, ...] = ()  # what could not be captured, and why
 
 
+class SettingRecord(_Record):
+    """A setting that is not at PostgreSQL's default. ``value`` None: it is set, and what to was left out as it may be a secret."""
+
+    name: str
+    value: str | None
+    source: str  # as pg_settings names it
+
+
+class ConfigurationRecord(_Record):
+    """Settings of server and database. What is set for roles stands in globals.sql."""
+
+    is_captured: bool
+    is_complete: bool = False  # the role of the backup may see every setting
+    settings: tuple[SettingRecord, ...] = ()
+    missing: tuple[str, ...] = ()  # what could not be captured, and why
+
+
 class ExtensionRecord(_Record):
     name: str
     version: str
@@ -242,6 +261,7 @@ class Manifest(_Record):
     tables: tuple[TableRecord, ...]
     large_objects: LargeObjectsRecord = LargeObjectsRecord()
     globals: GlobalsRecord
+    configuration: ConfigurationRecord | None = None  # None in imported and in older backups
     extensions: tuple[ExtensionRecord, ...] = ()
     owners: tuple[str, ...] = ()
     shape: str | None = None

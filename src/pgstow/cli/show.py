@@ -141,6 +141,8 @@ def _facts(manifest: Manifest) -> Table:
         table.add_row("assertion", f"{safe(one.name)}: {'no value: ' if one.error else ''}{value}")
     extensions = ", ".join(f"{extension.name} {extension.version}" for extension in manifest.extensions)
     table.add_row("extensions", safe(extensions) or ("not stated" if manifest.imported else "none"))
+    if manifest.imported is None:
+        table.add_row("settings", _configuration(manifest))
     table.add_row("globals", _globals(manifest))
     for missing in manifest.globals.missing:
         table.add_row("", f"missing: {safe(missing)}")
@@ -150,6 +152,20 @@ def _facts(manifest: Manifest) -> Table:
 
 def _of_file(manifest: Manifest) -> str:
     return ", the time of the file" if manifest.imported and not manifest.imported.is_dated else ""
+
+
+def _configuration(manifest: Manifest) -> str:
+    recorded = manifest.configuration
+    if recorded is None or not recorded.is_captured:
+        return "not captured" + (
+            f": {listed}" if recorded and (listed := safe(", ".join(recorded.missing))) else ""
+        )
+    withheld = sum(one.value is None for one in recorded.settings)
+    return (
+        f"{len(recorded.settings)} not at their defaults"
+        + (f", {withheld} of them without the value, which may be secret" if withheld else "")
+        + ("" if recorded.is_complete else "; the role may not see all")
+    )
 
 
 def _globals(manifest: Manifest) -> str:
