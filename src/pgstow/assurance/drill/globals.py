@@ -31,6 +31,7 @@ _ALTER_WITH = re.compile(rb"ALTER ROLE (?P<role>%b) WITH (?P<options>.*)" % _NAM
 _ALTER = re.compile(rb"ALTER ROLE (?P<role>%b) " % _NAME)
 _CREATE = re.compile(rb"CREATE ROLE (?P<role>%b)" % _NAME)
 _PASSWORD = re.compile(rb" PASSWORD (?:NULL|'(?:[^']|'')*+')")
+_SETTING = re.compile(rb"ALTER ROLE %b SET [^ ]++ TO" % _NAME)
 _LOGIN = re.compile(rb"(?<!\S)LOGIN(?!\S)")
 _GRANTED_BY = re.compile(rb" GRANTED BY %b\Z" % _NAME)
 _IN_DATABASE = re.compile(rb"ALTER ROLE %b IN DATABASE " % _NAME)
@@ -101,7 +102,11 @@ def _attempts(statement: bytes, me: bytes) -> list[bytes]:
 
 
 def _shown(session: RawSession, statement: bytes) -> str:
-    return " ".join(session.decode(statement).split())[:200]
+    """Return a statement for people, without the value of a setting and without a password: both may be secrets."""
+    plain = _PASSWORD.sub(b"", statement)
+    if setting := _SETTING.match(plain):
+        plain = setting[0]
+    return " ".join(session.decode(plain).split())[:200]
 
 
 def create_missing_roles(session: RawSession, toc: Toc, *, but: Iterable[bytes] = ()) -> list[str]:
