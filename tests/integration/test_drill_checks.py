@@ -23,8 +23,11 @@ from pgstow.postgres.server import Cluster
 from pgstow.restore import ArchiveFiles, RestoreReport
 from support.backups import capture_into, files_of, memory_repository
 from support.checked import (
+    ATTRIBUTES,
+    SUBSCRIPTION,
     WITH_HISTORY,
     WITH_HISTORY_SINCE_18,
+    WITH_ICU,
     checked,
     copied,
     issues,
@@ -70,7 +73,10 @@ def make_world(major: int, request: pytest.FixtureRequest) -> World:
         execute(source, WITH_HISTORY_SINCE_18)
     name = source.dbname
     execute(source, f"ALTER DATABASE {name} SET work_mem = '5MB'")
+    execute(source, f"REVOKE TEMP ON DATABASE {name} FROM PUBLIC")
+    execute(source, f"GRANT CREATE ON DATABASE {name} TO checks_reader")
     execute(source, f"ALTER ROLE checks_owner IN DATABASE {name} SET enable_sort = off")
+    execute(source, SUBSCRIPTION)
     repository = memory_repository()
     backup = capture_into(
         repository,
@@ -78,6 +84,7 @@ def make_world(major: int, request: pytest.FixtureRequest) -> World:
         time_columns={"app.status": "at", "app.events": "at", "app.no_columns": "at"},
         assertions=(TOTAL, SAME),
     )
+    execute(source, "DROP SUBSCRIPTION far_away")
     files = files_of(repository, backup)
     cluster: Cluster = request.getfixturevalue("make_module_cluster")(major)
     target, report = restored_in(cluster, files)
@@ -90,7 +97,7 @@ def world_of(request: pytest.FixtureRequest) -> Callable[[int], World]:
     return functools.cache(lambda major: make_world(major, request))
 
 
-@pytest.fixture(params=[15, 16, 18], ids=lambda major: f"pg{major}")
+@pytest.fixture(params=[15, 18], ids=lambda major: f"pg{major}")
 def every_world(request: pytest.FixtureRequest, world_of: Callable[[int], World]) -> World:
     return world_of(request.param)
 
@@ -148,7 +155,7 @@ def test_what_was_broken_in_definitions_is_found(world: World) -> None:
         "ALTER TABLE app.accounts DISABLE ROW LEVEL SECURITY": ("objects", "row security app.accounts"),
         "DROP FUNCTION app.atomic(text)": ("objects", "function app.atomic(text)"),
         "DROP OPERATOR app.@@@ (bigint, bigint)": ("objects", "operator app.@@@"),
-        "DROP VIEW app.rich": ("objects", "view app.rich"),
+        "DROP VIEW app.some_status": ("objects", "view app.some_status"),
         "DROP EVENT TRIGGER watch_ddl": ("objects", "event trigger watch_ddl"),
         "ALTER TABLE app.events DETACH PARTITION app.events_rest": ("objects", "table attach app.events_rest"),
         "ALTER PUBLICATION pub DROP TABLE app.orders": ("objects", "publication table app.pub orders"),
@@ -164,8 +171,35 @@ def test_what_was_broken_in_definitions_is_found(world: World) -> None:
         "GRANT DELETE ON app.status TO PUBLIC": ("privileges", "acl app.TABLE status"),
         "GRANT EXECUTE ON FUNCTION app.total(int) TO checks_owner": None,  # more than before is told of objects that have some
         "REFRESH MATERIALIZED VIEW app.totals WITH NO DATA": ("materialized_views", "app.totals"),
-        "SELECT lo_unlink(900002)": ("large_objects", "900002"),
+        "SELECT lo_unlink(900003)": ("large_objects", "900003"),
+        "SELECT lo_put(900002, 3100000, 'z')": ("large_objects", "900002"),
+        "SELECT lo_put(900001, 12, '!')": ("large_objects", "900001"),
+        "ALTER LARGE OBJECT 900001 OWNER TO checks_reader": ("owners", "large object 900001"),
         "ALTER DATABASE broken_definitions RESET work_mem": ("settings", ""),
+        "REVOKE CREATE ON DATABASE broken_definitions FROM checks_reader": ("privileges", "the database itself"),
+        "GRANT SELECT ON app.kinds TO PUBLIC": ("privileges", "acl app.TABLE kinds"),
+        "ALTER TABLE app.turned DETACH PARTITION app.turned_1": ("objects", "table attach app.turned_1"),
+        "ALTER TABLE app.child NO INHERIT app.parent": ("definitions", "table app.child"),
+        "ALTER TABLE app.only_generated ALTER one DROP EXPRESSION": ("definitions", "table app.only_generated"),
+        "ALTER TABLE app.numbered ALTER g SET GENERATED ALWAYS": ("definitions", "sequence app.numbered_g_seq"),
+        "ALTER SEQUENCE other.down NO CYCLE": ("definitions", "sequence other.down"),
+        "ALTER TABLE app.numbered ALTER id SET DEFAULT nextval('other.owned')": ("definitions", "table app.numbered"),
+        "ALTER TABLE app.orders ALTER CONSTRAINT orders_account_fkey NOT DEFERRABLE": ("definitions", "fk constraint app.orders orders_account_fkey"),
+        "ALTER TABLE app.booked DROP CONSTRAINT booked_during_excl": ("constraints", "app.booked booked_during_excl"),
+        "DROP RULE kept ON app.numbered": ("objects", "rule app.numbered kept"),
+        "DROP STATISTICS app.of_expression": ("objects", "statistics app.of_expression"),
+        "ALTER TEXT SEARCH CONFIGURATION app.words ALTER MAPPING FOR word WITH simple": ("definitions", "text search configuration app.words"),
+        "DROP COLLATION app.mycoll": ("objects", "collation app.mycoll"),
+        "DROP CAST (app.pair AS text)": ("objects", "cast CAST (app.pair AS text)"),
+        "ALTER TABLE app.unlogged SET LOGGED": ("definitions", "table app.unlogged"),
+        "ALTER SUBSCRIPTION far_away CONNECTION 'host=nowhere.example password=other'": ("definitions", "subscription far_away"),
+        "ALTER PUBLICATION some_rows SET TABLE app.status (id, n) WHERE (id < 7 AND id <> 9)": ("definitions", "publication table app.some_rows status"),
+        "ALTER DEFAULT PRIVILEGES FOR ROLE checks_owner GRANT EXECUTE ON FUNCTIONS TO PUBLIC": ("privileges", "default acl DEFAULT PRIVILEGES FOR FUNCTIONS"),
+        "CREATE OR REPLACE VIEW app.rich AS SELECT * FROM app.accounts WHERE balance < 50": ("definitions", "view app.rich"),
+        "ALTER TYPE app.mood ADD VALUE 'more'": ("definitions", "type app.mood"),
+        "COMMENT ON COLUMN app.accounts.balance IS 'cents'": ("definitions", "comment app.COLUMN accounts.balance"),
+        "COMMENT ON LARGE OBJECT 900001 IS NULL": ("definitions", "comment LARGE OBJECT 900001"),
+        "ALTER FOREIGN TABLE app.far ADD more int": ("definitions", "foreign table app.far"),
         "UPDATE app.status SET at = '2030-01-01' WHERE id = 377": ("newest_rows", "app.status"),
     }  # fmt: skip
     records = world.broken("broken_definitions", ";\n".join(["SET allow_system_table_mods = on", *breakages]))
@@ -180,11 +214,52 @@ def test_what_was_broken_in_definitions_is_found(world: World) -> None:
     assert "1, which was not given yet" in (of(records, "sequences", "app.untouched").expected or "")
 
 
+def test_settings_of_the_server_are_told_for_information(world: World) -> None:
+    name = "set_otherwise"
+    copy = copied(world.cluster, name)
+    records = checked(copy, world.files, world.report)
+    assert of(records, "settings", "configuration").outcome == "pass"
+    execute(copy, f"ALTER DATABASE {name} SET TimeZone = 'Asia/Tokyo'")
+    differing = of(checked(copy, world.files, world.report), "settings", "configuration")
+    assert differing.outcome == "skipped"
+    assert "TimeZone (Etc/UTC in the source, Asia/Tokyo here)" in differing.message
+
+
+def test_secrets_in_definitions_and_settings_are_not_told(world: World) -> None:
+    execute(
+        copy := copied(world.cluster, "leaking"),
+        "ALTER SUBSCRIPTION far_away CONNECTION 'host=x password=other'",
+    )
+    execute(copy, "ALTER DATABASE leaking RESET ALL")
+    told = [
+        one
+        for one in issues(checked(copy, world.files, world.report))
+        if one.code in {"definitions", "settings"}
+    ]
+    assert {one.subject for one in told} == {"subscription far_away", None}
+    shown = "".join(one.model_dump_json() for one in told)
+    assert "password" not in shown and "5MB" not in shown
+
+
 def test_missing_roles_and_memberships_are_found(world: World) -> None:
     server = world.target.with_database("postgres")
     execute(server, "CREATE ROLE stand_in")
     try:
         execute(server, "REVOKE checks_reader FROM checks_owner")
+        execute(server, "ALTER ROLE checks_reader NOCREATEDB CONNECTION LIMIT 8")
+        execute(server, "ALTER ROLE checks_reader RESET search_path")
+        execute(server, "REVOKE ADMIN OPTION FOR pg_monitor FROM checks_reader")
+        changed = [one for one in checked(world.target, world.files, world.report) if one.code == "roles"]
+        told = {(one.message.partition(" with ")[0], one.severity, one.subject) for one in changed}
+        assert told == {
+            ("the role has other attributes than in the source", "error", "checks_reader"),
+            ("settings of the role did not come back: search_path", "warning", "checks_reader"),
+            ("checks_reader is a member of pg_monitor", "warning", "checks_reader"),
+            ("checks_owner is not a member of checks_reader", "error", "checks_owner"),
+        }
+        expected = {one.expected for one in changed if "attributes" in one.message}
+        assert expected == {"CREATEDB, BYPASSRLS, CONNECTION LIMIT 7, VALID UNTIL 2030-12-31 19:00:00+00"}
+        execute(server, ATTRIBUTES)
         execute(server, "ALTER ROLE checks_reader RENAME TO gone_reader")
         records = checked(world.target, world.files, world.report)
         assert ("roles", "checks_reader") in found(records)
@@ -283,6 +358,9 @@ def test_a_row_that_an_index_lacks_is_found(world: World) -> None:
     execute(target, "UPDATE pg_index SET indisready = false WHERE indexrelid = 'app.accounts_pkey'::regclass")
     execute(target, "INSERT INTO app.accounts VALUES (51, 0)")
     execute(target, "UPDATE pg_index SET indisready = true WHERE indexrelid = 'app.accounts_pkey'::regclass")
+    execute(
+        target, "ALTER DATABASE unindexed SET default_transaction_read_only = on"
+    )  # which does not keep amcheck out
     records = checked(target, world.files, world.report)
     assert "lacks matching index tuple" in of(records, "amcheck").message
     assert of(records, "amcheck").subject == "app.accounts_pkey"
@@ -309,6 +387,16 @@ def test_a_server_that_breaks_down_proves_nothing(world: World, monkeypatch: pyt
 def test_assertions(world: World) -> None:
     cases: dict[str, tuple[dict[str, Any], str, str]] = {
         "equal": ({"sql": "SELECT 1", "equals": "1"}, "pass", "it holds: 1"),
+        "number": (
+            {"sql": "SELECT sum(amount) - 25.50 FROM app.kinds", "equals": "125349.5"},
+            "pass",
+            "it holds: 125349.50",
+        ),
+        "boolean": (
+            {"sql": "SELECT count(*) = 200 FROM app.orders", "equals": "true"},
+            "pass",
+            "it holds: t",
+        ),
         "unequal": ({"sql": "SELECT 1", "equals": "2"}, "fail", "whether it held in the source is not known"),
         "null": ({"sql": "SELECT NULL", "is_null": True}, "pass", "it holds: NULL"),
         "range": ({"sql": "SELECT 3.5", "at_least": Decimal(3), "at_most": Decimal(4)}, "pass", ""),
@@ -321,7 +409,7 @@ def test_assertions(world: World) -> None:
         "unrecorded": (
             {"sql": "SELECT 1", "same_as_backup": True},
             "unknown",
-            "the backup did not record it",
+            "the backup does not hold what to compare with",
         ),
         "same": (
             {"sql": SAME.sql, "same_as_backup": True},
@@ -337,7 +425,8 @@ def test_assertions(world: World) -> None:
         record = of(records, "assertion", name)
         assert record.outcome == outcome, record
         assert message in record.message, record
-        assert record.severity == "error"
+        is_old = name in {"unrecorded", "total"}  # no backup of before can know: that fails no drill
+        assert record.severity == ("warning" if is_old else "error"), record
     assert of(records, "assertion", "mild").severity == "warning"
     assert fetch(world.target, "SELECT last_value FROM app.counter") == [(49,)]
 
@@ -358,6 +447,7 @@ def test_what_was_so_in_the_source_already_is_said(world: World, pg15: Cluster, 
 
 def test_extensions_that_may_be_missing(world: World, pg15: Cluster, database: Databases) -> None:
     source = database(pg15)
+    execute(source, WITH_ICU)
     execute(
         source,
         """CREATE EXTENSION pg_trgm; CREATE EXTENSION citext; CREATE TABLE words (id int PRIMARY KEY, w text, c citext);
@@ -452,7 +542,7 @@ def test_chosen_tables_alone(world: World, pg15: Cluster, database: Databases) -
     assert of(records, "assertion", "same").outcome == "pass"
 
 
-@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP", "SQL_ASCII"])
+@pytest.mark.parametrize("encoding", ["EUC_JP", "SQL_ASCII"])
 def test_other_encodings(encoding: str, world: World, pg15: Cluster, database: Databases) -> None:
     source = database(pg15, options=f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
     word = "日本" if encoding == "EUC_JP" else "Größe é"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,6 +145,9 @@ class FolderFiles:
 
     def missing(self, name: str) -> str | None:
         return None if self.member(name) else f"no {name}"
+
+    def pieces(self, name: str) -> Iterator[tuple[int, bytes]]:
+        return ((len(piece), hashlib.sha256(piece).digest()) for piece in self.stream(name))
 
     def stream(self, name: str) -> Iterator[bytes]:
         path = self._path(name)

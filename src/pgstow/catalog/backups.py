@@ -308,6 +308,14 @@ class BackupFiles:
                 (folder + name, node) for name, node in sorted(nodes.items()) if isinstance(node, FileNode)
             )
 
+    def pieces(self, name: str) -> Iterator[tuple[int, bytes]]:
+        """Yield size and SHA-256 of each blob of a member, in order, without reading it."""
+        for blob in self._require(name).content:
+            size_bytes = self.repository.blob_size(BlobKind.DATA, blob)
+            if size_bytes is None:
+                raise RepositoryDamaged(f"data blob {blob.hex()} of {name} is in no index file")
+            yield size_bytes, blob
+
     def stream(self, name: str) -> Iterator[bytes]:
         """Yield the bytes of a member in order, each piece checked against its SHA-256."""
         return self.repository.stream(self._require(name).content)

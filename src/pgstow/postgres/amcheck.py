@@ -55,9 +55,17 @@ def find_amcheck(session: RawSession) -> Amcheck | None:
 def install_amcheck(session: RawSession) -> None:
     """Install it in a schema of its own; event triggers of the database do not fire. Raises PostgresError."""
     schema = b"pgstow_amcheck_" + secrets.token_hex(4).encode()
+    # Those that fire for replicas too are switched over for as long, which no event trigger hears of.
+    eager = session.rows(
+        b"SELECT pg_catalog.quote_ident(evtname), CASE evtenabled WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END"
+        b" FROM pg_catalog.pg_event_trigger WHERE evtenabled IN ('A', 'R')",
+        doing="looking for event triggers",
+    )
+    off = b"".join(b"ALTER EVENT TRIGGER %s ENABLE; " % (row[0] or b"") for row in eager)
+    on = b"".join(b"ALTER EVENT TRIGGER %s ENABLE %s; " % (row[0] or b"", row[1] or b"") for row in eager)
     session.execute(
-        b"BEGIN; SET LOCAL session_replication_role = replica; CREATE SCHEMA %s; CREATE EXTENSION amcheck SCHEMA %s; COMMIT"
-        % (schema, schema),
+        b"BEGIN; SET LOCAL session_replication_role = replica; %s"
+        b"CREATE SCHEMA %s; CREATE EXTENSION amcheck SCHEMA %s; %sCOMMIT" % (off, schema, schema, on),
         doing="installing amcheck",
     )
 

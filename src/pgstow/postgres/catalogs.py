@@ -17,6 +17,7 @@ from pgstow.core.lsn import Lsn
 from pgstow.postgres.session import Connection
 
 __all__ = [
+    "LOCALE_PROVIDERS",
     "ServerFacts",
     "TableFacts",
     "TableName",
@@ -41,6 +42,7 @@ __all__ = [
     "xid_horizon",
 ]
 
+LOCALE_PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 _LOCK_BATCH = 500
 
 
@@ -228,7 +230,7 @@ def server_facts(connection: Connection) -> ServerFacts:
         encoding=text(row[3]),
         collate=row[4],
         ctype=row[5],
-        locale_provider={"c": "libc", "i": "icu", "b": "builtin"}.get(text(row[6]), text(row[6])),
+        locale_provider=LOCALE_PROVIDERS.get(text(row[6]), text(row[6])),
         icu_locale=row[7],
         is_standby=row[8],
         postmaster_start=row[9],

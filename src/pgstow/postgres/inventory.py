@@ -5,10 +5,11 @@ Names come back as bytes in the session's client encoding, as the archive spells
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pgstow.postgres.raw import RawSession
+from pgstow.postgres.catalogs import LOCALE_PROVIDERS
+from pgstow.postgres.raw import RawSession, array
 
 __all__ = [
     "BtreeIndex",
@@ -16,14 +17,19 @@ __all__ = [
     "DatabaseFacts",
     "HeapTable",
     "IndexState",
+    "LargeObjectPiece",
+    "Membership",
+    "RoleState",
     "btree_indexes",
     "constraint_states",
     "database_facts",
+    "differing_large_objects",
     "heap_tables",
     "index_states",
     "memberships",
     "newest_value",
     "populated_views",
+    "role_states",
     "sequence_states",
 ]
 
@@ -40,7 +46,7 @@ def sequence_states(session: RawSession) -> dict[Name, tuple[int, bool]]:
     """Return last_value and is_called of every sequence."""
     found = session.rows(
         b"SELECT n.nspname, c.relname, " + _QUALIFIED + b" FROM pg_catalog.pg_class c"
-        b" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'S' AND " + _OF_USERS,
+        b" JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'S' AND c.relpersistence <> 't'",
         doing="listing sequences",
     )
     states = {}
@@ -139,14 +145,99 @@ def populated_views(session: RawSession) -> dict[Name, bool]:
     return {(row[0] or b"", row[1] or b""): row[2] == b"t" for row in rows}
 
 
-def memberships(session: RawSession) -> set[tuple[bytes, bytes]]:
-    """Return (role, member) for every membership among roles of the server."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargeObjectPiece:
+    """What a large object must hold from ``offset`` on; sizes are bytes."""
+
+    oid: int
+    offset: int
+    size_bytes: int
+    sha256: bytes
+
+
+def differing_large_objects(session: RawSession, pieces: Sequence[LargeObjectPiece]) -> set[int]:
+    """Return which of these large objects, that are there, hold something else. The server reads them, one piece after the other."""
     rows = session.rows(
-        b"SELECT r.rolname, m.rolname FROM pg_catalog.pg_auth_members a"
-        b" JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN pg_catalog.pg_roles m ON m.oid = a.member",
+        b"SELECT DISTINCT oid FROM unnest($1::oid[], $2::int8[], $3::int4[], $4::text[]) AS wanted(oid, start, size, digest)"
+        b" WHERE pg_catalog.encode(pg_catalog.sha256(pg_catalog.lo_get(oid, start, size)), 'hex') <> digest",
+        array(b"%d" % one.oid for one in pieces),
+        array(b"%d" % one.offset for one in pieces),
+        array(b"%d" % one.size_bytes for one in pieces),
+        array(one.sha256.hex().encode() for one in pieces),
+        doing="reading large objects",
+    )
+    return {int(row[0] or 0) for row in rows}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleState:
+    """A role as it is. ``settings`` are the names of those that it brings into every database."""
+
+    name: bytes
+    is_superuser: bool
+    inherits: bool
+    may_create_roles: bool
+    may_create_databases: bool
+    may_replicate: bool
+    bypasses_row_security: bool
+    connection_limit: int
+    valid_until: str | None
+    settings: tuple[bytes, ...]
+
+
+def role_states(session: RawSession) -> list[RoleState]:
+    """Return the roles of the server; moments as the session's time zone prints them."""
+    rows = session.rows(
+        b"SELECT rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolconnlimit,"
+        b" rolvaliduntil, (SELECT pg_catalog.string_agg(pg_catalog.split_part(one, '=', 1), E'\\n')"
+        b" FROM pg_catalog.unnest(rolconfig) AS one) FROM pg_catalog.pg_roles",
+        doing="listing roles",
+    )
+    return [
+        RoleState(
+            name=row[0] or b"",
+            is_superuser=row[1] == b"t",
+            inherits=row[2] == b"t",
+            may_create_roles=row[3] == b"t",
+            may_create_databases=row[4] == b"t",
+            may_replicate=row[5] == b"t",
+            bypasses_row_security=row[6] == b"t",
+            connection_limit=int(row[7] or -1),
+            valid_until=None if row[8] is None else session.decode(row[8]),
+            settings=tuple((row[9] or b"").splitlines()),
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What a member of a role may do with it, by whomever it was granted. Before 16 the last two are unknown: None."""
+
+    is_admin: bool
+    inherits: bool | None
+    may_set: bool | None
+
+
+def memberships(session: RawSession) -> dict[tuple[bytes, bytes], Membership]:
+    """Return the memberships among roles of the server, by role and member."""
+    has_options = session.connection.info.server_version >= 160000
+    options = b"bool_or(inherit_option), bool_or(set_option)" if has_options else b"NULL, NULL"
+    rows = session.rows(
+        b"SELECT r.rolname, m.rolname, bool_or(a.admin_option), "
+        + options
+        + b" FROM pg_catalog.pg_auth_members a"
+        b" JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN pg_catalog.pg_roles m ON m.oid = a.member GROUP BY 1, 2",
         doing="listing memberships of roles",
     )
-    return {(row[0] or b"", row[1] or b"") for row in rows}
+    return {
+        (row[0] or b"", row[1] or b""): Membership(
+            is_admin=row[2] == b"t",
+            inherits=None if row[3] is None else row[3] == b"t",
+            may_set=None if row[4] is None else row[4] == b"t",
+        )
+        for row in rows
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +248,18 @@ class DatabaseFacts:
     encoding: str
     collate: str
     ctype: str
+    locale_provider: str
+    icu_locale: str | None
 
 
 def database_facts(session: RawSession) -> DatabaseFacts:
     """Return how the session's database was made."""
+    version_num = session.connection.info.server_version
+    locale = b"datlocale" if version_num >= 170000 else b"daticulocale" if version_num >= 150000 else b"NULL"
+    provider = b"datlocprovider" if version_num >= 150000 else b"'c'"
     row = session.rows(
-        b"SELECT datname, pg_catalog.pg_encoding_to_char(encoding), datcollate, datctype"
-        b" FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
+        b"SELECT datname, pg_catalog.pg_encoding_to_char(encoding), datcollate, datctype, %s, %s"
+        b" FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()" % (provider, locale),
         doing="looking at the database",
     )[0]
     return DatabaseFacts(
@@ -171,6 +267,8 @@ def database_facts(session: RawSession) -> DatabaseFacts:
         encoding=session.decode(row[1]),
         collate=session.decode(row[2]),
         ctype=session.decode(row[3]),
+        locale_provider=LOCALE_PROVIDERS.get(session.decode(row[4]), session.decode(row[4])),
+        icu_locale=None if row[5] is None else session.decode(row[5]),
     )
 
 

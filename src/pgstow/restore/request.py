@@ -35,6 +35,9 @@ class ArchiveFiles(Protocol):
     def missing(self, name: str) -> str | None:
         """Return why a file is known to be unreadable before it is read; None if nothing speaks against it."""
 
+    def pieces(self, name: str) -> Iterator[tuple[int, bytes]]:
+        """Yield size and SHA-256 of each piece that a file is stored in, in order, without reading it."""
+
     def stream(self, name: str) -> Iterator[bytes]:
         """Yield the bytes of a file in order, in pieces of any size."""
 

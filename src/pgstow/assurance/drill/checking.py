@@ -20,12 +20,14 @@ from pgstow.assurance.drill.checks.indexes import (
     structure_checks,
     told_of_structures,
 )
+from pgstow.assurance.drill.checks.large_objects import check_large_objects
 from pgstow.assurance.drill.checks.newest import check_newest_rows
 from pgstow.assurance.drill.checks.records import skipped, unknown
 from pgstow.assurance.drill.checks.restored import Check, Restored
+from pgstow.assurance.drill.checks.roles import check_roles
 from pgstow.assurance.drill.checks.sequences import check_sequences
-from pgstow.assurance.drill.checks.server import check_extensions, check_locale, check_roles
-from pgstow.assurance.drill.checks.views import check_large_objects, check_materialized_views
+from pgstow.assurance.drill.checks.server import check_configuration, check_extensions, check_locale
+from pgstow.assurance.drill.checks.views import check_materialized_views
 from pgstow.assurance.drill.context import CheckContext
 from pgstow.catalog.drills import CheckRecord
 from pgstow.core.errors import Interrupted, PgstowError
@@ -76,6 +78,7 @@ _CHECKS = (
     Check(codes=("roles",), run=check_roles),
     Check(codes=("extensions",), run=check_extensions),
     Check(codes=("settings",), run=check_locale),
+    Check(codes=("settings",), run=check_configuration, subject="configuration"),
 )
 
 
@@ -124,6 +127,7 @@ def _session(context: CheckContext) -> RawSession:
     """Return a session that reads as the backup was read, so that values are printed in the same way."""
     recorded = context.files.manifest.settings
     settings = {name: recorded.get(name, value) for name, value in CAPTURE_SETTINGS.items()}
+    settings["default_transaction_read_only"] = "off"  # a database may have it on, and amcheck must get in
     return open_raw(context.target, encoding=context.files.toc.encoding, settings=settings)
 
 

@@ -27,8 +27,8 @@ _Key = tuple[bytes, bytes, bytes]  # schema, table or domain, constraint
 
 def check_constraints(restored: Restored, session: RawSession) -> Iterator[CheckRecord]:
     """Yield whether all constraints are there and validated; those that never were in the source are no failure."""
-    unset = {(one.table, one.name) for one in restored.context.restored.unset_foreign_keys}
-    entries = [entry for entry in restored.entries(*_KINDS) if not _is_unset(restored, entry, unset)]
+    unset = restored.context.restored.unset_foreign_keys
+    entries = [entry for entry in restored.entries(*_KINDS) if not restored.is_unset(entry)]
     inline = list(_inline(restored))
     found = list(constraint_states(session))
     if not entries and not inline and not unset and not found:
@@ -51,20 +51,10 @@ def check_constraints(restored: Restored, session: RawSession) -> Iterator[Check
             f"the backup holds chosen tables alone, and this foreign key could not be set: {one.reason}",
             subject=f"{one.table} {one.name}",
         )
-        for one in restored.context.restored.unset_foreign_keys
+        for one in unset
     ]
     good = passed("constraints", f"{counted(len(found), 'constraint')}, and all rows were held against them")
     yield from summed_up(good, problems)
-
-
-def _is_unset(restored: Restored, entry: TocEntry, unset: set[tuple[str, str]]) -> bool:
-    if entry.desc != b"FK CONSTRAINT":
-        return False
-    return any(
-        restored.text(entry.tag) == f"{table.partition('.')[2]} {name}"
-        and table.partition(".")[0] == restored.text(entry.namespace)
-        for table, name in unset
-    )
 
 
 def _missing(entries: list[TocEntry], found: list[ConstraintState]) -> Iterator[TocEntry]:
@@ -77,16 +67,21 @@ def _missing(entries: list[TocEntry], found: list[ConstraintState]) -> Iterator[
 def _inline(restored: Restored) -> Iterator[tuple[_Key, bool]]:
     """Yield the named constraints in CREATE TABLE and CREATE DOMAIN, and whether they bind nobody."""
     for entry in restored.entries(b"TABLE", b"FOREIGN TABLE", b"DOMAIN"):
-        statement = _TEXT.sub(lambda match: match[1] or b"''", entry.defn or b"")
-        for match in _INLINE.finditer(statement):
+        for match in _INLINE.finditer(_without_texts(entry.defn or b"")):
             key = (entry.namespace or b"", entry.tag, unquote(match[1]))
             yield key, _UNHELD.search(match[2]) is not None
+
+
+def _without_texts(statement: bytes) -> bytes:
+    return _TEXT.sub(lambda match: match[1] or b"''", statement)
 
 
 def _unvalidated(
     restored: Restored, entries: list[TocEntry], inline: list[tuple[_Key, bool]], found: list[ConstraintState]
 ) -> Iterator[CheckRecord]:
-    never = {(one.namespace or b"", one.tag) for one in entries if _UNHELD.search(one.defn or b"")}
+    never = {
+        (one.namespace or b"", one.tag) for one in entries if _UNHELD.search(_without_texts(one.defn or b""))
+    }
     never |= {(schema, owner + b" " + name) for (schema, owner, name), is_unheld in inline if is_unheld}
     for one in found:
         own_name = one.owner + b" " + one.name

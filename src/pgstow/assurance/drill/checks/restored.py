@@ -57,6 +57,15 @@ class Restored:
         """Return schema and name for people."""
         return f"{self.text(entry.namespace)}.{self.text(entry.tag)}"
 
+    def is_unset(self, entry: TocEntry) -> bool:
+        """Whether it is a foreign key to a table that was not restored: the restore has said that it could not be set."""
+        if entry.desc != b"FK CONSTRAINT":
+            return False
+        constraint = self.qualified(entry)
+        return any(
+            f"{one.table} {one.name}" == constraint for one in self.context.restored.unset_foreign_keys
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:

@@ -1,26 +1,18 @@
-"""What is around the objects: extensions, roles, and how the database was made and set."""
+"""What is around the objects: extensions, and how the database was made and the server set."""
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Iterator
 
-from pgstow.assurance.drill.checks.records import counted, failed, listed, passed, skipped, summed_up, unknown
+from pgstow.assurance.drill.checks.records import failed, listed, passed, skipped, summed_up
 from pgstow.assurance.drill.checks.restored import Restored
 from pgstow.catalog.drills import CheckRecord
-from pgstow.postgres.archive.entries import NAME, unquote
-from pgstow.postgres.encodings import decoded
-from pgstow.postgres.inventory import database_facts, memberships
-from pgstow.postgres.raw import RawSession
-from pgstow.postgres.target import roles
+from pgstow.postgres.configuration import differing_in_results, read_configuration
+from pgstow.postgres.inventory import database_facts
+from pgstow.postgres.raw import RawSession, open_raw
 
-__all__ = ["check_extensions", "check_locale", "check_roles"]
-
-_ENCODING = re.compile(rb"^SET client_encoding = '(\w+)';$", re.MULTILINE)
-_ROLE = re.compile(rb"^CREATE ROLE (%b);$" % NAME, re.MULTILINE)
-_MEMBERSHIP = re.compile(
-    rb"^GRANT (%b) TO (%b)(?: WITH [^;\n]*)?(?: GRANTED BY [^\n]*)?;$" % (NAME, NAME), re.MULTILINE
-)
+__all__ = ["check_configuration", "check_extensions", "check_locale"]
 
 
 def check_extensions(restored: Restored, session: RawSession) -> Iterator[CheckRecord]:  # noqa: ARG001  as every check
@@ -60,53 +52,49 @@ def check_extensions(restored: Restored, session: RawSession) -> Iterator[CheckR
     yield from summed_up(good, problems)
 
 
-def check_roles(restored: Restored, session: RawSession) -> Iterator[CheckRecord]:
-    """Yield whether the roles of the source, and their memberships, could be made from what the backup holds."""
-    if not restored.context.is_throwaway:
-        yield skipped("roles", "the drill changes no roles of a server that is not its own")
-        return
-    if restored.manifest.imported is not None:
-        yield skipped("roles", "a dump of one database holds no roles")
-        return
-    if not restored.manifest.globals.is_captured or restored.files.member("globals.sql") is None:
-        why = listed(restored.manifest.globals.missing) or "they were not captured"
-        yield unknown("roles", f"the backup holds no roles: {why}", severity="warning")
-        return
-    sql = restored.files.read("globals.sql")
-    named = _ENCODING.search(sql)
-    encoding = named[1].decode() if named else "UTF8"
-    wanted = {decoded(unquote(match[1]), encoding) for match in _ROLE.finditer(sql)}
-    pairs = {
-        (decoded(unquote(match[1]), encoding), decoded(unquote(match[2]), encoding))
-        for match in _MEMBERSHIP.finditer(sql)
-    }
-    there = {session.decode(name) for name in roles(session)}
-    joined = {(session.decode(role), session.decode(member)) for role, member in memberships(session)}
-    problems = [failed("roles", "the role is missing", subject=name) for name in sorted(wanted - there)]
-    problems += [
-        failed("roles", f"{member} is not a member of {role}", subject=member)
-        for role, member in sorted(pairs - joined)
-        if role in there and member in there
-    ]
-    good = passed(
-        "roles",
-        f"{counted(len(wanted), 'role')} with {counted(len(pairs), 'membership')} could be made from the backup",
-    )
-    yield from summed_up(good, problems)
-
-
 def check_locale(restored: Restored, session: RawSession) -> Iterator[CheckRecord]:
     """Yield whether the database has the encoding and the locale of the source."""
     source, there = restored.manifest.server, database_facts(session)
-    wanted = f"{source.encoding}, {source.collate}, {source.ctype}"
-    found = f"{there.encoding}, {there.collate}, {there.ctype}"
+    wanted = [source.encoding, source.collate, source.ctype]
+    found = [there.encoding, there.collate, there.ctype]
+    if restored.manifest.imported is None:  # a dump does not always say
+        wanted += [source.locale_provider, source.icu_locale or ""]
+        found += [there.locale_provider, there.icu_locale or ""]
     if wanted == found:
-        yield passed("settings", f"encoding and locale are those of the source: {found}")
+        shown = ", ".join(filter(None, found))
+        yield passed("settings", f"encoding and locale are those of the source: {shown}")
         return
     yield failed(
         "settings",
         "the database has another encoding or locale here: text may sort differently",
         severity="warning",
-        expected=wanted,
-        found=found,
+        expected=", ".join(filter(None, wanted)),
+        found=", ".join(filter(None, found)),
     )
+
+
+def check_configuration(restored: Restored, session: RawSession) -> Iterator[CheckRecord]:  # noqa: ARG001  as every check
+    """Yield, for information, which settings of the server differ that the results of queries may depend on.
+
+    It is no fault of a backup: the server of a drill is set up for the drill.
+    """
+    recorded = restored.manifest.configuration
+    if recorded is None or not recorded.is_captured:
+        return
+    with contextlib.closing(
+        open_raw(restored.context.target, encoding=restored.toc.encoding, settings={})
+    ) as plain:
+        here = read_configuration(plain)
+    differences = [
+        f"{name} ({before} in the source, {now} here)"
+        for name, before, now in differing_in_results(
+            {one.name: one.value for one in recorded.settings},
+            {one.name: one.value for one in here.settings},
+        )
+    ]
+    if differences:
+        message = f"the server of the drill differs in settings on which results may depend: {'; '.join(differences)}"
+        yield skipped("settings", message, subject="configuration")
+    else:
+        message = "settings of the server on which results may depend are those of the source"
+        yield passed("settings", message, subject="configuration")

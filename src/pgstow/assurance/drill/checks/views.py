@@ -1,4 +1,4 @@
-"""Materialized views: those that held rows in the source hold them again; large objects: each one is there."""
+"""Materialized views: those that held rows in the source hold them again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pgstow.assurance.drill.checks.records import counted, failed, passed, skipped, summed_up
 from pgstow.assurance.drill.checks.restored import Restored
 from pgstow.catalog.drills import CheckRecord
-from pgstow.postgres.archive import large_object_ids
 from pgstow.postgres.inventory import populated_views
 from pgstow.postgres.raw import RawSession
-from pgstow.postgres.target import existing_large_objects
 
-__all__ = ["check_large_objects", "check_materialized_views"]
+__all__ = ["check_materialized_views"]
 
 
 def check_materialized_views(restored: Restored, session: RawSession) -> Iterator[CheckRecord]:
@@ -46,18 +44,3 @@ def check_materialized_views(restored: Restored, session: RawSession) -> Iterato
         "materialized_views", f"{counted(len(views), 'materialized view')}, {len(filled)} of them populated"
     )
     yield from summed_up(good, problems)
-
-
-def check_large_objects(restored: Restored, session: RawSession) -> Iterator[CheckRecord]:
-    """Yield whether each large object of the archive is there. Their contents were verified when they were written."""
-    oids = [
-        oid for entry in restored.toc.large_object_data() for oid in large_object_ids(restored.toc, entry)
-    ]
-    if not oids:
-        yield skipped("large_objects", "the backup holds no large objects")
-        return
-    missing = sorted(set(oids) - set(existing_large_objects(session, oids)))
-    problems = [failed("large_objects", "the large object is missing", subject=str(oid)) for oid in missing]
-    yield from summed_up(
-        passed("large_objects", f"{counted(len(oids), 'large object')}, all there"), problems
-    )
