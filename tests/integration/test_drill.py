@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 
 from pgstow.app import drill_run
+from pgstow.app.audit import read_heads, verify_trail
 from pgstow.app.drill import drill, drill_and_tell
 from pgstow.app.drill_request import DrillRequest, DrillTerms
 from pgstow.app.restore import restore
 from pgstow.assurance.drill import given_server, throwaway, workspace
 from pgstow.assurance.drill.globals import create_globals, create_missing_roles
+from pgstow.assurance.drill.report import markdown_report
+from pgstow.audit.anchoring import heads_listed
 from pgstow.catalog.assertions import Assertion
 from pgstow.catalog.backups import BackupFiles, list_backups
-from pgstow.catalog.drills import read_drills, save_drill
+from pgstow.catalog.drills import AuditHead, read_drills, save_drill
 from pgstow.core.errors import BackupNotFound, Interrupted, StoreDenied, UsageError
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
@@ -38,6 +41,7 @@ from support.drilling import drill_record
 from support.repositories import init_repository
 from support.restic import PASSWORD
 from support.restoring import execute, fetch
+from support.trails import Host, kinds, names_of
 
 DATABASE = """
 CREATE TABLE account (id int PRIMARY KEY, name text NOT NULL);
@@ -169,9 +173,11 @@ def interrupting(at: str) -> Callable[[str], None]:
 
 
 def test_a_drill_on_a_server_of_its_own(
-    repository: Repository, client_tools: list[ClientTools], temporary: Path
+    tmp_path: Path, repository: Repository, client_tools: list[ClientTools], temporary: Path
 ) -> None:
     seen: dict[str, Any] = {}
+    host = Host(tmp_path / "host")
+    host.writes(repository, "init", "backup")
 
     def look(phase: str) -> None:
         if phase == "checking what was restored":
@@ -220,6 +226,29 @@ def test_a_drill_on_a_server_of_its_own(
     proofs, _ = repository.marks().proofs([record.backup_id])
     assert [proof.when for proof in proofs] == [record.finished]
     assert list(repository.store.list("locks/")) == []
+    assert [(head.repository, head.chain, head.number) for head in record.heads] == [
+        (repository.id, host.key.chain, 2)
+    ]
+
+
+def test_the_report_of_a_drill_shows_that_the_audit_trail_was_cut(tmp_path: Path) -> None:
+    """It leaves the house: who writes to the repository does not reach it."""
+    repository = init_repository(MemoryStore())
+    Host(tmp_path / "host").writes(repository, "init", "restore")
+    heads = tuple(
+        AuditHead(repository=repository.id, chain=head.chain, number=head.number, digest=head.digest)
+        for head in heads_listed(repository)
+    )
+    report = tmp_path / "drill.json"
+    report.write_bytes(drill_record(heads=heads).to_json())
+    auditor = Host(tmp_path / "auditor").journal
+    assert verify_trail(repository, auditor, {}, anchors=read_heads(report)).verdict.is_intact
+    repository.store.delete(names_of(repository)[1])
+    assert verify_trail(repository, auditor, {}).verdict.is_intact
+    assert kinds(verify_trail(repository, auditor, {}, anchors=read_heads(report)).verdict.problems) == [
+        "truncated"
+    ]
+    assert heads[0].digest in markdown_report(drill_record(heads=heads))
 
 
 def test_a_drill_on_18(

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from pgstow.app.audit import enroll, export_trail, read_heads, verify_file, verify_trail
+from pgstow.app.auditing import Access, Who, opened, recording
 from pgstow.audit.checking import KnownHead, foreign_heads, verify, verify_chain
-from pgstow.audit.documents import ENROLMENT, Enrolment, enrolment_bytes, entry_bytes, parse_entry
+from pgstow.audit.documents import (
+    ENROLMENT,
+    Anchor,
+    Enrolment,
+    anchor_bytes,
+    enrolment_bytes,
+    entry_bytes,
+    heads_document,
+    parse_entry,
+)
 from pgstow.audit.entries import AuditVerdict
 from pgstow.audit.keys import AdministratorKey, HostKey, Signed, fingerprint
 from pgstow.audit.trail import FOLDER, enrolment_name, entry_name, read_trail
@@ -381,3 +393,125 @@ def test_administrators_key_needs_its_passphrase() -> None:
         AdministratorKey.from_pem(pem, Secret("wrong"))
     with pytest.raises(UsageError, match="is not encrypted"):
         AdministratorKey.from_pem(HostKey.generate().pem(), Secret("right"))
+
+
+# -- by whoever has the repository's password, or writes to its store
+
+
+def test_a_signed_document_has_one_form(repository: Repository, host: Host) -> None:
+    """Else anybody with the password makes a second entry of one signature, and the host's chain seems forked."""
+    host.writes(repository, "list", "restore")
+    newest = read_trail(repository).entries[1]
+    twin = newest.raw.replace(b'","signature"', b'", "signature"')
+    assert twin != newest.raw
+    repository.save_note(entry_name(newest.entry, twin), twin)
+    assert kinds(checked(repository).problems) == ["unreadable"]
+    with pytest.raises(ValueError, match="as a signed document"):
+        Signed.decode(twin)
+
+
+def test_an_entry_with_an_enormous_number(repository: Repository, host: Host) -> None:
+    """Of a chain that somebody began: told as one hole, in no time and memory to speak of."""
+    host.writes(repository, "list")
+    key = HostKey.generate()
+    for number in (3, 9_999_999_999):
+        entry = replace(draft(), chain=key.chain, number=number, previous="0" * 64, repository=repository.id)
+        raw = forged(entry, key)
+        repository.save_note(entry_name(entry, raw), raw)
+    problems = [each for each in checked(repository).problems if each.kind == "missing"]
+    assert [(each.number, each.message) for each in problems] == [
+        (1, "the entries 1 to 2 are missing"),
+        (4, "the entries 4 to 9999999998 are missing"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"at":"0001-01-01T00:00:00+23:59"}', b'{"format":1,"at":' + b"9" * 5000 + b"}"],
+)
+def test_documents_that_are_made_to_break_the_reader(repository: Repository, content: bytes) -> None:
+    key = HostKey.generate()
+    entry = replace(draft(), chain=key.chain, repository=repository.id)
+    if content.startswith(b'{"at"'):
+        content = entry_bytes(entry).replace(b"2026-11-21T14:00:00.000000Z", b"0001-01-01T00:00:00+23:59")
+    raw = key.signed("entry", content).encode()
+    repository.save_note(entry_name(entry, raw), raw)
+    assert kinds(checked(repository).problems) == ["unreadable"]
+    repository.save_note(entry_name(entry, b"[" * 100_000), b"[" * 100_000)
+    assert kinds(checked(repository).problems) == ["unreadable"]
+
+
+def test_an_enormous_object_is_not_read(repository: Repository, host: Host) -> None:
+    host.writes(repository, "list")
+    name = names_of(repository)[0].replace("0000000001", "0000000002")
+    repository.store.put(name, bytes((16 << 20) + 1))
+    problems = checked(repository).problems
+    assert kinds(problems) == ["unreadable"]
+    assert "larger than anything" in problems[0].message
+
+
+def test_a_revocation_that_was_taken_away(repository: Repository, host: Host, tmp_path: Path) -> None:
+    """The entry of the access that made it names it."""
+    host.writes(repository, "list")
+    key = AdministratorKey.generate()
+    one = Access("audit revoke", who=Who(host="desk", user="otto"), journal=Host(tmp_path / "desk").journal)
+    with recording(one):
+        enroll(repository, host.journal, key, None)
+        opened(repository, {})
+        enroll(repository, host.journal, key, host.key.chain, is_revoked=True, reason="stolen")
+    one.finish("done")
+    one.settle()
+    assert checked(repository, administrators=[key.fingerprint]).is_intact
+    (revoked,) = [each for each in read_trail(repository).enrolments if each.enrolment.is_revoked]
+    repository.store.delete(enrolment_name(host.key.chain, revoked.raw))
+    problems = checked(repository, administrators=[key.fingerprint]).problems
+    assert [(each.kind, each.chain) for each in problems] == [("missing", host.key.chain)]
+    assert "audit revoke" in problems[0].message
+
+
+def test_heads_of_several_repositories_in_one_report(
+    repository: Repository, host: Host, tmp_path: Path
+) -> None:
+    """One host has one key, so that its chains have one name everywhere."""
+    second = init_repository(MemoryStore())
+    host.writes(repository, "list", "list")
+    host.writes(second, "list")
+    rows = [
+        {"repository": "a name", "repository_id": each.id, **head}
+        for each in (repository, second)
+        for head in heads_document(read_trail(each).heads)
+    ]
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"heads": rows}))
+    journal = Host(tmp_path / "auditor").journal
+    for each in (repository, second):
+        verdict = verify_trail(each, journal, {}, anchors=read_heads(report)).verdict
+        assert verdict.is_intact
+        assert verdict.anchors == 1
+    third = init_repository(MemoryStore())
+    with pytest.raises(UsageError, match="no heads of this repository"):
+        verify_trail(third, journal, {}, anchors=read_heads(report))
+
+
+def test_a_file_that_was_cut_and_signed_anew(repository: Repository, host: Host, tmp_path: Path) -> None:
+    """With a key of his own anybody can do that; with an administrator named it is seen."""
+    host.writes(repository, "list", "restore")
+    key = AdministratorKey.generate()
+    statement(repository, key, host)
+    path = tmp_path / "trail.jsonl"
+    export_trail(repository, host.journal, path, now=host.now)
+    assert verify_file(path, administrators=[key.fingerprint]).verdict.unenrolled == ()
+    first, *lines = path.read_text().splitlines()
+    (entries,) = [
+        lines[:number]
+        for number in range(len(lines))
+        if "0000000002" in lines[number].partition("document")[0]
+    ]
+    forger = HostKey.generate()
+    anchor = Anchor(chain=forger.chain, repository=repository.id, at=MOMENT, heads=())
+    signed = forger.signed("anchor", anchor_bytes(anchor)).encode().decode()
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text("\n".join([json.dumps(json.loads(first) | {"anchor": signed}), *entries]) + "\n")
+    verdict = verify_file(cut, administrators=[key.fingerprint]).verdict
+    assert verdict.unenrolled == (forger.chain,)
+    assert "no chain in it" in verdict.notes[-1]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from pgstow.audit.anchoring import anchor_when_due
 from pgstow.audit.checking import verify
-from pgstow.audit.journal import Journal, read_waiting
+from pgstow.audit.journal import Book, Journal, read_waiting
 from pgstow.audit.keys import HostKey
 from pgstow.audit.trail import FOLDER, read_trail
-from pgstow.audit.writing import look, send, write
+from pgstow.audit.writing import Written, look, send, write
 from pgstow.core.errors import StateError, StoreDenied
 from pgstow.repository import Repository
 from pgstow.store.memory import MemoryStore
@@ -245,3 +246,110 @@ def test_an_anchor_a_day(repository: Repository, host: Host) -> None:
         anchor_when_due(repository, host.journal, now=MOMENT + timedelta(hours=hours - 1))
     assert len(read_trail(repository).anchors) == 2
     assert kinds(verify(read_trail(repository)).problems) == []
+
+
+def test_objects_that_somebody_put_into_the_chain(repository: Repository, host: Host) -> None:
+    """Whoever can write to the store gives an object any name: the host goes on after its own entries."""
+    host.writes(repository, "init")
+    name = next(info.name for info in repository.store.list(FOLDER))
+    for number in (1, 2, 9999999999):
+        forgery = name.replace("0000000001", f"{number:010d}")[:-64] + "f" * 64
+        repository.store.put(forgery, b"nonsense")
+    assert host.writes(repository, "backup").warnings == ()
+    chain = read_trail(repository).chains[host.key.chain]
+    assert [each.entry.action for each in chain] == ["init", "backup"]
+
+    shutil.rmtree(host.folder / repository.id)  # and so does a container that has the key alone
+    assert host.writes(repository, "list").warnings == ()
+    assert [each.entry.number for each in read_trail(repository).chains[host.key.chain]] == [1, 2, 3]
+
+
+def test_a_long_backlog_is_sent_bit_by_bit(repository: Repository, host: Host) -> None:
+    """Each command waits ten seconds at most, and its process ends: the next goes on where it was."""
+    host.keeps(repository, *["list"] * 50)
+    sent = 0
+
+    def put(name: str, raw: bytes) -> None:
+        nonlocal sent
+        if sent == 45:
+            raise SystemExit  # the process is over, no block is left in order
+        repository.save_note(name, raw)
+        sent += 1
+
+    with (
+        patch.object(Book, "settle", autospec=True, side_effect=Book.settle) as settle,
+        pytest.raises(SystemExit),
+    ):
+        send(repository, host.journal, put=put)
+    assert settle.call_count == 3
+    assert [len(call.args[1]) for call in settle.call_args_list[:2]] == [20, 20]
+
+
+def test_a_host_without_memory_leaves_the_anchor_to_others(
+    repository: Repository, host: Host, tmp_path: Path
+) -> None:
+    """Containers with a new state folder each time: one anchor a day all in all."""
+    host.writes(repository, "init")
+    now = datetime.now(UTC)
+    for number in range(3):
+        container = Host(tmp_path / f"container {number}")
+        container.writes(repository, "backup")
+        anchor_when_due(repository, container.journal, now=now)
+    assert len(read_trail(repository).anchors) == 1
+    anchor_when_due(repository, host.journal, now=now)
+    host.writes(repository, "list")
+    anchor_when_due(repository, host.journal, now=now + timedelta(days=1))
+    assert len(read_trail(repository).anchors) == 2
+
+
+def test_a_damaged_memory_is_none(repository: Repository, host: Host) -> None:
+    host.writes(repository, "init")
+    mark = host.folder / repository.id / "heads" / host.key.chain
+    for content in (
+        '{"number": "x", "digest": "", "month": "2026-11"}',
+        '{"number": 1, "digest": "d", "month": "?"}',
+    ):
+        mark.write_text(content)
+        host.writes(repository, "list")
+    verdict = verify(read_trail(repository))
+    assert verdict.is_intact
+    assert [head.number for head in verdict.heads] == [3]
+
+
+def test_a_key_that_others_can_read_is_told(repository: Repository, host: Host) -> None:
+    host.writes(repository, "init")
+    (host.folder / "host.key").chmod(0o644)
+    (warning,) = host.writes(repository, "list").warnings
+    assert "chmod 600" in warning
+
+
+def test_a_given_key_where_nothing_was_looked_at(repository: Repository, tmp_path: Path) -> None:
+    """A container, and a store that did not answer: its chain may be long already, and must not get a second entry 1."""
+    key = HostKey.generate()
+    (tmp_path / "key.pem").write_bytes(key.pem())
+    for number in (1, 2):
+        journal = Journal(tmp_path / f"state {number}", key_file=tmp_path / "key.pem")
+        written = write(
+            repository, journal, [draft()], None if number == 2 else look(repository, journal, now=MOMENT)
+        )
+        send(repository, journal, written.unkept)
+    assert "could not be looked at" in written.warnings[0]
+    (tmp_path / "file").touch()
+    journal = Journal(tmp_path / "file" / "state", key_file=tmp_path / "key.pem")
+    send(repository, journal, write(repository, journal, [draft()], None).unkept)
+    verdict = verify(read_trail(repository))
+    assert verdict.is_intact
+    assert [head.number for head in verdict.heads] == [1, 1, 1]
+
+
+def test_a_given_key_goes_on_while_the_store_does_not_answer(repository: Repository, tmp_path: Path) -> None:
+    """Where this host knows how far its chain is."""
+    key = HostKey.generate()
+    (tmp_path / "key.pem").write_bytes(key.pem())
+    journal = Journal(tmp_path / "state", key_file=tmp_path / "key.pem")
+    for sight in (look(repository, journal, now=MOMENT), None):
+        assert write(repository, journal, [draft()], sight) == Written()
+    (journal.folder / "host.key").unlink()
+    assert write(repository, journal, [draft()], None) == Written()
+    send(repository, journal)
+    assert [each.entry.number for each in read_trail(repository).chains[key.chain]] == [1, 2, 3]

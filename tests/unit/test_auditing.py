@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
@@ -256,6 +257,77 @@ def test_long_facts_are_cut(journal: Journal) -> None:
     (entry,) = entries(repository)
     assert len(entry.facts["reason"]) == 500
     assert len(entry.subjects) == 200
+
+
+def test_secrets_that_are_known_by_then_are_blanked(journal: Journal) -> None:
+    """Also one that is learnt after it was noted, and one that the longest fact would cut in two."""
+    repository = init_repository(MemoryStore())
+    secrets: list[str] = []
+
+    def scrub(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    who = replace(WHO, origin="hunter2", facts={"sudo_user": "hunter2"})
+    one = Access(
+        "export",
+        who=who,
+        journal=journal,
+        clock=lambda: MOMENT,
+        facts={"output": "s3://k:hunter2@b"},
+        scrub=scrub,
+    )
+    one.says(subjects=["hunter2"], facts={"reason": "x" * 497 + "hunter2"})
+    secrets.append("hunter2")
+    one.tried("elsewhere")
+    finished(one, repository)
+    assert "hunter" not in read_trail(repository).entries[0].raw.decode()
+    assert read_trail(repository).entries[0].entry.facts["reason"] == "x" * 497 + "***"
+    ((_, attempt),) = journal.attempts("elsewhere")
+    assert b"hunter" not in attempt
+    with recording(one), recording_step("backup"):
+        note_access(reason="hunter2")
+        auditing.opened(repository, {})
+    assert entries(repository)[1].facts["reason"] == "***"
+
+
+def test_who_wants_it_to_end_is_not_kept_waiting(journal: Journal) -> None:
+    store = WatchedStore()
+    repository = init_repository(store)
+    goes_on = threading.Event()
+
+    def hang(method: str, name: str) -> None:
+        if name.startswith(FOLDER):
+            goes_on.wait(60)
+
+    store.before = hang
+    one = Access("restore", who=WHO, journal=journal, clock=lambda: MOMENT, patience_s=3600)
+    one.opened(repository, {})
+    one.hurry()
+    one.finish("interrupted")
+    one.settle()
+    goes_on.set()
+    assert "waits here for the next command" in one.warnings[0]
+
+
+def test_a_slow_store_and_nothing_kept_is_no_promise(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = WatchedStore()
+    repository = init_repository(store)
+    goes_on = threading.Event()
+
+    def hang(method: str, name: str) -> None:
+        if method == "put" and name.startswith(FOLDER):
+            goes_on.wait(60)
+
+    store.before = hang
+    journal = Journal(tmp_path / "file" / "audit")
+    one = Access("restore", who=WHO, journal=journal, clock=lambda: MOMENT, patience_s=0.2)
+    finished(one, repository)
+    goes_on.set()
+    assert "may not be in the audit trail" in one.warnings[-1]
+    assert not any("waits here" in warning for warning in one.warnings)
 
 
 def test_a_day_later_an_anchor(journal: Journal) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pgstow.app.auditing import Access, Who
+from pgstow.audit.journal import Journal
+from pgstow.audit.trail import FOLDER
+from pgstow.cli import command
+from pgstow.cli.output import Outcome, Output
 from pgstow.cli.signals import interruptible, requests
 from pgstow.core.errors import Interrupted
+from support.repositories import WatchedStore, init_repository
 
 
 def test_a_signal_while_a_thread_is_started_waits_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,3 +94,36 @@ def test_a_service_hears_every_signal_that_came_before_it_listens() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGTERM)
         assert [wait(), wait()] == ["reload", "stop"]
+
+
+def test_a_signal_while_the_audit_entry_is_sent_ends_the_wait_alone(tmp_path: Path) -> None:
+    """The work is done and told by then: the exit status stays what it was, and the entry waits on this machine."""
+    store = WatchedStore()
+    repository = init_repository(store)
+    goes_on, sending = threading.Event(), threading.Event()
+
+    def hang(method: str, name: str) -> None:
+        if method == "put" and name.startswith(FOLDER):
+            sending.set()
+            goes_on.wait(60)
+
+    store.before = hang
+    who = Who(host="db1", user="anna")
+    access = Access("restore", who=who, journal=Journal(tmp_path / "audit"), patience_s=3600)
+
+    def interrupt() -> None:
+        assert sending.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def work() -> Outcome:
+        access.opened(repository, {})
+        return Outcome(document={}, view=[])
+
+    output = Output(command="restore", stdout=io.StringIO(), stderr=(stderr := io.StringIO()))
+    killer = threading.Thread(target=interrupt)
+    killer.start()
+    assert command._conduct(output, work, None, access) == 0
+    killer.join()
+    goes_on.set()
+    assert "waits here for the next command" in stderr.getvalue()
+    assert "error" not in stderr.getvalue()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from unittest.mock import patch
 
 import pytest
 
@@ -10,6 +12,7 @@ from pgstow.app.reading import reading
 from pgstow.app.verify import verify_backups
 from pgstow.core.errors import RepositoryLocked, StoreDenied, StoreError, StoreFull
 from pgstow.core.progress import SilentProgress
+from pgstow.repository.holder import Holder
 from pgstow.store.memory import MemoryStore
 from support.dated_backups import save_dated
 from support.repositories import WatchedStore, init_repository, open_repository
@@ -48,3 +51,24 @@ def test_a_repository_that_is_locked_stays_so() -> None:
         reading(open_repository(repository.store), SilentProgress().note) as check_lock,
     ):
         check_lock()
+
+
+def test_who_may_not_delete_reads_beside_a_dead_lock() -> None:
+    """Credentials that only add: the lock of a dead process stays, and so does the own one, which is told."""
+    inner = MemoryStore()
+    save_dated(init_repository(inner), 1, datetime(2026, 11, 20, 2, tzinfo=UTC))
+    store = WatchedStore(inner)
+
+    def refuse(method: str, name: str) -> None:
+        if method == "delete":
+            raise StoreDenied("may not delete")
+
+    store.before = refuse
+    dead = replace(Holder.current(), pid=2**22 + 1)
+    with patch.object(Holder, "current", lambda: dead), open_repository(store).lock():
+        pass
+    progress = Noting()
+    assert verify_backups((), open_repository(store), progress, read_data=True).is_sound
+    (note,) = progress.notes
+    assert "could not be removed" in note
+    assert len(list(inner.list("locks/"))) == 2

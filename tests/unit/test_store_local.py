@@ -448,3 +448,24 @@ def test_large_objects_of_any_size_and_place_in_memory(
             store.put("data/large", data)
         assert store.get("data/large") == memory[offset:]
     assert list((tmp_path / "tmp").glob("*")) == []
+
+
+def test_an_interruption_between_two_folders_closes_nothing_twice(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal may come when any call returns: by then the number may be that of another thread's file."""
+    store.put("a/b/c", b"1")
+    real, closed = os.close, 0
+
+    def interrupted(file: int) -> None:
+        nonlocal closed
+        real(file)  # fails for what is closed already
+        closed += 1
+        if closed == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.get("a/b/c")
+    monkeypatch.undo()
+    assert closed == 2

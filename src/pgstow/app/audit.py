@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pgstow.app.auditing import object_lock_of
+from pgstow.app.auditing import note_access, object_lock_of
 from pgstow.audit.anchoring import WrittenAnchor, heads_listed, opened_anchors, write_anchor
-from pgstow.audit.checking import KnownHead, foreign_heads, verify
+from pgstow.audit.checking import KnownHead, enrolled_chains, foreign_heads, verify
 from pgstow.audit.documents import ANCHOR, ENROLMENT, Anchor, Enrolment, anchor_bytes, enrolment_bytes
 from pgstow.audit.entries import AuditEntry, AuditProblem, AuditVerdict, ChainHead
 from pgstow.audit.exporting import read_export, write_export
 from pgstow.audit.journal import Journal
 from pgstow.audit.keys import AdministratorKey, Signed, fingerprint
-from pgstow.audit.trail import FOLDER, SignedEntry, Trail, enrolment_name, read_trail
+from pgstow.audit.trail import (
+    ANCHORS,
+    SignedEntry,
+    StoredDocument,
+    Trail,
+    digest_of,
+    enrolment_name,
+    read_trail,
+)
 from pgstow.core.errors import PgstowError, RepositoryDamaged, StateError, UsageError
+from pgstow.core.progress import Progress
 from pgstow.core.secrets import Secret
 from pgstow.repository import Repository
 
@@ -37,6 +47,9 @@ __all__ = [
     "verify_file",
     "verify_trail",
 ]
+
+_READ_AGAIN = 2  # times, a trail that is not intact
+_REPOSITORY_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +80,9 @@ class Listed:
     problems: Sequence[AuditProblem]
 
 
-def list_trail(repository: Repository, wanted: TrailFilter) -> Listed:
+def list_trail(repository: Repository, wanted: TrailFilter, progress: Progress) -> Listed:
     """Return the entries that are asked for. Nothing is checked here but each signature."""
-    trail = read_trail(repository, since=wanted.since)
+    trail = read_trail(repository, since=wanted.since, progress=progress)
     entries = sorted(
         (each for each in trail.entries if wanted.takes(each.entry)),
         key=lambda each: (each.entry.at, each.entry.chain, each.entry.number),
@@ -91,26 +104,44 @@ def verify_trail(
     environ: Mapping[str, str],
     *,
     administrators: Collection[str] = (),
-    anchors: Iterable[KnownHead] = (),
+    anchors: Sequence[KnownHead] = (),
     against: Sequence[Repository] = (),
+    progress: Progress | None = None,
 ) -> Checked:
     """Return whether the trail is as it was written; ``against`` are repositories that may hold heads of this one.
 
     What this host remembers of the trail, and versions of anchors that a bucket with Object Lock kept, count as well.
+    Raises UsageError when ``anchors`` are all of other repositories.
     """
+    _refuse_foreign(anchors, repository.id)
     # Before the trail is listed: a head that somebody writes meanwhile must not seem to be missing from it.
     known = [*anchors, *_remembered(journal, repository.id)]
     for other in against:
         known += foreign_heads(read_trail(other), repository.id)
-    known += _kept_versions(repository, environ)
+    kept, unread = _kept_versions(repository, environ)
+    known += kept
     pending = _pending(journal, repository.id)
-    trail = read_trail(repository)
-    verdict = verify(trail, administrators=administrators, anchors=known, pending=pending)
-    if not verdict.is_intact:
+    had: dict[str, StoredDocument] = {}
+
+    def check(progress: Progress | None) -> tuple[Trail, AuditVerdict]:
+        trail = read_trail(repository, progress=progress, had=had)
+        return trail, verify(trail, administrators=administrators, anchors=known, pending=pending)
+
+    trail, verdict = check(progress)
+    for _ in range(_READ_AGAIN):
+        if verdict.is_intact:
+            break
         # A listing is no snapshot: what was written while it went on may show one entry and not another.
-        trail = read_trail(repository)
-        verdict = verify(trail, administrators=administrators, anchors=known, pending=pending)
+        trail, verdict = check(None)
+    if unread is not None:
+        verdict = replace(verdict, notes=(*verdict.notes, unread))
     return Checked(verdict=verdict, hosts=_hosts(trail))
+
+
+def _refuse_foreign(anchors: Sequence[KnownHead], repository: str) -> None:
+    """Raise UsageError where heads were given, and none is of this repository: nothing would be held against them."""
+    if anchors and all(each.repository not in (None, repository) for each in anchors):
+        raise UsageError(f"{anchors[0].where} holds no heads of this repository's audit trail")
 
 
 def _hosts(trail: Trail) -> dict[str, str]:
@@ -133,40 +164,53 @@ def _pending(journal: Journal, repository: str) -> int:
         return 0
 
 
-def _kept_versions(repository: Repository, environ: Mapping[str, str]) -> list[KnownHead]:
-    """Return heads in anchors that are hidden or overwritten, and that the bucket still has."""
+def _kept_versions(repository: Repository, environ: Mapping[str, str]) -> tuple[list[KnownHead], str | None]:
+    """Return heads in anchors that are hidden or overwritten, and that the bucket still has; a note where it does not tell."""
     location = repository.store.location
     if not location.startswith("s3://"):
-        return []
+        return [], None
     # Imported here because botocore takes a third of a second, which no local repository should pay.
     from pgstow.store.object_lock import LockableBucket  # noqa: PLC0415
 
-    raws = []
+    raws, unread = [], None
     try:
-        for name, sealed in LockableBucket(location, environ).hidden_versions(f"{FOLDER}anchors/"):
+        for name, sealed in LockableBucket(location, environ).hidden_versions(ANCHORS):
             try:
                 raws.append(repository.open_note(name, sealed))
             except RepositoryDamaged:
                 continue  # nobody with the key wrote it
-    except PgstowError:  # not every bucket, and not every key, lets versions be listed
-        return []
-    return [
+    except PgstowError as exc:  # not every bucket, and not every key, lets versions be listed
+        unread = f"not held against hidden versions of anchors: {exc.message}"
+    known = [
         KnownHead(head=head, where=f"a kept version of the anchor of {each.anchor.at:%Y-%m-%d %H:%M:%S}Z")
         for each in opened_anchors(raws, repository.id)
         for head in each.anchor.heads
     ]
+    return known, unread
 
 
 def verify_file(
-    path: Path, *, administrators: Collection[str] = (), anchors: Iterable[KnownHead] = ()
+    path: Path, *, administrators: Collection[str] = (), anchors: Sequence[KnownHead] = ()
 ) -> Checked:
-    """Return whether an exported trail is as it was written; needs no repository. Raises UsageError."""
+    """Return whether an exported trail is as it was written; needs no repository. Raises UsageError.
+
+    Whoever cuts a file can sign its first line anew with a key of his own: whose key that is belongs to the verdict.
+    """
     exported = read_export(path)
     if exported.anchor is None:
         raise UsageError(f"the signature in the first line of {path} is wrong")
+    _refuse_foreign(anchors, exported.trail.repository)
     known = [*exported.known_heads(), *anchors]
     verdict = verify(exported.trail, administrators=administrators, anchors=known)
-    return Checked(verdict=verdict, hosts=_hosts(exported.trail))
+    writer, hosts = exported.anchor.chain, _hosts(exported.trail)
+    if writer in hosts:
+        note = f"the file was written with the key of chain {writer[:16]}"
+    else:
+        note = f"the file was written with a key that has no chain in it, {writer[:16]}"
+    verdict = replace(verdict, notes=(*verdict.notes, f"{note}: its end is as that host says"))
+    if writer not in verdict.unenrolled and writer not in enrolled_chains(exported.trail, administrators):
+        verdict = replace(verdict, unenrolled=(*verdict.unenrolled, writer))
+    return Checked(verdict=verdict, hosts=hosts)
 
 
 def read_heads(path: Path) -> list[KnownHead]:
@@ -179,23 +223,33 @@ def read_heads(path: Path) -> list[KnownHead]:
         raise UsageError(f"{path} holds no heads of an audit trail: {exc}") from exc
     if not found:
         raise UsageError(f"{path} holds no heads of an audit trail")
-    return [KnownHead(head=head, where=str(path)) for head in found]
+    return [KnownHead(head=head, where=str(path), repository=repository) for head, repository in found]
 
 
-def _heads_in(document: Any) -> Iterable[ChainHead]:  # noqa: ANN401  JSON
-    """Yield every list called ``heads``, wherever it stands."""
+def _heads_in(document: Any) -> Iterable[tuple[ChainHead, str | None]]:  # noqa: ANN401  JSON
+    """Yield every list called ``heads``, wherever it stands, with the repository that each head is of, if that is said.
+
+    One host has one key, and chains of one name in several repositories: a report may hold heads of all of them.
+    """
     if isinstance(document, dict):
         for key, value in document.items():
             if key == "heads" and isinstance(value, list):
                 for each in value:
-                    yield ChainHead(
+                    head = ChainHead(
                         chain=str(each["chain"]), number=int(each["number"]), digest=str(each["digest"])
                     )
+                    yield head, _repository_of(each) or _repository_of(document)
             else:
                 yield from _heads_in(value)
     elif isinstance(document, list):
         for each in document:
             yield from _heads_in(each)
+
+
+def _repository_of(fields: Mapping[str, Any]) -> str | None:
+    """Return the id of the repository that a part of a document is about; under ``repository`` some have its name."""
+    given = (fields.get(key) for key in ("repository_id", "repository", "id"))
+    return next((each for each in given if isinstance(each, str) and _REPOSITORY_ID.fullmatch(each)), None)
 
 
 def export_trail(
@@ -288,6 +342,8 @@ def enroll(
     )
     raw = key.signed(ENROLMENT, enrolment_bytes(enrolment)).encode()
     repository.save_note(enrolment_name(name, raw), raw)
+    # The entry of this access names it: nobody can take a revocation away without being found.
+    note_access(chain=name, statement=digest_of(raw))
     return enrolment
 
 

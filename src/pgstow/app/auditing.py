@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _PATIENCE_S = 10.0  # for the store, at the end of a command; what it did not take by then waits here
+_PATIENCE_WHEN_STOPPED_S = 2.0  # where somebody wants the command to end
 _LONGEST_FACT = 500
 _MOST_SUBJECTS = 200
 ANCHORS_LOCKED = timedelta(days=400)
@@ -185,8 +186,12 @@ class Access:
         facts: Mapping[str, str] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         patience_s: float = _PATIENCE_S,
+        scrub: Callable[[str], str] = lambda text: text,
     ) -> None:
-        """Facts are said of every entry. What ``is_destructive`` has an entry before it begins, too."""
+        """Facts are said of every entry. What ``is_destructive`` has an entry before it begins, too.
+
+        ``scrub`` blanks the secrets that are known when the entry is written.
+        """
         self.action = action
         self.is_destructive = is_destructive
         self._who = who
@@ -196,6 +201,7 @@ class Access:
         self._database_user: str | None = None
         self._clock = clock
         self._patience_s = patience_s
+        self._scrub = scrub
         self._give_up_at: float | None = None
         self._settings: tuple[str, str] | None = None
         self._tried: list[str] = []
@@ -218,6 +224,7 @@ class Access:
             facts=dict(self._facts),
             clock=self._clock,
             patience_s=self._patience_s,
+            scrub=self._scrub,
         )
         step._settings = self._settings
         step.warnings = self.warnings
@@ -236,7 +243,7 @@ class Access:
         self._database_user = database_user or self._database_user
         for name, value in (facts or {}).items():
             if value is not None:
-                self._facts[name] = str(value)[:_LONGEST_FACT]
+                self._facts[name] = str(value)
 
     def used_settings(self, path: Path, digest: str) -> None:
         """Note the settings file that is in force: an entry tells when it is another one than the last time."""
@@ -261,6 +268,8 @@ class Access:
 
     def finish(self, result: Result, error_code: str | None = None) -> None:
         """Write down how it ended, on this host, and begin to send that; ``settle()`` waits until it is there."""
+        if result == "interrupted":
+            self._patience_s = min(self._patience_s, _PATIENCE_WHEN_STOPPED_S)
         with self._careful():
             for location in self._tried:
                 document = {"at": self._clock().isoformat(), "result": result, **self._attempt(error_code)}
@@ -272,14 +281,21 @@ class Access:
     def settle(self) -> None:
         """Wait, not for long, until the repositories have the entries."""
         for sender in self._senders:
-            sender.join(self._left_s())
+            has_ended = sender.ended.wait(self._left_s())
             self._warn(*sender.problems)
-            if sender.is_alive():
-                self._warn(
-                    f"{sender.location} does not take the audit entry now: it waits here for the next command"
-                )
+            if not has_ended:
+                self._warn(sender.when_late)
         self._senders.clear()
         self._give_up_at = None
+
+    def wait_for_sight(self) -> None:
+        """Wait, not for long, until the trails of the repositories have been looked at."""
+        for target in self._targets.values():
+            target.sight(self._left_s())
+
+    def hurry(self) -> None:
+        """Wait for no store any more."""
+        self._give_up_at = time.monotonic()
 
     def _left_s(self) -> float:
         """Return how long the store may still be waited for, all in all since the first wait."""
@@ -308,13 +324,20 @@ class Access:
             host=self._who.host,
             user=self._who.user,
             database_user=self._database_user,
-            origin=self._who.origin,
+            origin=self._said(self._who.origin) if self._who.origin else None,
             action=self.action,
-            subjects=tuple(self._subjects)[:_MOST_SUBJECTS],
+            subjects=tuple(map(self._said, self._subjects))[:_MOST_SUBJECTS],
             result=result,
             error_code=error_code,
-            facts=self._facts,
+            facts=self._said_facts(),
         )
+
+    def _said(self, text: str) -> str:
+        """Return a text as an entry holds it; cut after its secrets are blanked, so that none is cut in two."""
+        return self._scrub(text)[:_LONGEST_FACT]
+
+    def _said_facts(self) -> dict[str, str]:
+        return {name: self._said(text) for name, text in self._facts.items()}
 
     def _changed_settings(self, target: _Target) -> Iterator[AuditEntry]:
         """Yield the entry that the settings file is another one than this host last used here."""
@@ -338,10 +361,10 @@ class Access:
     def _attempt(self, error_code: str | None) -> dict[str, object]:
         return {
             "user": self._who.user,
-            "origin": self._who.origin,
+            "origin": self._said(self._who.origin) if self._who.origin else None,
             "action": self.action,
             "error_code": error_code,
-            "facts": self._facts,
+            "facts": self._said_facts(),
         }
 
     def _earlier(self, target: _Target) -> Iterator[AuditEntry]:
@@ -409,16 +432,17 @@ class _Target:
         self._journal = journal
         self._now = now
         self._sight: Sight | None = None
-        self._thread = threading.Thread(target=self._look, name="audit", daemon=True)
-        self._thread.start()
+        self._has_looked = threading.Event()
+        threading.Thread(target=self._look, name="audit", daemon=True).start()
 
     def _look(self) -> None:
         # Without it the entry names no other heads, and a chain that two write shows only when the trail is verified.
-        with contextlib.suppress(PgstowError):
+        with contextlib.suppress(Exception):  # not even a bug of ours may put a traceback beside a result
             self._sight = look(self.repository, self._journal, now=self._now)
+        self._has_looked.set()
 
     def sight(self, patience_s: float) -> Sight | None:
-        self._thread.join(patience_s)
+        self._has_looked.wait(patience_s)
         return self._sight
 
 
@@ -429,6 +453,8 @@ class _Sender(threading.Thread):
         self, target: _Target, journal: Journal, unkept: Sequence[SignedEntry], now: datetime
     ) -> None:
         super().__init__(name="audit", daemon=True)
+        # Not join(): a thread whose join() a signal interrupts counts as ended from then on (Python 3.11, bpo-45274).
+        self.ended = threading.Event()
         self.location = target.repository.store.location
         self.problems: list[str] = []
         self._target = target
@@ -436,7 +462,22 @@ class _Sender(threading.Thread):
         self._unkept = unkept
         self._now = now
 
+    @property
+    def when_late(self) -> str:
+        """What is told when it takes too long."""
+        if self._unkept:
+            return (
+                f"this access may not be in the audit trail: {self.location} has not taken the entry by now"
+            )
+        return f"{self.location} does not take the audit entry now: it waits here for the next command"
+
     def run(self) -> None:
+        try:
+            self._send()
+        finally:
+            self.ended.set()
+
+    def _send(self) -> None:
         try:
             send(self._target.repository, self._journal, self._unkept)
         except PgstowError as exc:

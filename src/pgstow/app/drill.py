@@ -13,8 +13,9 @@ from pgstow.app.drill_run import DrillRun, DrillSubject
 from pgstow.app.import_dump import imported_for_drill
 from pgstow.app.reading import reading
 from pgstow.assurance.drill.selection import Chosen, choose
+from pgstow.audit.anchoring import heads_listed
 from pgstow.catalog.backups import find_backup, list_backups, load_readable_index
-from pgstow.catalog.drills import DrillRecord, read_drills
+from pgstow.catalog.drills import AuditHead, DrillRecord, read_drills
 from pgstow.core.errors import (
     Interrupted,
     PgstowError,
@@ -28,6 +29,8 @@ from pgstow.postgres.tools import ClientTools
 from pgstow.repository import Repository
 
 __all__ = ["Drilled", "drill", "drill_and_tell", "drill_dump"]
+
+_MOST_HEADS = 100  # of the audit trail in a record: those that changed last
 
 _Note = Callable[[str], object]
 
@@ -93,6 +96,7 @@ def drill_and_tell(
             progress,
             started=started,
             notes=notes,
+            heads=_heads(repository, note),
             settle=settle,
         )
         record = run.carry_out()
@@ -148,6 +152,19 @@ def _choose(request: DrillRequest, repository: Repository, note: _Note) -> Chose
         database=request.database,
         kind=request.kind,
         seed=request.seed,
+    )
+
+
+def _heads(repository: Repository, note: _Note) -> tuple[AuditHead, ...]:
+    """Return the heads of the audit trail, which the record takes where nobody who can write to the repository reaches them."""
+    try:
+        heads = heads_listed(repository, most=_MOST_HEADS)
+    except StoreError as exc:
+        note(f"the report has no heads of the audit trail: {exc.message}")
+        return ()
+    return tuple(
+        AuditHead(repository=repository.id, chain=head.chain, number=head.number, digest=head.digest)
+        for head in heads
     )
 
 

@@ -22,7 +22,7 @@ from pgstow.assurance.drill.given_server import DatabaseOnServer
 from pgstow.assurance.drill.place import Place
 from pgstow.assurance.drill.throwaway import ThrowawayServer
 from pgstow.catalog.backups import BackupFiles, BackupRecord
-from pgstow.catalog.drills import CheckRecord, DrillRecord, Outcome, PhaseRecord, TableProof
+from pgstow.catalog.drills import AuditHead, CheckRecord, DrillRecord, Outcome, PhaseRecord, TableProof
 from pgstow.catalog.manifest import Manifest
 from pgstow.core.errors import Interrupted, PgstowError, ToolMissing
 from pgstow.core.progress import Progress
@@ -62,6 +62,7 @@ class DrillRun:
     progress: Progress
     started: datetime
     notes: list[str] = field(default_factory=list)  # what was noted before the drill itself began
+    heads: tuple[AuditHead, ...] = ()  # of the repository's audit trail
     was_imported: bool = False  # the time until now was spent on taking a dump in
     settle: Callable[[], None] = lambda: None  # called when nothing but reading was done, and may raise
     clock: Callable[[], float] = time.monotonic
@@ -262,6 +263,7 @@ class DrillRun:
             manifest_sha256=self._manifest_sha256,
             notes=self.request.notes,
             warnings=tuple(self._all_warnings()),
+            heads=self.heads,
         )
 
     @property

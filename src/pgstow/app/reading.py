@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from pgstow.core.errors import StoreDenied, StoreFull
-from pgstow.repository import Repository
+from pgstow.repository import Repository, RepositoryLock
 
 __all__ = ["reading"]
 
@@ -18,15 +18,22 @@ def reading(repository: Repository, note: Callable[[str], object]) -> Iterator[C
     The block begins before that is certain. Where the credentials may only read, or no room is left, there can be no lock,
     which ``note`` hears: nobody is to be kept from restoring a backup. Raises RepositoryLocked.
     """
+    lock: RepositoryLock | None = None
     with contextlib.ExitStack() as stack:
         try:
-            check: Callable[[], None] = stack.enter_context(repository.lock(early=True)).check
+            lock = stack.enter_context(repository.lock(early=True))
+            check: Callable[[], None] = lock.check
         except (StoreDenied, StoreFull) as exc:
             note(
                 f"no lock could be taken ({exc.message}): should a prune run now, it may remove what is read here"
             )
             check = _nothing
         yield check
+    if lock is not None and lock.stays:
+        note(
+            "a lock that is over could not be removed, which the store does not allow: others may wait for it for "
+            "half an hour; pgstow repo unlock removes it where that is allowed"
+        )
 
 
 def _nothing() -> None:

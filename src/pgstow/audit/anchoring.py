@@ -14,7 +14,7 @@ from pgstow.audit.documents import ANCHOR, Anchor, anchor_bytes, parse_anchor
 from pgstow.audit.entries import ChainHead
 from pgstow.audit.journal import Journal
 from pgstow.audit.keys import Signed
-from pgstow.audit.trail import FOLDER, SignedAnchor, anchor_name, place_of
+from pgstow.audit.trail import ANCHORS, FOLDER, SignedAnchor, anchor_name, place_of
 from pgstow.core.errors import StateError
 from pgstow.repository import Repository
 
@@ -24,6 +24,7 @@ __all__ = ["LockObject", "WrittenAnchor", "anchor_when_due", "heads_listed", "op
 LockObject = Callable[[str], datetime | None]
 
 _ANCHORED = "anchored"
+_MOST_HEADS = 2000  # those that changed last: containers without a state folder begin a chain with every run
 _MOST_ELSEWHERE = 50
 _MOST_SEEN_ELSEWHERE = 200
 
@@ -40,24 +41,37 @@ class WrittenAnchor:
 def anchor_when_due(
     repository: Repository, journal: Journal, *, now: datetime, lock: LockObject = lambda _name: None
 ) -> WrittenAnchor | None:
-    """Write an anchor if this host has not done so today. Raises StoreError, StateError."""
+    """Write an anchor if this host has not done so today. Raises StoreError, StateError.
+
+    A host that never did leaves it to others where one of them has today: it may be a container that forgets everything, and
+    would write one with every run.
+    """
     today = f"{now:%Y-%m-%d}"
     try:
         with journal.book(repository.id) as book:
-            if book.note(_ANCHORED) == today:
+            before = book.note(_ANCHORED)
+            if before == today:
                 return None
             book.remember(_ANCHORED, today)  # before: a store that refuses is asked once a day
     except StateError:  # without a memory it would be one for each access
         return None
-    return write_anchor(repository, journal, now=now, lock=lock)
+    listed = _listed(repository)
+    if before is None and any(moment.strftime("%Y-%m-%d") == today for moment in listed.anchored):
+        return None
+    return _write(repository, journal, listed.heads, now=now, lock=lock)
 
 
 def write_anchor(
     repository: Repository, journal: Journal, *, now: datetime, lock: LockObject = lambda _name: None
 ) -> WrittenAnchor:
-    """Write down the heads of every chain, and those this host saw elsewhere. Raises StoreError, StateError."""
+    """Write down the newest heads, and those this host saw elsewhere. Raises StoreError, StateError."""
+    return _write(repository, journal, heads_listed(repository), now=now, lock=lock)
+
+
+def _write(
+    repository: Repository, journal: Journal, heads: tuple[ChainHead, ...], *, now: datetime, lock: LockObject
+) -> WrittenAnchor:
     key = next(journal.key_choices())
-    heads = heads_listed(repository)
     anchor = Anchor(
         chain=key.chain,
         repository=repository.id,
@@ -73,15 +87,31 @@ def write_anchor(
     return WrittenAnchor(signed=SignedAnchor(anchor=anchor, raw=raw), name=name, locked_until=lock(name))
 
 
-def heads_listed(repository: Repository) -> tuple[ChainHead, ...]:
-    """Return the newest entry of every chain, from the names of the objects alone. Raises StoreError."""
-    newest: dict[str, ChainHead] = {}
+def heads_listed(repository: Repository, *, most: int = _MOST_HEADS) -> tuple[ChainHead, ...]:
+    """Return the newest entry of each chain, of so many that changed last, from names alone. Raises StoreError."""
+    return _listed(repository, most).heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """What the names in a trail tell; ``anchored`` is when the store took each anchor."""
+
+    heads: tuple[ChainHead, ...]
+    anchored: tuple[datetime, ...]
+
+
+def _listed(repository: Repository, most: int = _MOST_HEADS) -> _Listed:
+    newest: dict[str, tuple[ChainHead, datetime]] = {}
+    anchored = []
     for info in repository.store.list(FOLDER):
         if place := place_of(info.name):
             known = newest.get(place.head.chain)
-            if known is None or known.number < place.head.number:
-                newest[place.head.chain] = place.head
-    return tuple(sorted(newest.values()))
+            if known is None or known[0].number < place.head.number:
+                newest[place.head.chain] = (place.head, info.modified)
+        elif info.name.startswith(ANCHORS):
+            anchored.append(info.modified)
+    latest = sorted(newest.values(), key=lambda each: each[1])[-most:]
+    return _Listed(heads=tuple(sorted(head for head, _ in latest)), anchored=tuple(anchored))
 
 
 def opened_anchors(raws: Iterable[bytes], repository: str) -> list[SignedAnchor]:

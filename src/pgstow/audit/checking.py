@@ -15,15 +15,18 @@ from pgstow.audit.documents import Enrolment
 from pgstow.audit.entries import AuditProblem, AuditVerdict, ChainHead, ProblemKind
 from pgstow.audit.trail import SignedEntry, Trail
 
-__all__ = ["KnownHead", "foreign_heads", "known_heads", "verify", "verify_chain"]
+__all__ = ["KnownHead", "enrolled_chains", "foreign_heads", "known_heads", "verify", "verify_chain"]
+
+_STATEMENT = "statement"  # the fact of an entry that names what an administrator stated by that access
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownHead:
-    """A head that was written down somewhere; ``where`` says it to people."""
+    """A head that was written down somewhere; ``where`` says it to people. ``repository`` None: of the one it is held against."""
 
     head: ChainHead
     where: str
+    repository: str | None = None
 
 
 def verify(
@@ -39,15 +42,17 @@ def verify(
     ``anchors`` are heads from outside the repository. ``pending`` entries of this host are not in it yet.
     """
     check = _Check(trail, administrators)
+    check.look_for_statements()
     for chain, entries in trail.chains.items():
         check.problems += verify_chain(entries, told=check.told[chain])
         check.notes += _notes(chain, entries)
-    known = [*known_heads(trail), *anchors]
+    known = [*known_heads(trail), *(each for each in anchors if each.repository in (None, trail.repository))]
     for each in known:
         check.hold_against(each)
     unenrolled = tuple(chain for chain in trail.chains if not check.is_enrolled(chain))
     problems = dict.fromkeys((*trail.problems, *check.problems))  # several anchors may show one cut
     return AuditVerdict(
+        repository=trail.repository,
         entries=len(trail.entries),
         heads=trail.heads,
         anchors=len(known),
@@ -56,6 +61,11 @@ def verify(
         unenrolled=unenrolled,
         notes=tuple(check.notes),
     )
+
+
+def enrolled_chains(trail: Trail, administrators: Collection[str]) -> frozenset[str]:
+    """Return the chains whose keys are genuine by the word of these administrators, with or without entries."""
+    return frozenset(_Check(trail, administrators).enrolled)
 
 
 def known_heads(trail: Trail) -> Iterator[KnownHead]:
@@ -106,13 +116,12 @@ def verify_chain(
     for each in entries:
         by_number[each.entry.number].append(each)
     digests = {each.digest: each.entry.number for each in entries}
-    first = min(by_number) if not is_whole else 1
-    for number in range(first, max(by_number) + 1):
-        found = by_number.get(number, [])
-        if not found:
-            if number not in told:
-                problem("missing", number, f"entry {number} is missing")
-            continue
+    for first, last in _holes(
+        [*by_number, *told], begin=min(by_number) if not is_whole else 1, end=max(by_number)
+    ):
+        which = f"entry {first} is" if first == last else f"the entries {first} to {last} are"
+        problem("missing", first, f"{which} missing")
+    for number, found in sorted(by_number.items()):
         if len(found) > 1:
             problem(
                 "forked", number, f"there are {len(found)} entries with number {number}: two wrote one chain"
@@ -127,6 +136,18 @@ def verify_chain(
                 kind: ProblemKind = "reordered" if previous in digests else "edited"
                 problem(kind, number, f"entry {number} does not follow the entry {number - 1} that is there")
     return problems
+
+
+def _holes(numbers: Iterable[int], *, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield first and last of each run of numbers from ``begin`` to ``end`` that are not there.
+
+    As runs, since whoever has the repository's password can begin a chain with an entry 9,999,999,999.
+    """
+    expected = begin
+    for number in sorted({number for number in numbers if begin <= number <= end}):
+        if number > expected:
+            yield expected, number - 1
+        expected = number + 1
 
 
 def _notes(chain: str, entries: Sequence[SignedEntry]) -> Iterator[str]:
@@ -150,7 +171,7 @@ class _Check:
     told: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     _digests: dict[tuple[str, int], set[str]] = field(default_factory=dict)
     _newest: dict[str, int] = field(default_factory=dict)
-    _enrolled: set[str] = field(default_factory=set)
+    enrolled: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for problem in self.trail.problems:
@@ -163,7 +184,22 @@ class _Check:
 
     def is_enrolled(self, chain: str) -> bool:
         """Whether an administrator who counts has said that the key of this chain is a host's."""
-        return chain in self._enrolled
+        return chain in self.enrolled
+
+    def look_for_statements(self) -> None:
+        """Tell what an administrator stated by an entry of the trail, and is not there: a revocation that somebody took away."""
+        there = {each.digest for each in self.trail.enrolments}
+        for each in self.trail.entries:
+            digest = each.entry.facts.get(_STATEMENT)
+            if digest is not None and digest not in there:
+                chain = each.entry.facts.get("chain", "")
+                self._problem(
+                    "missing",
+                    chain,
+                    None,
+                    f"what an administrator stated by entry {each.entry.number} of chain {each.entry.chain[:16]}"
+                    f" ({each.entry.action}) is gone",
+                )
 
     def hold_against(self, known: KnownHead) -> None:
         """Look whether the chain still holds what somebody saw in it."""
@@ -201,9 +237,9 @@ class _Check:
             elif stated.enrolment.is_revoked:
                 revoked[chain] = stated.enrolment
             else:
-                self._enrolled.add(chain)
+                self.enrolled.add(chain)
         for chain, statement in revoked.items():
-            self._enrolled.discard(chain)
+            self.enrolled.discard(chain)
             self._check_revoked(chain, statement)
 
     def _check_revoked(self, chain: str, statement: Enrolment) -> None:

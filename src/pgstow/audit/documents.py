@@ -190,7 +190,10 @@ def parse_anchor(content: bytes) -> Anchor:
 
 
 def _fields(content: bytes) -> Mapping[str, Any]:
-    fields = json.loads(content)
+    try:
+        fields = json.loads(content)
+    except RecursionError as exc:
+        raise ValueError("not an object") from exc
     if not isinstance(fields, dict):
         raise ValueError("not an object")  # noqa: TRY004  for the caller it is a bad value like the others
     if fields.get("format") != _FORMAT:
@@ -248,7 +251,10 @@ def _parse_time(value: object) -> datetime:
     moment = datetime.fromisoformat(_text(value))
     if moment.tzinfo is None:
         raise ValueError(f"{value!r} has no time zone")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError(f"{value!r} is no moment") from exc
 
 
 def heads_document(heads: Sequence[ChainHead]) -> list[dict[str, Any]]:

@@ -81,6 +81,7 @@ class AuditProblem:
 class AuditVerdict:
     """What checking every chain showed. ``anchors`` is how many recorded heads the chains were held against."""
 
+    repository: str  # its id
     entries: int
     heads: tuple[ChainHead, ...]
     anchors: int

@@ -35,6 +35,7 @@ from pgstow.core.errors import StateError, UsageError
 
 __all__ = ["Book", "Journal", "Mark", "read_waiting"]
 
+_MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 _ID = re.compile(r"[0-9a-f]{1,64}")
 _PENDING = re.compile(r"([0-9a-f]{64})-([0-9]{10})-([0-9a-f]{64})")
 _LOCK_WAIT_S = 5.0
@@ -69,6 +70,17 @@ class Journal:
     def given_key(self) -> HostKey | None:
         """Return the key that was given in a file, if one was."""
         return _read_key(self._key_file) if self._key_file is not None else None
+
+    def key_problem(self, key: HostKey) -> str | None:
+        """Return what is wrong with the file of this host's own key: one that others can read, they can write entries with.
+
+        One that was given is its owner's business: files of secrets that are mounted often are everybody's to read.
+        """
+        path = self.folder / "host.key"
+        with _translated(path):
+            if not path.exists() or path.stat().st_mode & 0o077 == 0 or _read_key(path).chain != key.chain:
+                return None
+        return f"others can read {path}, and write audit entries in this host's name: chmod 600, or move it away for a new one"
 
     def _own_key(self) -> HostKey:
         path = self.folder / "host.key"
@@ -179,9 +191,10 @@ class Book:
 
     def _taken(self, chain: str) -> Iterator[Mark]:
         fields = _read_json(self._folder / "heads" / chain)
-        with contextlib.suppress(KeyError, TypeError):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
             head = ChainHead(chain=chain, number=int(fields["number"]), digest=str(fields["digest"]))
-            yield Mark(head=head, month=str(fields["month"]))
+            if _MONTH.fullmatch(month := str(fields["month"])):
+                yield Mark(head=head, month=month)
 
     def keep(self, raw: bytes) -> None:
         """Add an entry; it is on disk when this returns."""

@@ -85,15 +85,18 @@ class Signed:
     @classmethod
     def decode(cls, raw: bytes) -> Self:
         """Return what ``encode()`` made; ValueError if these bytes are nothing of the kind."""
-        fields = json.loads(raw)
         try:
-            return cls(
+            fields = json.loads(raw)
+            signed = cls(
                 content=fields["content"].encode("ascii"),
                 public_key=bytes.fromhex(fields["key"]),
                 signature=bytes.fromhex(fields["signature"]),
             )
-        except (AttributeError, KeyError, TypeError) as exc:
+        except (AttributeError, KeyError, TypeError, RecursionError) as exc:
             raise ValueError("not a signed document") from exc
+        if signed.encode() != raw:  # else anybody could make a second document of one signature
+            raise ValueError("not as a signed document is written")
+        return signed
 
 
 class _SigningKey:

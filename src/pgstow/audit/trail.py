@@ -32,9 +32,11 @@ from pgstow.audit.documents import (
 from pgstow.audit.entries import AuditEntry, AuditProblem, ChainHead, ProblemKind
 from pgstow.audit.keys import Signed, fingerprint
 from pgstow.core.errors import ObjectNotFound, RepositoryDamaged
+from pgstow.core.progress import Progress
 from pgstow.repository import Repository
 
 __all__ = [
+    "ANCHORS",
     "FOLDER",
     "EntryPlace",
     "SignedAnchor",
@@ -46,6 +48,7 @@ __all__ = [
     "digest_of",
     "enrolment_name",
     "entry_name",
+    "genuine_entry",
     "month_of",
     "place_of",
     "read_trail",
@@ -53,8 +56,10 @@ __all__ = [
 ]
 
 FOLDER = "pgstow/audit/"
+ANCHORS = f"{FOLDER}anchors/"
 
 _READERS = 16
+_MOST_BYTES = 16 << 20  # of an object of ours: many times what the largest anchor takes
 _HEX = r"[0-9a-f]{64}"
 _ENTRY = re.compile(rf"{FOLDER}([0-9]{{4}}-[0-9]{{2}})/({_HEX})/([0-9]{{10}})-({_HEX})")
 _HOST = re.compile(rf"{FOLDER}hosts/({_HEX})/({_HEX})")
@@ -89,6 +94,10 @@ class SignedEnrolment:
     enrolment: Enrolment
     administrator: str
     raw: bytes
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.raw)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,31 +178,64 @@ def place_of(name: str) -> EntryPlace | None:
     return EntryPlace(month=found[1], head=ChainHead(chain=found[2], number=int(found[3]), digest=found[4]))
 
 
-def read_trail(repository: Repository, *, since: datetime | None = None) -> Trail:
+def read_trail(
+    repository: Repository,
+    *,
+    since: datetime | None = None,
+    progress: Progress | None = None,
+    had: dict[str, StoredDocument] | None = None,
+) -> Trail:
     """Return the trail of a repository. Raises StoreError; what cannot be read of it is a problem, not an error.
 
-    With ``since`` entries of months before are left out: enough to list, not to verify.
+    With ``since`` entries of months before are left out: enough to list, not to verify. ``had`` are documents that were read
+    before, by name; what is read now joins them. A name says what it holds, so that none is read twice.
     """
     first = month_of(since) if since is not None else ""
-    names = [
-        info.name
+    had = {} if had is None else had
+    found = sorted(
+        (info.name, info.size_bytes)
         for info in repository.store.list(FOLDER)
         if (place := place_of(info.name)) is None or place.month >= first
-    ]
+    )
+    if progress is not None:
+        progress.expect(size_bytes=sum(size_bytes for _, size_bytes in found))
 
-    def read(name: str) -> StoredDocument | None:
-        try:
-            return StoredDocument(name=name, raw=repository.read_note(name))
-        except RepositoryDamaged as exc:
-            return StoredDocument(name=name, raw=None, problem=exc.message)
-        except (
-            ObjectNotFound
-        ):  # nothing of ours removes one: then the listing and this differ, and the chain has a hole
-            return None
+    def read(one: tuple[str, int]) -> StoredDocument | None:
+        name, size_bytes = one
+        document = had.get(name) or _read(repository, name, size_bytes)
+        if progress is not None:
+            progress.advance(size_bytes=size_bytes)
+        return document
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="audit") as executor:
-        found = [document for document in executor.map(read, sorted(names)) if document is not None]
-    return trail_of(repository.id, found)
+        documents = [document for document in executor.map(read, found) if document is not None]
+    had |= {document.name: document for document in documents if document.raw is not None}
+    return trail_of(repository.id, documents)
+
+
+def _read(repository: Repository, name: str, size_bytes: int) -> StoredDocument | None:
+    """Return a document; None if it is gone, which nothing of ours does: the chain has a hole then."""
+    if size_bytes > _MOST_BYTES:  # whoever may write to the store must not fill the memory of who checks
+        return StoredDocument(
+            name=name, raw=None, problem=f"{name} is larger than anything that pgstow writes"
+        )
+    try:
+        return StoredDocument(name=name, raw=repository.read_note(name))
+    except RepositoryDamaged as exc:
+        return StoredDocument(name=name, raw=None, problem=exc.message)
+    except ObjectNotFound:
+        return None
+
+
+def genuine_entry(
+    repository: Repository, place: EntryPlace, name: str, size_bytes: int
+) -> SignedEntry | None:
+    """Return the entry that is stored under a name, if it is what the name says and its host signed it."""
+    document = _read(repository, name, size_bytes)
+    if document is None:
+        return None
+    found = trail_of(repository.id, [document]).entries
+    return found[0] if found and found[0].head == place.head else None
 
 
 def trail_of(repository_id: str, documents: Iterable[StoredDocument]) -> Trail:

@@ -7,6 +7,7 @@ this one access. Nothing here stops the access that the entry tells of.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,19 @@ from pgstow.audit.documents import ENTRY, entry_bytes
 from pgstow.audit.entries import AuditEntry, ChainHead
 from pgstow.audit.journal import Book, Journal, Mark, read_waiting
 from pgstow.audit.keys import HostKey
-from pgstow.audit.trail import FOLDER, SignedEntry, digest_of, entry_name, month_of, place_of
+from pgstow.audit.trail import (
+    FOLDER,
+    EntryPlace,
+    SignedEntry,
+    digest_of,
+    entry_name,
+    genuine_entry,
+    month_of,
+    place_of,
+)
 from pgstow.core.errors import StateError
 from pgstow.repository import Repository
+from pgstow.store.api import ObjectInfo
 
 __all__ = ["Sight", "Written", "look", "send", "write"]
 
@@ -26,19 +37,26 @@ _MOST_MONTHS = 3  # listed one by one; more, and everything is listed
 _MOST_HEADS = 16  # of other chains in an entry: those that changed last. Anchors name all
 _MOST_ELSEWHERE = 4  # other repositories in an entry, with this host's head and so many others
 _MOST_SEEN_ELSEWHERE = 3
+# Entries that are sent before it is written down that they were: the process may end before a long backlog is through, and
+# the next one must not begin anew.
+_BATCH = 20
 
 _BEHIND = (
     "the repository holds entries of this host's audit chain {chain} that were not written here: a machine set back to an"
     " earlier state, or two machines with one key; this one goes on in a new chain"
 )
+_UNSEEN = "the audit trail could not be looked at: this access is not in the chain of the key that was given"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """The newest entry of each chain that a listing showed, and when the store took it.
 
-    ``at_newest`` are all digests with that number: more than one is a fork.
+    ``at_newest`` are all digests with that number: more than one is a fork. One that ``is_known`` not is of a store that did
+    not answer.
     """
+
+    is_known: bool = True
 
     newest: dict[str, Mark] = field(default_factory=dict)
     at_newest: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -79,30 +97,63 @@ def look(repository: Repository, journal: Journal, *, now: datetime) -> Sight:
 
     Raises StoreError.
     """
-    names: defaultdict[str, defaultdict[int, list[tuple[Mark, datetime]]]]
+    names: defaultdict[str, defaultdict[int, list[tuple[EntryPlace, ObjectInfo]]]]
     names = defaultdict(lambda: defaultdict(list))
-    for prefix in _prefixes(_known_month(repository, journal), month_of(now)):
+    marks = _marks(repository, journal)
+    known = min((mark.month for mark in marks.values() if mark is not None), default=None)
+    for prefix in _prefixes(known, month_of(now)):
         for info in repository.store.list(prefix):
             if place := place_of(info.name):
-                mark = Mark(head=place.head, month=place.month)
-                names[place.head.chain][place.head.number].append((mark, info.modified))
-    newest = {chain: max(numbers) for chain, numbers in names.items()}
+                names[place.head.chain][place.head.number].append((place, info))
+    for chain, mark in marks.items():
+        if chain in names:
+            _leave_out_forged(repository, names[chain], mark)
+    newest = {chain: max(numbers) for chain, numbers in names.items() if numbers}
     found = {chain: names[chain][number] for chain, number in newest.items()}
+    marked = {
+        chain: min((Mark(head=place.head, month=place.month) for place, _ in each), key=lambda one: one.head)
+        for chain, each in found.items()
+    }
     return Sight(
-        newest={chain: min(each, key=lambda one: one[0].head)[0] for chain, each in found.items()},
-        at_newest={chain: frozenset(mark.head.digest for mark, _ in each) for chain, each in found.items()},
-        modified={chain: max(moment for _, moment in each) for chain, each in found.items()},
+        newest=marked,
+        at_newest={chain: frozenset(place.head.digest for place, _ in each) for chain, each in found.items()},
+        modified={chain: max(info.modified for _, info in each) for chain, each in found.items()},
     )
 
 
-def _known_month(repository: Repository, journal: Journal) -> str | None:
-    """Return the earliest month from which on this host has to look; None if it never wrote here."""
+def _marks(repository: Repository, journal: Journal) -> dict[str, Mark | None]:
+    """Return how far this host knows the chains that it may write; None if it never wrote here."""
     try:
         with journal.book(repository.id) as book:
-            marks = [mark for key in journal.key_choices() if (mark := book.mark(key.chain))]
+            return {key.chain: book.mark(key.chain) for key in journal.key_choices()}
     except StateError:
-        return None
-    return min((mark.month for mark in marks), default=None)
+        given = None
+        with contextlib.suppress(StateError):
+            given = journal.given_key()
+        return {given.chain: None} if given is not None else {}
+
+
+def _leave_out_forged(
+    repository: Repository, numbers: dict[int, list[tuple[EntryPlace, ObjectInfo]]], mark: Mark | None
+) -> None:
+    """Take objects away from what a listing showed of an own chain that are not entries with its signature.
+
+    Whoever may write to the store can give an object any name; that must not make a host give its chain up, or go on after
+    what is none. Only what this host did not write is read: nothing, as a rule.
+    """
+    for number in sorted(numbers, reverse=True):
+        if mark is not None and number < mark.head.number:
+            return
+        genuine = [
+            (place, info)
+            for place, info in numbers[number]
+            if (mark is not None and place.head == mark.head)
+            or genuine_entry(repository, place, info.name, info.size_bytes) is not None
+        ]
+        if genuine:
+            numbers[number] = genuine
+            return
+        del numbers[number]
 
 
 def _prefixes(first: str | None, last: str) -> list[str]:
@@ -125,7 +176,7 @@ def write(
 
     ``sight`` None: what is in the repository is not known.
     """
-    sight = sight or Sight()
+    sight = sight or Sight(is_known=False)
     try:
         with journal.book(repository.id) as book:
             return _write(repository, journal, book, drafts, sight)
@@ -137,6 +188,8 @@ def _write(
     repository: Repository, journal: Journal, book: Book, drafts: Sequence[AuditEntry], sight: Sight
 ) -> Written:
     key, mark, warnings = _choose_key(journal, book, sight)
+    if (problem := journal.key_problem(key)) is not None:
+        warnings.append(problem)
     others = sight.others(key.chain)
     elsewhere = journal.elsewhere(repository.id, most=_MOST_ELSEWHERE, most_seen=_MOST_SEEN_ELSEWHERE)
     for draft in drafts:
@@ -151,9 +204,15 @@ def _write(
 def _choose_key(journal: Journal, book: Book, sight: Sight) -> tuple[HostKey, Mark | None, list[str]]:
     """Return the key to write with, and how far its chain is: never one that others write with."""
     warnings: list[str] = []
+    given = journal.given_key()
     key: HostKey | None = None
     for key in journal.key_choices():
         mark = book.mark(key.chain)
+        if mark is None and not sight.is_known and given is not None and key.chain == given.chain:
+            warnings.append(
+                _UNSEEN
+            )  # its chain may be long already, and would have two entries with number 1
+            continue
         if mark is None and (there := sight.newest.get(key.chain)) is not None:
             book.adopt(there)  # this host lost what it kept, or was given the key
             mark = there
@@ -180,7 +239,7 @@ def _write_unkept(
     except StateError as exc:
         warnings.append(exc.message)
         given = None
-    if given is not None:
+    if given is not None and sight.is_known:
         key, mark = given, sight.newest.get(given.chain)
     else:
         warnings.append("this access has an audit chain of its own")
@@ -227,13 +286,14 @@ def send(
         if unkept:
             return  # told already
         raise
-    taken: list[SignedEntry] = []
-    try:
-        for path, head in waiting:
-            if (kept := read_waiting(path, head)) is not None:  # else another process has sent it by now
-                put(entry_name(kept.entry, kept.raw), kept.raw)
-                taken.append(kept)
-    finally:
-        if taken:
-            with journal.book(repository.id) as book:
-                book.settle(taken)
+    for start in range(0, len(waiting), _BATCH):
+        taken: list[SignedEntry] = []
+        try:
+            for path, head in waiting[start : start + _BATCH]:
+                if (kept := read_waiting(path, head)) is not None:  # else another process has sent it by now
+                    put(entry_name(kept.entry, kept.raw), kept.raw)
+                    taken.append(kept)
+        finally:
+            if taken:
+                with journal.book(repository.id) as book:
+                    book.settle(taken)

@@ -18,6 +18,7 @@ from pgstow.core.errors import RepositoryDamaged, UsageError
 from pgstow.repository import Repository
 
 __all__ = [
+    "AuditHead",
     "CheckOutcome",
     "CheckRecord",
     "DrillRecord",
@@ -83,6 +84,15 @@ class CheckRecord(_Record):
     seconds: float = 0.0
 
 
+class AuditHead(_Record):
+    """The newest entry of a chain of the repository's audit trail, as the drill saw it: ``audit verify --anchors`` takes it."""
+
+    repository: str  # its id
+    chain: str
+    number: int
+    digest: str
+
+
 class DrillRecord(_Record):
     """One drill, whatever became of it: a drill that fails is the one that matters."""
 
@@ -125,6 +135,7 @@ class DrillRecord(_Record):
     manifest_sha256: str | None = None
     notes: str | None = None
     warnings: tuple[str, ...] = ()
+    heads: tuple[AuditHead, ...] = ()  # of the repository's audit trail when the drill began
 
     @property
     def issues(self) -> tuple[CheckRecord, ...]:

@@ -45,7 +45,7 @@ def audit_list_command(
         backup=backup,
     )
     with invocation.output.progress() as progress:
-        listed = list_trail(invocation.repository(progress, is_cached=True), wanted)
+        listed = list_trail(invocation.repository(progress, is_cached=True), wanted, progress)
     return Outcome(
         status="partial" if listed.problems else "done",
         document={

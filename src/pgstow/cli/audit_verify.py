@@ -72,6 +72,7 @@ def audit_verify_command(
             administrators=administrators,
             anchors=known,
             against=others,
+            progress=progress,
         )
     return _outcome(checked, administrators)
 

@@ -90,6 +90,7 @@ def problem_documents(problems: Sequence[AuditProblem]) -> list[dict[str, Any]]:
 def verdict_document(verdict: AuditVerdict) -> dict[str, Any]:
     """Return a verdict as documents hold it; ``heads`` is what ``--anchors`` takes."""
     return {
+        "repository": verdict.repository,
         "intact": verdict.is_intact,
         "entries": verdict.entries,
         "heads": heads_document(verdict.heads),

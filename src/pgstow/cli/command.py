@@ -365,13 +365,13 @@ def _access(name: str, invocation: Invocation, given: Mapping[str, Any]) -> Acce
     what = audited(name)
     if isinstance(what, Exempt):
         return None
-    scrub = invocation.output.scrub
     return Access(
         what.action,
         who=who_of(invocation.environ),
         journal=journal_of(invocation.environ),
         is_destructive=what.is_destructive(given),
-        facts={key: scrub(text) for key, text in what.facts(given).items()},
+        facts=what.facts(given),
+        scrub=invocation.output.scrub,
     )
 
 
@@ -406,10 +406,20 @@ def _conduct(
         code = 1
     output.flush()
     if access is not None:
-        access.settle()
+        _wait_with(access, access.settle)
         _warn_of_trail(output, access)
         output.flush()
     return code
+
+
+def _wait_with(access: Access, wait: Callable[[], None]) -> None:
+    """Wait for a store for the trail's sake; a signal ends that, and changes nothing about how the command ended."""
+    try:
+        with interruptible():
+            wait()
+    except Interrupted:
+        access.hurry()
+        wait()
 
 
 def _record(
@@ -429,6 +439,7 @@ def _record(
         and "id" in backup
     ):
         access.says(subjects=[str(backup["id"])])
+    _wait_with(access, access.wait_for_sight)
     access.finish(result, error_code)
     _warn_of_trail(output, access)
 

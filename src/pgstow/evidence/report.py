@@ -103,6 +103,7 @@ def report_document(report: Report) -> dict[str, Any]:
         "heads": [
             {
                 "repository": audit.repository,
+                "repository_id": audit.id,
                 "chain": head.chain,
                 "number": head.number,
                 "digest": head.digest,

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from pgstow.core.errors import ObjectNotFound, RepositoryDamaged, RepositoryLocked, StoreError
+from pgstow.core.errors import (
+    ObjectNotFound,
+    RepositoryDamaged,
+    RepositoryLocked,
+    StoreDenied,
+    StoreError,
+)
 from pgstow.repository import gojson
 from pgstow.repository.files import FileKind, SealedFiles, list_ids
 from pgstow.repository.holder import Holder
@@ -72,6 +78,7 @@ class RepositoryLock(Renewed):
         self._written_at = times.now()
         self._own_info: ObjectInfo | None = None  # of our own file, in the newest listing
         self._skew_s: float | None = None
+        self._stays = False
 
     @property
     def id(self) -> str:
@@ -82,6 +89,11 @@ class RepositoryLock(Renewed):
     def skew_s(self) -> float | None:
         """Seconds that this machine's clock is ahead of the store's; None before the lock is settled, or unknown."""
         return self._skew_s
+
+    @property
+    def stays(self) -> bool:
+        """Whether a lock file could not be removed because that is not allowed; others take it for dead in time."""
+        return self._stays
 
     def __enter__(self) -> Self:
         self._refuse_conflicts(self._others())
@@ -115,8 +127,15 @@ class RepositoryLock(Renewed):
     def _release(self) -> None:
         _SESSIONS_HERE.discard(self._session)
         if self._id:  # else it was never written, as far as we were told
-            self._files.remove(FileKind.LOCK, self._id)
+            self._remove(self._id)
         self._remove_old()
+
+    def _remove(self, lock_id: str) -> None:
+        try:
+            self._files.remove(FileKind.LOCK, lock_id)
+        except StoreDenied:
+            self._stays = True
+            raise
 
     def _remove_old(self) -> None:
         while self._old_ids:
@@ -196,7 +215,8 @@ class RepositoryLock(Renewed):
     def _remove_dead(self, others: list[FoundLock]) -> list[FoundLock]:
         dead = [other for other in others if self._is_dead(other)]
         for other in dead:
-            self._files.remove(FileKind.LOCK, other.id)
+            with contextlib.suppress(StoreDenied):  # it stays, and nobody takes it for alive
+                self._remove(other.id)
         return [other for other in others if other not in dead]
 
 

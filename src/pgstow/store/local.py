@@ -153,8 +153,8 @@ class LocalStore:
         try:
             for depth in range(1, len(path) + 1):
                 child = self._step_into(current, path[:depth], create=create)
-                os.close(current)
-                current = child
+                left, current = current, child
+                os.close(left)  # when this returns a signal may raise: ``left`` may be another's file by then
             yield current
         finally:
             os.close(current)

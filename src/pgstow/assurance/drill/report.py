@@ -61,6 +61,8 @@ def _sections(record: DrillRecord) -> Iterator[_Section]:
     if record.phases:
         yield _phases(record)
     yield _circumstances(record)
+    if record.heads:
+        yield _heads(record)
     if record.warnings:
         yield _Section(title="Remarks", lines=record.warnings)
 
@@ -226,6 +228,15 @@ def _circumstances(record: DrillRecord) -> _Section:
         *((f"Version of {name}", text) for name, text in record.tools.items()),
     ]
     return _Section(title="Circumstances", rows=rows)
+
+
+def _heads(record: DrillRecord) -> _Section:
+    return _Section(
+        title="Audit trail when the drill began",
+        columns=("Repository", "Chain", "Entry", "SHA-256 of the entry"),
+        rows=[(head.repository, head.chain, str(head.number), head.digest) for head in record.heads],
+        numbers=frozenset({2}),
+    )
 
 
 def _moment(moment: datetime) -> str:
