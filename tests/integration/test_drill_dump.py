@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,15 @@ import pytest
 from pgstow.app.drill import drill_dump
 from pgstow.app.drill_request import DrillRequest
 from pgstow.catalog.assertions import Assertion
+from pgstow.core.confinement import can_confine
 from pgstow.core.errors import PgstowError
 from pgstow.core.progress import SilentProgress
+from pgstow.postgres.archive import read_directory_toc, write_directory_toc
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from pgstow.postgres.tools import ClientTools
 from support.backups import tools_for
+from support.foreign_dumps import dump_to
 from support.restoring import execute, fetch
 
 
@@ -37,7 +43,8 @@ def dump(pg15: Cluster, database: Callable[..., ConnInfo], tmp_path: Path) -> Pa
 
 
 @pytest.fixture
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The system's temporary folder; pytest, whose ``tmp_path`` is made first, keeps its own elsewhere."""
     folder = Path(tempfile.mkdtemp(prefix="drills-"))
     folder.chmod(0o711)
     monkeypatch.setattr("tempfile.tempdir", str(folder))
@@ -73,4 +80,29 @@ def test_a_dump_that_was_cut_off(
     dump.write_bytes(dump.read_bytes()[:-700])
     with pytest.raises(PgstowError):
         drill_dump(str(dump), request(pg15), client_tools, SilentProgress(), environ={})
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(not can_confine(), reason="this system has no Landlock")
+def test_a_dump_that_means_harm_does_none(
+    pg15: Cluster,
+    database: Callable[..., ConnInfo],
+    client_tools: list[ClientTools],
+    temporary: Path,
+    tmp_path: Path,
+) -> None:
+    """Its statements run as the superuser of the throwaway server, which can do nothing to the machine."""
+    tmp_path.chmod(0o777)
+    marker, source = tmp_path / "marker", database(pg15)
+    execute(source, "CREATE TABLE t (id int)")
+    place = dump_to(tmp_path / "evil.dir", source, tools_for(source), "-Fd")
+    toc = read_directory_toc((place / "toc.dat").read_bytes())
+    harm = f"COPY (SELECT 1) TO PROGRAM 'touch {marker}';".encode()
+    entries = (replace(one, defn=harm) if one.desc == b"TABLE" else one for one in toc.entries)
+    (place / "toc.dat").write_bytes(write_directory_toc(replace(toc, entries=tuple(entries))))
+    wanted = DrillRequest(host="host", username="anna", server_path=os.environ["PATH"])
+    record = drill_dump(str(place), wanted, client_tools, SilentProgress(), environ={}).record
+    assert record.outcome == "failed"
+    assert re.search("could not (execute command|close pipe)", record.error or ""), record.error
+    assert not marker.exists()
     assert list(temporary.iterdir()) == []

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from pgstow.app.import_dump import imported_for_drill
 from pgstow.catalog.backups import BackupFiles, list_backups
 from pgstow.core.errors import ArchiveError, PgstowError, StoreError, ToolMissing, UsageError
 from pgstow.core.progress import SilentProgress
+from pgstow.postgres.archive import read_directory_toc, write_directory_toc
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from pgstow.postgres.tools import ClientTools
@@ -27,7 +28,7 @@ from pgstow.restore.export import ExportFormat, ExportRequest
 from support.backups import memory_repository, pg_dump_directory, tools_for
 from support.every_kind import create_every_kind
 from support.foreign_dumps import dump_to, files_of_import, import_into, may_compress, pack_tar
-from support.restoring import assert_equal_rows, bring_back, execute
+from support.restoring import assert_equal_rows, bring_back, execute, fetch
 from support.s3 import S3Bucket
 
 DatabaseFactory = Callable[..., ConnInfo]
@@ -138,19 +139,28 @@ def small(pg15: Cluster, shared_database: DatabaseFactory) -> ConnInfo:
         source,
         "CREATE TABLE t (id int PRIMARY KEY, note text); CREATE TABLE u (id int);"
         "INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 40000) i; INSERT INTO u VALUES (1);"
+        "CREATE INDEX ON u (id);"
         "SELECT lo_from_bytea(4711, 'large')",
     )
     return source
 
 
-@pytest.fixture
-def dump(small: ConnInfo, tmp_path: Path) -> Path:
-    return dump_to(tmp_path / "small.dump", small, tools_for(small), "-Fc", "-Z1")
+@pytest.fixture(scope="module")
+def small_dumps(small: ConnInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place, tools = tmp_path_factory.mktemp("small"), tools_for(small)
+    dump_to(place / "small.dump", small, tools, "-Fc", "-Z1")
+    dump_to(place / "small.dir", small, tools, "-Fd", "-Z1")
+    return place
 
 
 @pytest.fixture
-def folder(small: ConnInfo, tmp_path: Path) -> Path:
-    return dump_to(tmp_path / "small.dir", small, tools_for(small), "-Fd", "-Z1")
+def dump(small_dumps: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy2(small_dumps / "small.dump", tmp_path))
+
+
+@pytest.fixture
+def folder(small_dumps: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_dumps / "small.dir", tmp_path / "small.dir"))
 
 
 def _refused(
@@ -210,6 +220,26 @@ def test_a_directory_without_a_member_or_with_a_link_is_refused(
     _refused(folder, client_tools, "holds no toc.dat")
 
 
+def test_entries_that_wait_for_each_other_keep_nobody_waiting(
+    folder: Path, pg15: Cluster, database: DatabaseFactory, client_tools: list[ClientTools]
+) -> None:
+    toc = read_directory_toc((folder / "toc.dat").read_bytes())
+    built = {e.desc: e.dump_id for e in toc.entries if e.desc in (b"INDEX", b"CONSTRAINT")}
+    other = {built[b"INDEX"]: built[b"CONSTRAINT"], built[b"CONSTRAINT"]: built[b"INDEX"]}
+    entries = (
+        replace(e, dependencies=(*e.dependencies, other[e.dump_id])) if e.dump_id in other else e
+        for e in toc.entries
+    )
+    (folder / "toc.dat").write_bytes(write_directory_toc(replace(toc, entries=tuple(entries))))
+    repository = memory_repository()
+    imported = import_into(repository, folder, client_tools)
+    target = database(pg15)
+    bring_back(files_of_import(repository, imported), target, jobs=2, compare=True)
+    assert fetch(
+        target, "SELECT count(*) FROM pg_index WHERE indrelid IN ('t'::regclass, 'u'::regclass)"
+    ) == [(2,)]
+
+
 def test_rows_as_inserts_are_refused_with_a_way_out(
     small: ConnInfo, client_tools: list[ClientTools], tmp_path: Path
 ) -> None:
@@ -231,11 +261,11 @@ def test_a_similar_dump_stores_little(
     source = database(pg15)
     execute(
         source,
-        "CREATE TABLE t AS SELECT i, md5(i::text) || md5('a' || i) AS note FROM generate_series(1, 90000) i",
+        "CREATE TABLE t AS SELECT i, md5(i::text) || md5('a' || i) AS note FROM generate_series(1, 50000) i",
     )
     repository, tools = memory_repository(), tools_for(source)
     first = import_into(repository, dump_to(tmp_path / "first", source, tools, "-Fc", "-Z1"), client_tools)
-    execute(source, "DELETE FROM t WHERE i BETWEEN 80000 AND 80010; INSERT INTO t VALUES (0, 'new')")
+    execute(source, "DELETE FROM t WHERE i BETWEEN 45000 AND 45010; INSERT INTO t VALUES (0, 'new')")
     second = import_into(repository, dump_to(tmp_path / "second", source, tools, "-Fc", "-Z1"), client_tools)
     assert second.manifest.totals.new_bytes < 0.6 * first.manifest.totals.new_bytes
 

@@ -18,6 +18,7 @@ from pgstow.postgres.archive import PieceReader
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.script_server import ScriptServer, server_settings
 from pgstow.postgres.server import Cluster
+from pgstow.postgres.session import CAPTURE_SETTINGS, connect
 from pgstow.postgres.tools import ClientTools
 from support.backups import memory_repository, tools_for
 from support.dumps import content_of
@@ -107,6 +108,14 @@ def script_server() -> Iterator[ScriptServer]:
         ),
         ("ALTER TABLE a ADD COLUMN b text DEFAULT pg_read_file('x'), OWNER TO postgres;", "does not exist"),
         ("SELECT 1;\nSELECT 1 / 0;\n", "line 2, statement 2: division by zero"),
+        ("CREATE TABLE z (); -- \0\nCREATE TABLE \0 y ();", "line 2: the statement holds a zero byte"),
+        ("COPY information_schema.sql_features FROM stdin;\n1\n\\.\n", "statement 1: permission denied"),
+        ("COPY (SELECT 1) TO stdout;\n", "evil.sql, line 1, statement 1"),
+        (
+            "CREATE ROLE r PASSWORD $$x$$;",
+            "line 1: CREATE ROLE r PASSWORD .* is not written as pg_dumpall writes it",
+        ),
+        ("ALTER ROLE r SET a.b = '\\'; COPY x TO PROGRAM $$y$$ --';", "is not written as pg_dumpall"),
         ("SELECT 'a", "cut off: the statement that begins in line 1"),
         ("SET client_encoding = 'SJIS';\nSELECT 1;", "line 1: scripts in the encoding SJIS"),
     ],
@@ -122,28 +131,18 @@ def test_a_hostile_or_broken_script_is_refused(
     assert not marker.exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "--\n-- PostgreSQL database dump\n--\nCREATE TABLE t ();\n",
-            "cut off: the line .* at its end is missing",
-        ),
-        ("CREATE TABLE t ();\nCREATE ROLE x;\n\\! id\n", r"evil.sql, line 3: \\! id is a command to psql"),
-    ],
-)
 def test_a_script_that_fails_leaves_no_backup_and_no_server(
-    text: str, message: str, client_tools: list[ClientTools], monkeypatch: pytest.MonkeyPatch
+    client_tools: list[ClientTools], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = memory_repository()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)  # the server's account has to get there
         monkeypatch.setattr(tempfile, "tempdir", name)
-        (folder / "evil.sql").write_text(text)
-        with pytest.raises(PgstowError, match=message):
-            import_into(repository, folder / "evil.sql", client_tools)
-        assert [path.name for path in folder.iterdir()] == ["evil.sql"]
+        (folder / "short.sql").write_text("--\n-- PostgreSQL database dump\n--\nCREATE TABLE t ();\n")
+        with pytest.raises(ArchiveError, match=r"short.sql is cut off: the line .* at its end is missing"):
+            import_into(repository, folder / "short.sql", client_tools)
+        assert [path.name for path in folder.iterdir()] == ["short.sql"]
         monkeypatch.undo()
     assert list_backups(repository) == []
 
@@ -152,14 +151,16 @@ def test_event_triggers_of_older_releases_see_nothing_that_a_superuser_does(tmp_
     """Before release 17 they cannot be switched off."""
     tmp_path.chmod(0o777)
     marker = tmp_path / "marker"
-    text = f"""SET check_function_bodies = off; CREATE EXTENSION IF NOT EXISTS hstore WITH SCHEMA public;
+    text = f"""SET check_function_bodies = off; CREATE COLLATION public.plain (provider = libc, locale = 'C');
+        CREATE EXTENSION IF NOT EXISTS hstore WITH SCHEMA public;
         COMMENT ON EXTENSION hstore IS 'it''s (key, value)'; CREATE EXTENSION pageinspect;
         CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN
         IF current_setting('is_superuser') = 'on' THEN COPY (SELECT 1) TO PROGRAM 'touch {marker}'; END IF; END$$;
         CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION f();
         CREATE FOREIGN DATA WRAPPER w; COMMENT ON FOREIGN DATA WRAPPER w IS 'x'; CREATE TABLE t ();
         ALTER EVENT TRIGGER e OWNER TO boss; ALTER FOREIGN DATA WRAPPER w OWNER TO boss;
-        GRANT USAGE ON FOREIGN DATA WRAPPER w TO boss; CREATE PUBLICATION p FOR ALL TABLES;"""
+        GRANT USAGE ON FOREIGN DATA WRAPPER w TO boss; CREATE PUBLICATION p FOR ALL TABLES;
+        COPY information_schema.sql_features FROM stdin;\n\\.\n"""
     with Cluster(server_binaries(15), settings=server_settings(15)) as cluster:
         server = ScriptServer(
             cluster=cluster, progress=SilentProgress(), default_database="d", default_encoding="UTF8"
@@ -172,6 +173,55 @@ def test_event_triggers_of_older_releases_see_nothing_that_a_superuser_does(tmp_
             " SELECT pubname, pubowner::regrole::text FROM pg_publication",
         )
         assert sorted(made) == [("e", "boss"), ("p", "postgres"), ("w", "boss")]
+    assert not marker.exists()
+
+
+_ATTACK = """CREATE FUNCTION public.attack() RETURNS int LANGUAGE plpgsql AS $$BEGIN
+    IF pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on' THEN
+    COPY (SELECT 1) TO '{marker}'; END IF; RETURN 1; END$$;
+"""
+# Called if the first question of a session, which sets what names mean, left that to the database's owner.
+_LAID_FOR_SESSIONS = """CREATE SCHEMA evil;
+    CREATE FUNCTION evil.lower(pg_catalog.text) RETURNS pg_catalog.text LANGUAGE plpgsql
+    AS 'BEGIN PERFORM public.attack(); RETURN pg_catalog.lower($1); END';
+    CREATE FUNCTION evil.set_config(pg_catalog.text, pg_catalog.text, bool) RETURNS pg_catalog.text LANGUAGE plpgsql
+    AS 'BEGIN PERFORM public.attack(); RETURN pg_catalog.set_config($1, $2, $3); END';
+    CREATE FUNCTION evil.same(pg_catalog.text, pg_catalog.text) RETURNS bool LANGUAGE plpgsql
+    AS 'BEGIN PERFORM public.attack(); RETURN $1 OPERATOR(pg_catalog.=) $2; END';
+    CREATE OPERATOR evil.= (LEFTARG = pg_catalog.text, RIGHTARG = pg_catalog.text, FUNCTION = evil.same);
+    CREATE FUNCTION evil.unnest(pg_catalog.text[], pg_catalog.text[]) RETURNS TABLE (name pg_catalog.text,
+    value pg_catalog.text) LANGUAGE plpgsql AS 'BEGIN PERFORM public.attack(); RETURN; END';
+    CREATE DOMAIN evil.text AS pg_catalog.text CHECK (public.attack() IS NOT NULL);
+    ALTER DATABASE postgres SET search_path = evil, pg_catalog;
+    CREATE FOREIGN DATA WRAPPER evil_wrapper;
+"""
+# Called if what a database holds were asked with public among the places to look in.
+_LAID_FOR_QUESTIONS = """CREATE FUNCTION public.matches(name, name) RETURNS bool LANGUAGE plpgsql
+    AS 'BEGIN PERFORM public.attack(); RETURN true; END';
+    CREATE OPERATOR public.~ (LEFTARG = name, RIGHTARG = name, FUNCTION = public.matches);
+"""
+
+
+def test_what_a_superuser_asks_calls_nothing_that_the_script_made(tmp_path: Path) -> None:
+    """The owner of a database chooses what names mean in it, until a session says otherwise."""
+    tmp_path.chmod(0o777)
+    marker = tmp_path / "marker"
+    attack = _ATTACK.replace("{marker}", str(marker))
+    text = "\n".join(
+        [
+            *("\\connect postgres", attack, _LAID_FOR_SESSIONS),
+            *("\\connect template1", attack, _LAID_FOR_QUESTIONS, "CREATE TABLE public.price (euro money);"),
+        ]
+    )
+    with Cluster(server_binaries(18), settings=server_settings(18)) as cluster:
+        server = ScriptServer(
+            cluster=cluster, progress=SilentProgress(), default_database=None, default_encoding="UTF8"
+        )
+        server.run(PieceReader(iter([text.encode()]), what="x.sql"), name="x.sql")
+        assert server.databases == ["postgres", "template1"]
+        assert any("type money" in warning for warning in server.warnings)
+        with connect(server.conninfo("postgres", "postgres"), settings=CAPTURE_SETTINGS):
+            pass
     assert not marker.exists()
 
 

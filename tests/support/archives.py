@@ -61,7 +61,12 @@ def entry(dump_id: int, desc: bytes = b"TABLE", tag: bytes = b"t", **changes: An
     return TocEntry(**{**given, **changes})
 
 
-_texts = st.none() | st.binary(max_size=40)
+def _strings(size: int) -> st.SearchStrategy[bytes]:
+    """Return what C can hold as a string."""
+    return st.binary(max_size=size).map(lambda text: text.replace(b"\0", b"0"))
+
+
+_texts = st.none() | _strings(40)
 _ids = st.integers(1, 2**31 - 1)
 _oids = st.integers(0, 2**32 - 1)
 
@@ -71,8 +76,8 @@ def _entries(draw: st.DrawFn, dump_id: int, version: tuple[int, int, int]) -> To
     has_data = draw(st.booleans())
     return entry(
         dump_id,
-        desc=draw(st.sampled_from([b"TABLE DATA", b"BLOBS", b"TABLE", b"RULE"]) | st.binary(max_size=12)),
-        tag=draw(st.binary(max_size=30)),
+        desc=draw(st.sampled_from([b"TABLE DATA", b"BLOBS", b"TABLE", b"RULE"]) | _strings(12)),
+        tag=draw(_strings(30)),
         has_data=has_data,
         catalog_oid=draw(_oids),
         oid=draw(_oids),
@@ -87,7 +92,7 @@ def _entries(draw: st.DrawFn, dump_id: int, version: tuple[int, int, int]) -> To
         owner=draw(_texts),
         with_oids=draw(st.booleans()),
         dependencies=tuple(draw(st.lists(_ids, max_size=4))),
-        file_name=draw(st.binary(max_size=20)),
+        file_name=draw(_strings(20)),
     )
 
 

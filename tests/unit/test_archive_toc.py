@@ -180,6 +180,21 @@ def test_bytes_behind_the_toc_are_noticed() -> None:
         read_directory_toc(write_directory_toc(SAMPLE) + b"\0")
 
 
+def test_a_string_that_pg_restore_would_read_otherwise_is_noticed() -> None:
+    hidden = entry(5, defn=b"CREATE TABLE t ();\0 and more")
+    with pytest.raises(ArchiveError, match="a string with a zero byte"):
+        read_directory_toc(write_directory_toc(Toc(header=header(), entries=(hidden,))))
+
+
+def test_a_table_of_contents_without_end_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgstow.postgres.archive.reading._MAX_TOC_BYTES", 1 << 18)
+    data = custom_bytes(Toc(header=header(), entries=tuple(entry(n) for n in range(1, 5000))))
+    stream = io.BytesIO(data)
+    with pytest.raises(ArchiveError, match="is longer than any that pg_dump makes"):
+        read_custom_toc(stream)
+    assert stream.tell() < len(data) / 2
+
+
 def test_an_id_used_twice_is_noticed() -> None:
     with pytest.raises(ArchiveError, match="two entries with the id 5"):
         read_directory_toc(write_directory_toc(Toc(header=header(), entries=(entry(5), entry(5)))))

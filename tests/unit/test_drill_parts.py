@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -208,6 +210,28 @@ def test_a_folder_in_use_is_left_alone_and_one_of_the_dead_is_removed(tmp_path: 
     mine.remove()
     mine.remove()
     assert not mine.folder.exists()
+
+
+def test_a_folder_that_still_changes_is_removed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An initdb that nobody ended makes and removes files."""
+    left, real, failed = tmp_path / "pgstow-drill-left", shutil.rmtree, list[Path]()
+    (left / "pgstow-x" / "data").mkdir(parents=True)
+    (left / "lock").touch()
+
+    def rmtree(path: Path) -> None:
+        if not failed:
+            failed.append(path)
+            assert (left / "lock").exists()
+            raise FileNotFoundError(errno.ENOENT, "gone meanwhile", path / "data" / "file")
+        real(path)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    said: list[str] = []
+    remove_leftovers(tmp_path, said.append)
+    assert failed and not left.exists()
+    assert len(said) == 1
 
 
 def test_what_is_not_a_drills_folder_is_left_alone(tmp_path: Path) -> None:

@@ -134,6 +134,20 @@ def test_rows_without_their_end_are_cut_off(end: bytes) -> None:
         list(cutter.add(b"1\tone\n" + end)) + list(cutter.finish())
 
 
+def test_what_has_no_rows_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few megabytes of gzip may hold a terabyte of zeros."""
+    monkeypatch.setattr("pgstow.capture.row_cutting._LONGEST_ROW_BYTES", 3 << 20)
+    cutter = RowCutter("t")
+    for piece in (b"1\n", *[bytes(PIECE_BYTES)] * 3):
+        list(cutter.add(piece))
+    with pytest.raises(ArchiveError, match="row 2 of t is longer than 1 GiB"):
+        list(cutter.add(bytes(PIECE_BYTES)))
+    cutter = RowCutter("t")
+    for piece in [bytes(PIECE_BYTES - 1) + b"\n"] * 10:
+        list(cutter.add(piece))
+    assert cutter.rows == 9
+
+
 # -- tar
 
 
@@ -250,6 +264,7 @@ def test_an_incomplete_dump_leaves_no_backup(files: dict[str, bytes], message: s
         (b"\0\1\2" * 500, "is no dump that pg_dump"),
         (write_directory_toc(_toc()), "table of contents of a directory dump"),
         (b"PGDMP\x01\x63\x00\x04\x08\x01", "version 1.99"),
+        ("SELECT 1;".encode("utf-16"), "in UTF-16, as PowerShell"),
     ],
 )
 def test_what_is_no_dump_is_refused(data: bytes, message: str) -> None:
@@ -275,6 +290,12 @@ def test_rows_tell_the_zone_they_were_written_in(zone: str) -> None:
     written = WrittenZone()
     written.look(_rows_in(zone), 0)
     assert written.zone == zone
+
+
+def test_the_end_of_all_calendars_tells_a_zone_too() -> None:
+    written = WrittenZone()
+    written.look(b"1\t9999-12-31 23:59:59+05:30\n", 0)
+    assert written.zone == "Asia/Calcutta"
 
 
 def test_times_of_two_zones_tell_none() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from pgstow.app.drill_records import keep_drill, publish_drill, publish_kept_drills
 from pgstow.app.drill_request import DrillRequest
@@ -115,6 +116,7 @@ def drill_dump(
     progress: Progress,
     *,
     environ: Mapping[str, str],
+    stdin: IO[bytes] | None = None,
 ) -> Drilled:
     """Carry out a drill of a dump that somebody else made, without a repository: nothing is saved.
 
@@ -122,7 +124,9 @@ def drill_dump(
     """
     request.check()
     started = datetime.now(UTC)
-    with imported_for_drill(dump, tools, progress, environ=environ, jobs=request.jobs) as imported:
+    with imported_for_drill(
+        dump, tools, progress, environ=environ, stdin=stdin, jobs=request.jobs
+    ) as imported:
         repository, backup_id = imported
         (backup,) = [one for one in list_backups(repository) if one.id == backup_id]
         repository.load_index()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 import socket
 import tempfile
 import uuid
@@ -20,6 +19,7 @@ from pgstow.app.holding import holding
 from pgstow.app.import_archive import save_archive
 from pgstow.app.import_request import Imported, ImportRequest
 from pgstow.app.import_script import ScriptImport, save_script
+from pgstow.assurance.drill.workspace import working_folder
 from pgstow.capture.destinations import Destination, Destinations, FanOutWriter
 from pgstow.capture.options import CapturedBackup
 from pgstow.capture.publish import Identity
@@ -47,6 +47,7 @@ __all__ = ["ImportRequest", "Imported", "import_dump", "imported_for_drill"]
 _HEAD_BYTES = 512
 _FORMAT_AT = len(MAGIC) + 5  # after three bytes of version, and the sizes of integers and offsets
 _CUSTOM = 1
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _AGAIN = "copy the dump again, or make a new one"
 
 _Dump = CustomArchive | DirectoryArchive | TarArchive | PieceReader  # the last is SQL
@@ -88,10 +89,11 @@ def imported_for_drill(
 ) -> Iterator[tuple[Repository, str]]:
     """Give a repository that holds the dump alone, and the id of its backup; both are gone after the block.
 
-    It lies in a private folder of the system's temporary folder and takes about the room of a compressed dump.
+    It lies in a private folder of the system's temporary folder and takes about the room of a compressed dump. What was
+    killed is recognised and removed by the next drill or import.
     """
-    folder = Path(tempfile.mkdtemp(prefix="pgstow-import-"))  # mode 0700
-    try:
+    with working_folder(Path(tempfile.gettempdir()), progress.note) as place:
+        folder = Path(tempfile.mkdtemp(dir=place))  # mode 0700
         repository = Repository.init(
             LocalStore(folder / "repository"),
             Secret(secrets.token_urlsafe(24)),
@@ -103,8 +105,6 @@ def imported_for_drill(
         if imported.interrupted is not None:
             raise imported.interrupted
         yield repository, imported.manifest.backup_id
-    finally:
-        shutil.rmtree(folder)
 
 
 def _import(
@@ -196,6 +196,11 @@ def _recognised(head: bytes, stream: PieceReader, name: str) -> _Dump:
         return TarArchive(stream)
     if codec_of_file(head) is not None:
         raise ArchiveError(f"{name} is compressed twice", hint="decompress it once before")
+    if head.startswith(_UTF16):
+        raise ArchiveError(
+            f"{name} is in UTF-16, as PowerShell writes what goes through a pipe",
+            hint="let pg_dump write the file itself: pg_dump --file=NAME",
+        )
     if b"\0" in head:
         raise ArchiveError(
             f"{name} is no dump that pg_dump or pg_dumpall makes",

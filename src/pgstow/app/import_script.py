@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Self
 
 from pgstow.app.dump_source import DumpSource
 from pgstow.app.import_archive import backup_name, version_num
 from pgstow.app.import_request import ImportRequest
+from pgstow.assurance.drill.workspace import working_folder
 from pgstow.capture.destinations import FanOutWriter
 from pgstow.capture.globals import CapturedGlobals
 from pgstow.capture.logical import Capture, SavedContents, capture
@@ -63,13 +67,24 @@ class ScriptImport:
         cls, stream: PieceReader, source: DumpSource, tools: Sequence[ClientTools], progress: Progress
     ) -> Iterator[Self]:
         """Run a script; its server lives as long as the block. Raises ArchiveError, PostgresError, ToolMissing."""
+        if stream.peek(len(BOM_UTF8)) == BOM_UTF8:
+            stream.read(len(BOM_UTF8))
         head = stream.peek(_HEAD_BYTES)
         made_from = version_num(_found(_DUMPED_FROM, head))
         binaries = _choose(
             find_servers(os.pathsep.join(str(tool.bin_dir) for tool in tools)), tools, made_from
         )
         progress.phase("starting a throwaway server")
-        with Cluster(binaries, settings=server_settings(binaries.version[0])) as cluster:
+        with (
+            working_folder(Path(tempfile.gettempdir()), progress.note) as place,
+            Cluster(
+                binaries,
+                settings=server_settings(binaries.version[0]),
+                parent=place,
+                is_confined=True,  # should what is done against it not be enough
+                has_network=False,
+            ) as cluster,
+        ):
             server = ScriptServer(
                 cluster=cluster,
                 progress=progress,

@@ -18,6 +18,7 @@ _USUAL_BYTES = 1 << 20
 _LEAST_BYTES = _USUAL_BYTES // 4
 _MOST_BYTES = 4 * _USUAL_BYTES
 _CHECKSUMS = 1 << 32
+_LONGEST_ROW_BYTES = 1 << 30  # the server makes and takes none that is longer
 
 
 class RowCutter:
@@ -30,6 +31,7 @@ class RowCutter:
         self._what = what
         self._waiting = bytearray()  # whole rows of a blob that is not full
         self._begun: list[bytes] = []  # of a row whose end has not come yet
+        self._begun_bytes = 0
         self._tail = b""  # the last bytes: they may be what ends the data
         self.rows = 0
 
@@ -41,11 +43,21 @@ class RowCutter:
         end = data.rfind(b"\n") + 1
         if not end:
             if data:
-                self._begun.append(data)
+                self._begin(data)
             return
         whole = b"".join((*self._begun, data[:end]))
-        self._begun = [data[end:]] if end < len(data) else []
+        self._begun, self._begun_bytes = [], 0
+        if end < len(data):
+            self._begin(data[end:])
         yield from self._cut(whole)
+
+    def _begin(self, data: bytes) -> None:
+        self._begun.append(data)
+        self._begun_bytes += len(data)
+        if self._begun_bytes > _LONGEST_ROW_BYTES:
+            raise ArchiveError(
+                f"row {self.rows + 1:,} of {self._what} is longer than 1 GiB: these are no rows"
+            )
 
     def finish(self) -> Iterator[bytes]:
         """Yield what is left. Raises ArchiveError unless the data ended as pg_dump ends it."""

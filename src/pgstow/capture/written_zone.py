@@ -53,4 +53,7 @@ def _moment(hour: bytes, offset: bytes) -> tuple[datetime, timedelta] | None:
 
 def _fits(name: str, moments: list[tuple[datetime, timedelta]]) -> bool:
     zone = ZoneInfo(name)
-    return all(moment.astimezone(zone).utcoffset() == ahead for moment, ahead in moments)
+    try:
+        return all(moment.astimezone(zone).utcoffset() == ahead for moment, ahead in moments)
+    except OverflowError:  # the last evening of the year 9999 is in no calendar further east
+        return False

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pgstow.app.drill import Drilled, drill_and_tell, drill_dump
 from pgstow.app.drill_request import DrillRequest, DrillTerms, Strategy
+from pgstow.app.dump_source import STDIN
 from pgstow.catalog.assertions import Assertion
 from pgstow.cli.command import Invocation
 from pgstow.cli.drill_options import (
@@ -40,6 +41,7 @@ from pgstow.cli.drill_view import (
     write_report,
 )
 from pgstow.cli.formats import safe
+from pgstow.cli.import_ import piped_dump
 from pgstow.cli.output import Outcome, Status
 from pgstow.core.errors import PgstowError, UsageError
 from pgstow.core.quantities import parse_duration
@@ -107,7 +109,14 @@ def drill_command(
         if dump is not None:
             if database is not None or kind is not None:
                 raise UsageError("--database and --kind choose among backups, and a dump is named")
-            drilled = drill_dump(dump, request, invocation.tools(), progress, environ=invocation.environ)
+            drilled = drill_dump(
+                dump,
+                request,
+                invocation.tools(),
+                progress,
+                environ=invocation.environ,
+                stdin=piped_dump() if dump == STDIN else None,
+            )
         else:
             repository = invocation.repository(progress, is_cached=True, without_config=True)
             drilled = drill_and_tell(request, repository, invocation.tools(), progress)
@@ -125,7 +134,7 @@ def is_dump(text: str) -> bool:
 
     Raises UsageError for a path at which there is nothing.
     """
-    if _URL.match(text):
+    if text == STDIN or _URL.match(text):
         return True
     if _BACKUP.fullmatch(text) and "/" not in text:
         return False

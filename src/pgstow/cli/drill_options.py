@@ -34,7 +34,7 @@ SubjectArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="BACKUP|DUMP",
-        help="A backup as for restore, or a dump that was made elsewhere: a file, a folder or s3://BUCKET/KEY (gs://, az://).",
+        help="A backup as for restore, or a dump that was made elsewhere: a file, a folder, s3://BUCKET/KEY (gs://, az://), or - for standard input.",
     ),
 ]
 LatestOption = Annotated[

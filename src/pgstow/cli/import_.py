@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from pgstow.app.dump_source import STDIN
 from pgstow.app.import_dump import Imported, import_dump
 from pgstow.app.import_request import ImportRequest
 from pgstow.catalog.backups import IMPORT
@@ -21,9 +22,7 @@ from pgstow.cli.output import Outcome
 from pgstow.cli.records import facts_table, imported_text
 from pgstow.core.errors import UsageError
 
-__all__ = ["import_command"]
-
-_STDIN = "-"
+__all__ = ["import_command", "piped_dump"]
 
 
 def import_command(
@@ -62,8 +61,6 @@ def import_command(
     Custom, directory and tar archives and plain SQL, compressed or not. The backup can be listed, restored, exported, verified and drilled like any other. Plain SQL is run on a throwaway server, without
     a superuser's rights.
     """
-    if dump == _STDIN and (sys.stdin is None or sys.stdin.isatty()):
-        raise UsageError("there is no dump on standard input", hint="pg_dump -Fc shop | pgstow import -")
     request = ImportRequest(
         dump=dump,
         name=name,
@@ -71,7 +68,7 @@ def import_command(
         label=label,
         taken=_moment(taken) if taken is not None else None,
         environ=invocation.environ,
-        stdin=sys.stdin.buffer if dump == _STDIN else None,
+        stdin=piped_dump() if dump == STDIN else None,
         jobs=jobs,
         username=invocation.username,
     )
@@ -80,6 +77,15 @@ def import_command(
         repository = invocation.repository(progress, is_cached=True)
         imported = import_dump(request, repository, invocation.tools(), progress)
     return _outcome(imported)
+
+
+def piped_dump() -> IO[bytes]:
+    """Return standard input. Raises UsageError for a terminal, on which nobody types a dump."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(
+            "there is no dump on standard input", hint="pg_dump -Fc shop | pgstow import - (or drill -)"
+        )
+    return sys.stdin.buffer
 
 
 def _moment(text: str) -> datetime:

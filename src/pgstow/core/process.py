@@ -28,7 +28,7 @@ _STOP_GRACE_S = 5.0
 class Process:
     """A started program. Use ``running()``, which never leaves one behind.
 
-    One that ``shares_stderr`` writes to ours, which outlives us.
+    One that ``shares_stderr`` writes to ours, which outlives us. One that does not inherit our environment gets ``env`` alone.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Process:
         group: int | None = None,
         tail_lines: int = TAIL_LINES,
         shares_stderr: bool = False,
+        inherits_environment: bool = True,
     ) -> None:
         self.name = Path(command[0]).name
         try:
@@ -51,7 +52,7 @@ class Process:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=None if shares_stderr else subprocess.PIPE,
-                env={**os.environ, **env} if env else None,
+                env=dict(env or {}) if not inherits_environment else {**os.environ, **env} if env else None,
                 cwd=cwd,
                 user=user,
                 group=group,

@@ -93,7 +93,8 @@ def _route(clients: list[Connection]) -> Route:
 def _backend(client: Connection) -> tuple[int, str]:
     """Return what identifies the backend that answers: its pid, and its start, as pids come back."""
     row = client.execute(
-        "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()"
+        "SELECT pid, backend_start::pg_catalog.text FROM pg_catalog.pg_stat_activity"
+        " WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
     ).fetchone()
     assert row is not None  # a backend always sees itself
     return int(row[0]), str(row[1])

@@ -29,6 +29,7 @@ __all__ = [
     "is_extension",
     "is_harmless",
     "is_inert",
+    "may_be_kept",
     "plain",
     "roles_in",
 ]
@@ -67,7 +68,8 @@ GRANT = _form(rb"(?:GRANT|REVOKE) [^';$]* ON [^';$]* (?:TO|FROM) [^';$]*")
 SCHEMA_GRANT = _form(rb"(?:GRANT|REVOKE) [^';$]* ON (?:SCHEMA|DATABASE) [^';$]*")
 # After these nothing is there that a script of an extension could call by mistake.
 _INERT = _form(
-    rb"(?:SET|CREATE SCHEMA {n}|CREATE EXTENSION|COMMENT ON|ALTER SCHEMA|ALTER DATABASE)\b[^();]*|SELECT pg_catalog\.set_config\('search_path', {s}, false\)"
+    rb"(?:SET|CREATE SCHEMA {n}|CREATE EXTENSION|COMMENT ON|ALTER SCHEMA|ALTER COLLATION|ALTER DATABASE)\b[^();]*"
+    rb"|CREATE COLLATION {q} \([^();$]*\)|SELECT pg_catalog\.set_config\('search_path', {s}, false\)"
 )
 
 EVENT_TRIGGER = _form(
@@ -84,6 +86,12 @@ CLUSTER_WIDE = _form(
     rb"(?:(?:ALTER|DROP) (?:ROLE|USER|GROUP) .*|(?:CREATE|ALTER|DROP) TABLESPACE .*"
     rb"|(?:GRANT|REVOKE) (?:(?:ADMIN|INHERIT|SET) OPTION FOR )?{n}(?:,\s*{n})* (?:TO|FROM) {n}.*|(?:GRANT|REVOKE) [A-Z, ]+ ON (?:TABLESPACE|PARAMETER) .*"
     rb"|COMMENT ON (?:ROLE|TABLESPACE) .*|SECURITY LABEL (?:FOR {n} )?ON (?:ROLE|TABLESPACE) .*|DROP DATABASE .*)"
+)
+# Whoever reads such statements later must see the same end of each: strings and quoted names are the only ones in which a
+# semicolon may stand.
+_OF_GLOBALS = re.compile(
+    rb"""(?:[eE]'(?:[^'\\]|''|\\.)*+'|'(?:[^'\\]|'')*+'|"(?:[^"]|"")*+"|-(?!-)|/(?!\*)|[^'"$;\\/-])*+""",
+    re.DOTALL,
 )
 # What would reach out to other servers, or needs what a throwaway server has not.
 LEFT_OUT = _form(rb"(?:CREATE|ALTER|COMMENT ON) SUBSCRIPTION .*|SECURITY LABEL .*")
@@ -105,6 +113,11 @@ _OPTION = _form(rb"([A-Z_]+)\s*=\s*({s}|{n}|[0-9]+)")
 def is_extension(statement: bytes) -> bool:
     """Whether a statement installs an extension, and does nothing else."""
     return _EXTENSION.fullmatch(statement) is not None
+
+
+def may_be_kept(statement: bytes) -> bool:
+    """Whether a statement about roles or tablespaces can stand among others in a globals.sql."""
+    return _OF_GLOBALS.fullmatch(statement) is not None
 
 
 def is_inert(statement: bytes) -> bool:

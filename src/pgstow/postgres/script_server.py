@@ -39,6 +39,7 @@ from pgstow.postgres.script_forms import (
     is_extension,
     is_harmless,
     is_inert,
+    may_be_kept,
     plain,
     roles_in,
 )
@@ -66,6 +67,14 @@ _MAINTENANCE = ("postgres", "template1")
 _STALL_TIMEOUT_S = 900.0
 _LOCK_TIMEOUT = "10s"  # a script that holds locks in a transaction of its own must not stop us for good
 _SHOWN_BYTES = 120
+# What a superuser asks must not find operators and functions that the script made, so public is no place to look in, but
+# for statements of the script: those name only what they are about.
+_OUR_NAMES = {"search_path": ""}
+_MONEY_COLUMNS = (
+    b"SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid >= 16384 AND atttypid IN (790, 791) LIMIT 1"
+)
+_MONEY_WARNING = "columns of type money: a dump does not tell with which lc_monetary they were written; read as in the C locale"
+_THEIR_NAMES = b"SET search_path = public"
 # In these a backslash or quote may be the second half of a character, so where strings end cannot be told by bytes.
 UNSAFE_ENCODINGS = frozenset({"BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"})
 _CONNECT = re.compile(rb"\\connect\s+(?:-reuse-previous=on\s+)?(.+?)\s*")
@@ -168,10 +177,10 @@ class ScriptServer:
     def _statement(self, statement: Statement, script: SqlScript) -> None:
         text = statement.text
         if (match := CREATE_ROLE.fullmatch(text)) is not None:
-            self.globals.append(text)
+            self._keep(statement)
             self._ensure_roles({plain(match["name"])} - {_AUTHOR.encode()})
         elif CLUSTER_WIDE.fullmatch(text):
-            self.globals.append(text)
+            self._keep(statement)
         elif (match := CREATE_DATABASE.fullmatch(text)) is not None:
             self._create_database(plain(match["name"]), database_options(match["options"]))
         elif EVENT_TRIGGER.fullmatch(text):
@@ -185,12 +194,19 @@ class ScriptServer:
         else:
             self._plain(text)
 
+    def _keep(self, statement: Statement) -> None:
+        if not may_be_kept(statement.text):
+            raise ArchiveError(
+                f"line {statement.line:,}: {_shown(statement.text)} is not written as pg_dumpall writes it"
+            )
+        self.globals.append(statement.text)
+
     def _plain(self, text: bytes) -> None:
         self._ensure_roles(roles_in(text))
         if SCHEMA_GRANT.fullmatch(text):  # what it says must not be mixed with what we lent
             self._take_back()
         if is_extension(text) and self._is_inert:
-            self._sessions.admin().rows(text, doing=_shown(text))
+            self._sessions.run_as_admin(text)
             return
         self._is_inert = self._is_inert and is_inert(text)
         author = self._sessions.author()
@@ -210,7 +226,7 @@ class ScriptServer:
             self._ensure_roles({missing[1].encode()})
             author.run(text)
         elif is_harmless(text):
-            self._sessions.admin().rows(text, doing=_shown(text))
+            self._sessions.run_as_admin(text)
         elif GRANT.fullmatch(text):
             self._late.append((self._sessions.database, text))
         elif (match := CREATE_SERVER.fullmatch(text)) is not None:
@@ -259,13 +275,18 @@ class ScriptServer:
         author.run(b"SET ROLE " + quoted(self._sessions.admin(), plain(role)))
 
     def _copy(self, text: bytes, script: SqlScript) -> None:
-        copy = CopyIn(
-            self._sessions.author().connection,
-            text,
-            stop=threading.Event(),
-            stall_timeout_s=_STALL_TIMEOUT_S,
-            is_wary=False,
-        )
+        try:
+            copy = CopyIn(
+                self._sessions.author().connection,
+                text,
+                stop=threading.Event(),
+                stall_timeout_s=_STALL_TIMEOUT_S,
+                is_wary=False,
+            )
+        except pgerrors.InsufficientPrivilege:  # a table of an extension's: PostGIS has one in every dump
+            if any(script.rows()):
+                raise
+            return
         for piece in script.rows():
             copy.write(piece)
         try:
@@ -334,7 +355,8 @@ class ScriptServer:
             owner=_AUTHOR.encode(),
         )
         plain_c = DatabaseShape(encoding=encoding, collate="C", ctype="C", owner=_AUTHOR.encode())
-        with contextlib.closing(open_raw(self.conninfo("postgres"), encoding="UTF8", settings={})) as session:
+        server = self.conninfo("postgres")
+        with contextlib.closing(open_raw(server, encoding="UTF8", settings=_OUR_NAMES)) as session:
             try:
                 create_database(
                     session, database.encode(), wished if wished.collate or wished.locale else plain_c
@@ -368,6 +390,8 @@ class ScriptServer:
                 session = self._sessions.admin()
                 handover = f"REASSIGN OWNED BY {self.admin} TO {_AUTHOR}".encode()
                 session.rows(handover, doing="handing over what the superuser made")
+                if session.rows(_MONEY_COLUMNS, doing="looking for columns of type money"):
+                    self.warnings.append(_MONEY_WARNING)
                 if database in _MAINTENANCE and user_objects(session)[0]:
                     self.databases.append(database)
             for database, text in self._event_triggers:  # last, so that they see nothing of this
@@ -379,14 +403,15 @@ class ScriptServer:
 
     def _as_superuser(self, text: bytes) -> None:
         """Run a statement; if it makes somebody an owner, as if he were a superuser."""
-        session, match = self._sessions.admin(), OWNER_TO.fullmatch(text)
+        match = OWNER_TO.fullmatch(text)
         if match is None or plain(match["owner"]) == _AUTHOR.encode():
-            session.rows(text, doing=_shown(text))
+            self._sessions.run_as_admin(text)
             return
         self._ensure_roles({plain(match["owner"])})
-        for statement in (b"ALTER ROLE %b SUPERUSER", text, b"ALTER ROLE %b NOSUPERUSER"):
-            filled = statement % match["owner"] if statement is not text else text
-            session.rows(filled, doing=_shown(filled))
+        session = self._sessions.admin()
+        session.rows(b"ALTER ROLE %b SUPERUSER" % match["owner"], doing="lending a superuser's rights")
+        self._sessions.run_as_admin(text)
+        session.rows(b"ALTER ROLE %b NOSUPERUSER" % match["owner"], doing="taking a superuser's rights back")
 
 
 class _Sessions:
@@ -432,9 +457,7 @@ class _Sessions:
 
     def admin(self) -> RawSession:
         if self._admin is None:
-            self._admin = self._open(
-                self._server.admin, {"lock_timeout": _LOCK_TIMEOUT, "search_path": "public"}
-            )
+            self._admin = self._open(self._server.admin, {"lock_timeout": _LOCK_TIMEOUT, **_OUR_NAMES})
         if self._author is not None:  # names are to be read as they were written
             encoding = self.setting(b"client_encoding")
             if self._admin.connection.pgconn.parameter_status(b"client_encoding") != encoding.encode():
@@ -442,6 +465,15 @@ class _Sessions:
                     b"SET client_encoding = '%b'" % encoding.encode(), doing="following the script"
                 )
         return self._admin
+
+    def run_as_admin(self, text: bytes) -> None:
+        """Run one statement of the script, which evaluates nothing, with a superuser's rights."""
+        session = self.admin()
+        session.execute(_THEIR_NAMES, doing="following the script")
+        try:
+            session.rows(text, doing=_shown(text))
+        finally:
+            session.execute(b"SET search_path = ''", doing="following the script")
 
     def _open(self, user: str, settings: dict[str, str]) -> RawSession:
         session = open_raw(

@@ -93,6 +93,10 @@ class SqlScript:
             self._consume(end + 1)  # a semicolon alone
         text = bytes(self._buffer[self._start + scan.first : self._start + end])
         line = self.line + self._buffer.count(b"\n", self._start, self._start + scan.first)
+        if b"\0" in text:  # where libpq would end the statement
+            raise ArchiveError(
+                f"{self._name}, line {line:,}: the statement holds a zero byte, as no SQL does"
+            )
         self._consume(end + 1)
         self._number += 1
         return Statement(text=text, line=line, number=self._number)

@@ -23,6 +23,7 @@ from typing import Literal, Self
 
 from psycopg.conninfo import make_conninfo
 
+from pgstow.core.confinement import Confinement, call_confined, can_confine, program_files
 from pgstow.core.errors import PgstowError, ProcessFailed, UsageError
 from pgstow.core.process import Process, run
 from pgstow.core.secrets import Secret
@@ -40,6 +41,20 @@ _POLL_S = 0.02
 _SOCKET_PATH_BYTES = 103  # sun_path holds 104 bytes on macOS and the BSDs, 108 on Linux
 _STATUS_LINE = 7  # of postmaster.pid; source: LOCK_FILE_LINE_PM_STATUS in src/include/utils/pidfile.h
 _OWN_CONF = "throwaway.conf"
+_FOR_SERVERS = (
+    "PATH",
+    "LANG",
+    "LC_",
+    "LD_",
+    "DYLD_",
+    "LOCALE_ARCHIVE",
+    "TZ",
+    "ICU_DATA",
+    "PROJ_",
+    "GDAL_DATA",
+    "PERL5LIB",
+)
+_SHARED_MEMORY = (Path("/dev/shm"),)  # noqa: S108  where shm_open() and sem_open() make their files
 _BUILD_ONLY = shutil.ignore_patterns("include", "*.a", "pkgconfig", "pgxs", "doc", "man")
 
 
@@ -67,7 +82,9 @@ class Cluster:
     Local connections come in through a socket directory of mode 0700 without a password. ``settings`` go into
     its configuration; ``hba`` lines are asked before the built-in ones; ``tcp`` opens a port as well.
     ``standby_of`` makes it a hot standby of another cluster. ``parent`` is where its data directory is made
-    (default: the system's temporary folder), ``account`` whom root runs it as.
+    (default: the system's temporary folder), ``account`` whom root runs it as. One that ``is_confined`` can neither run
+    programs nor write anywhere else than in its own folders, and reaches others only if it ``has_network``, as far as the system
+    has means for that: it has not where ``is_confined`` is False after the start.
     """
 
     def __init__(
@@ -82,8 +99,12 @@ class Cluster:
         account: str = "nobody",
         encoding: str = "UTF8",
         locale: str = "C.UTF-8",
+        is_confined: bool = False,
+        has_network: bool = True,
     ) -> None:
         self.binaries = binaries
+        self.is_confined = is_confined
+        self._has_network = has_network
         # A standby must not allow fewer connections, locks or workers than its primary.
         self.settings: dict[str, str] = {**(standby_of.settings if standby_of else {}), **(settings or {})}
         self.tcp = tcp
@@ -162,14 +183,13 @@ class Cluster:
         if self.tcp:
             self.port = _free_port(self.tcp.host)
         self._write_settings()
-        self._process = Process(
-            [self._bin_dir / "postgres", "-D", self.data_dir],
-            env={"LC_ALL": "C"},
-            stdout=subprocess.DEVNULL,
-            cwd=self.data_dir.parent,
-            user=self._owner[0] if self._owner else None,
-            group=self._owner[1] if self._owner else None,
-        )
+        confinement = self._confinement() if self.is_confined else None
+        self.is_confined = confinement is not None
+        if confinement is not None:
+            call_confined(confinement, self._run_server)
+        else:
+            self._run_server()
+        assert self._process is not None
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._is_ready():
             status = self._process.poll()
@@ -183,6 +203,29 @@ class Cluster:
                     f"postgres did not come up in {_START_TIMEOUT_S:.0f} s: {tail}", stderr_tail=tail
                 )
             time.sleep(_POLL_S)
+
+    def _run_server(self) -> None:
+        self._process = Process(
+            [self._bin_dir / "postgres", "-D", self.data_dir],
+            env={**_environment(), "LC_ALL": "C"},
+            inherits_environment=False,
+            stdout=subprocess.DEVNULL,
+            cwd=self.data_dir.parent,
+            user=self._owner[0] if self._owner else None,
+            group=self._owner[1] if self._owner else None,
+        )
+
+    def _confinement(self) -> Confinement | None:
+        """Return what the server may do; None where the system cannot see to that."""
+        programs = program_files(self._bin_dir / "postgres")
+        if programs is None or not can_confine():
+            return None
+        own = (self.data_dir.parent, self.socket_dir)
+        return Confinement(
+            writable=(*own, *(folder for folder in _SHARED_MEMORY if folder.is_dir())),
+            runnable=programs,
+            has_network=self._has_network,
+        )
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Stop it as ``pg_ctl stop -m`` does; every process of it has ended on return."""
@@ -352,6 +395,11 @@ class Cluster:
     def _give(self, path: Path) -> None:
         if self._owner:
             os.chown(path, *self._owner, follow_symlinks=False)
+
+
+def _environment() -> dict[str, str]:
+    """Return what a server needs of our environment: no passwords and no keys, which its superuser could read."""
+    return {name: value for name, value in os.environ.items() if name.startswith(_FOR_SERVERS)}
 
 
 def _owner(account: str) -> tuple[int, int] | None:

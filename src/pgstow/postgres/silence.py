@@ -107,6 +107,9 @@ def _activity(conninfo: ConnInfo, condition: str, value: object) -> _Activity | 
     text = conninfo.with_defaults(connect_timeout=f"{max(2.0, _ANSWER_S):.0f}").connect_string()
     try:
         with contextlib.closing(WatchedConnection.connect(text, autocommit=True)) as fresh:
+            fresh.execute(
+                "SELECT pg_catalog.set_config('search_path', '', false)"
+            )  # the owner's is not to be trusted
             row = fresh.execute(query.encode(), (value,)).fetchone()
     except (psycopg.errors.ConnectionTimeout, ConnectionFailed):
         return None

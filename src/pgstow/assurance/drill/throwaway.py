@@ -72,11 +72,14 @@ class ThrowawayServer(Place):
         memory = memory_bytes()
         if memory < _LITTLE_MEMORY_BYTES:
             self.warnings.append(f"only {memory >> 20} MiB of memory could be used: a real server has more")
+        is_foreign = manifest.imported is not None  # what it runs nobody may have vouched for
         self._workspace = Workspace(self._parent)
         self._cluster = Cluster(
             binaries,
             settings={**throwaway_settings(memory_bytes=memory, cpus=usable_cpus()), **_OUR_SETTINGS},
             parent=self._workspace.folder,
+            is_confined=True,
+            has_network=not is_foreign,
         )
         try:
             self._cluster.__enter__()
@@ -87,6 +90,11 @@ class ThrowawayServer(Place):
                     " TMPDIR names another folder"
                 )
             raise
+        if is_foreign and not self._cluster.is_confined:
+            self.warnings.append(
+                "what a dump from elsewhere runs could not be kept from this machine's programs, files and network, for which"
+                " Linux 5.13 or newer is needed"
+            )
         self._target = ConnInfo.parse(self._cluster.conninfo(_DATABASE))
         self.server = f"PostgreSQL {binaries.version[0]}.{binaries.version[1]} ({binaries.bin_dir})"
         self.is_isolated = True

@@ -1,4 +1,4 @@
-"""The folder that a drill works in, and the removal of those that killed drills left behind.
+"""The folder that a drill or an import works in, and the removal of those that killed ones left behind.
 
     pgstow-drill-XXXXXXXX/      of mode 0700, or 0711 where root lets another account run the server
         lock                    locked as long as the drill's process lives, whatever happens to it
@@ -24,13 +24,14 @@ from pathlib import Path
 from pgstow.core.errors import PgstowError
 from pgstow.core.process import run
 
-__all__ = ["Workspace", "remove_leftovers"]
+__all__ = ["Workspace", "remove_leftovers", "working_folder"]
 
 _PREFIX = "pgstow-drill-"
 _LOCK = "lock"
 _UNLOCKED_FOR_S = 3600.0  # a folder without a lock is that of a drill that begins, unless it is this old
 _END_S = 30.0
 _POLL_S = 0.05
+_STILL_CHANGING = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 _IN_USE = (errno.EWOULDBLOCK, errno.EACCES)
 
 
@@ -60,6 +61,17 @@ class Workspace:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
+
+
+@contextlib.contextmanager
+def working_folder(parent: Path, note: Callable[[str], object]) -> Iterator[Path]:
+    """Give a folder of our own for a block, having removed what killed runs left behind."""
+    remove_leftovers(parent, note)
+    workspace = Workspace(parent)
+    try:
+        yield workspace.folder
+    finally:
+        workspace.remove()
 
 
 def remove_leftovers(parent: Path, note: Callable[[str], object]) -> None:
@@ -118,8 +130,25 @@ def _abandoned(folder: Path) -> Iterator[bool]:
 
 
 def _remove(folder: Path) -> None:
+    """End the server and delete the folder, the lock last: without it nobody would know that it was left behind.
+
+    Who was killed while initdb ran left that at work. It ends when it misses its files, and until then makes new ones.
+    """
     for pid_file in folder.glob("*/data/postmaster.pid"):
         _end_server(pid_file)
+    deadline = time.monotonic() + _END_S
+    while True:
+        try:
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != _LOCK:
+                    path.unlink()
+            break
+        except OSError as exc:
+            if exc.errno not in _STILL_CHANGING or time.monotonic() > deadline or not folder.exists():
+                raise
+            time.sleep(_POLL_S)
     shutil.rmtree(folder)
 
 

@@ -23,6 +23,7 @@ _INTEGER = Struct("<BI")
 _OLDEST, _NEWEST = (1, 12), (1, 16)
 _MAX_STRING = 1 << 30  # PostgreSQL itself cannot make a longer one
 _MAX_INT, _MAX_OID = (1 << 31) - 1, (1 << 32) - 1
+_MAX_TOC_BYTES = 1 << 30  # ten million entries; what is compressed may claim any number
 _READ_BYTES = 1 << 16
 _OFFSET_STATES = {1, 2, 3}  # position unknown, position known, no data
 _SECTIONS = {int(section): section for section in Section}
@@ -62,6 +63,7 @@ class Source:
         self._data = data
         self._at = 0
         self._refill = refill
+        self.received = len(data)
         self.where = "its table of contents"
 
     def remaining(self) -> int:
@@ -71,6 +73,7 @@ class Source:
         """Whether nothing follows, not even when more is asked for."""
         if not self.remaining():
             self._data, self._at = self._refill(), 0
+            self.received += len(self._data)
         return not self.remaining()
 
     def some(self, size: int) -> bytes:
@@ -96,6 +99,7 @@ class Source:
             if not piece:
                 raise ArchiveError(f"the archive ends in the middle of {self.where}")
             pieces.append(piece)
+            self.received += len(piece)
             missing -= len(piece)
         self._data = b"".join(pieces)
         self._at = 0
@@ -124,7 +128,10 @@ class Source:
             return None
         if size > _MAX_STRING:
             raise ArchiveError(f"the archive holds a string of {size} bytes, more than PostgreSQL can make")
-        return self.take(size) if size else b""
+        text = self.take(size) if size else b""
+        if b"\0" in text:  # where pg_restore would end it
+            raise ArchiveError("the archive holds a string with a zero byte, which pg_dump cannot write")
+        return text
 
     def required_text(self, what: str) -> bytes:
         text = self.text()
@@ -157,6 +164,8 @@ def _read_toc(source: Source, archive_format: int) -> Toc:
             raise ArchiveError(f"the archive holds two entries with the id {entry.dump_id}")
         seen.add(entry.dump_id)
         entries.append(entry)
+        if source.received > _MAX_TOC_BYTES:
+            raise ArchiveError("the archive's table of contents is longer than any that pg_dump makes")
     return Toc(header=header, entries=tuple(entries))
 
 

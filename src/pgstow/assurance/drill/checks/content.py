@@ -6,7 +6,7 @@ table which nobody compared is seen as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pgstow.assurance.drill.checks.records import counted, failed, passed, skipped, summed_up, unknown
 from pgstow.assurance.drill.checks.restored import Restored
@@ -17,6 +17,9 @@ __all__ = ["check_content", "check_row_counts"]
 
 _Name = tuple[str, str]
 
+# Warnings of an import after which equal values may be printed in another way.
+_MAY_EXPLAIN = frozenset({"zone", "floats", "money"})
+
 
 def check_content(restored: Restored) -> Iterator[CheckRecord]:
     """Yield whether every row of every table is the one that was saved."""
@@ -25,7 +28,8 @@ def check_content(restored: Restored) -> Iterator[CheckRecord]:
         yield skipped("content", "the backup holds no rows of tables")
         return
     compared = _compared(restored)
-    problems = [_different(one) for one in compared.values() if not one.is_equal]
+    remarks = [one.message for one in restored.manifest.warnings if one.code in _MAY_EXPLAIN]
+    problems = [_different(one, remarks) for one in compared.values() if not one.is_equal]
     problems += [
         unknown("content", "the table's rows were not compared", subject=_joined(name))
         for name in expected
@@ -90,12 +94,13 @@ def _compared(restored: Restored) -> dict[_Name, ComparedTable]:
     return {(one.schema, one.name): one for one in restored.context.restored.compared}
 
 
-def _different(one: ComparedTable) -> CheckRecord:
+def _different(one: ComparedTable, remarks: Sequence[str]) -> CheckRecord:
     name = _joined((one.schema, one.name))
     if one.rows == one.expected_rows:
-        return failed(
-            "content", f"some of the table's {one.rows} rows hold other values than were saved", subject=name
-        )
+        message = f"some of the table's {one.rows} rows hold other values than were saved"
+        if remarks:
+            message += f"; it may be this, which was known when the dump was imported: {'; '.join(remarks)}"
+        return failed("content", message, subject=name)
     return failed(
         "content",
         "the table does not hold the rows that were saved",
