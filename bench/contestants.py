@@ -35,9 +35,6 @@ __all__ = [
 
 _PASSWORD: Final = "bench: nothing secret"
 _JOBS: Final = "2"
-# A session of the drill waits for its other half now and then, the client for the server or the server for the client, both
-# on this machine: one session more than there are processors fills the gaps.
-_DRILL_JOBS: Final = "3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,7 +301,7 @@ class Pgstow(Contestant):
 
     def drill(self, report: Path) -> Steps:
         """Return a whole drill of the newest backup, with its record in the file ``report``."""
-        return (((str(self._PGSTOW), "drill", "latest", "--jobs", _DRILL_JOBS, "--report", str(report)),),)
+        return (((str(self._PGSTOW), "drill", "latest", "--report", str(report)),),)
 
     def _backup(self, place: Place, *options: str) -> Steps:
         return (((str(self._PGSTOW), "backup", place.source, "--name", "bench", "--jobs", _JOBS, *options),),)

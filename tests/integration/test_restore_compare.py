@@ -65,6 +65,11 @@ class EarlyMeddler(SilentProgress):
             execute(self._target, self._statements)
 
 
+def make_room(target: ConnInfo) -> None:
+    """Drop a database of the fixture, so that a restore can make it anew."""
+    execute(target.with_database("postgres"), f"DROP DATABASE {target.dbname}")
+
+
 @pytest.mark.parametrize("meddling", sorted(MEDDLING))
 @pytest.mark.parametrize("part_pages", [contents._PART_PAGES, 5])
 def test_what_is_not_the_backups_is_found(
@@ -161,6 +166,39 @@ def test_partitions_with_columns_in_another_order_that_go_in_through_their_root(
         )
 
 
+def test_partitions_of_one_root_of_which_only_some_go_in_through_it(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
+    """Only below a level that is hashed by an enum does pg_dump go through the root; whose other partitions stand alone."""
+    source = database(pg15)
+    execute(
+        source,
+        """CREATE TYPE mood AS ENUM ('sad', 'fine', 'glad');
+        CREATE TABLE diary (day int, mood mood, said text) PARTITION BY LIST (day);
+        CREATE TABLE diary_1 PARTITION OF diary FOR VALUES IN (1);
+        CREATE TABLE diary_2 PARTITION OF diary FOR VALUES IN (2) PARTITION BY HASH (mood);
+        CREATE TABLE diary_2a PARTITION OF diary_2 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+        CREATE TABLE diary_2b PARTITION OF diary_2 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+        INSERT INTO diary SELECT 1 + i % 2, (enum_range(NULL::mood))[1 + i % 3], i FROM generate_series(1, 300) i""",
+    )
+    files = dump(source, tools_for(source), tmp_path / "dump")
+    counted, compared, other = database(pg15), database(pg15), database(pg15)
+
+    assert bring_back(files, counted).rows == 300
+    make_room(compared)
+    report = bring_back(files, compared, create=True, compare=True)
+    assert [(one.name, one.rows, one.is_equal) for one in report.compared] == [
+        ("diary", 150, True),
+        ("diary_1", 150, True),
+    ]
+    assert_equal_rows(source, compared)
+
+    for changed, table in ((1, "diary_1"), (2, "diary")):
+        meddler = Meddler(other, f"UPDATE diary SET said = '' WHERE day = {changed}")
+        with pytest.raises(ContentMismatch, match=rf": public\.{table} has other values in some of its 150"):
+            bring_back(files, other, compare=True, clean=True, confirm=other.dbname, progress=meddler)
+
+
 @pytest.mark.parametrize("meddling", sorted(MEDDLING))
 def test_tables_that_are_read_while_others_load(
     meddling: str,
@@ -175,11 +213,30 @@ def test_tables_that_are_read_while_others_load(
     execute(source, STOCK)
     statements, complaint = MEDDLING[meddling]
     files = dump(source, tools_for(source), tmp_path / "dump")
-    again = {"create": True, "clean": True, "confirm": target.dbname, "compare": True}
+    make_room(target)
     meddler = EarlyMeddler(target, statements)
     with pytest.raises(ContentMismatch, match=rf"public\.stock {complaint}"):
-        bring_back(files, target, progress=meddler, **again)
+        bring_back(files, target, progress=meddler, create=True, compare=True)
     assert meddler.is_done
+
+
+def test_a_database_that_others_know_by_its_name_is_read_at_the_end(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
+    """An application that reconnects to the database which replaced its own writes before the restore is over."""
+    source, target = database(pg15), database(pg15)
+    execute(source, STOCK)
+    files = dump(source, tools_for(source), tmp_path / "dump")
+    with pytest.raises(ContentMismatch, match=r"public\.stock has 4999 rows instead of 5000"):
+        bring_back(
+            files,
+            target,
+            progress=Meddler(target, "DELETE FROM stock WHERE i = 3"),
+            create=True,
+            clean=True,
+            confirm=target.dbname,
+            compare=True,
+        )
 
 
 def test_what_is_read_early_and_what_at_the_end(
@@ -219,9 +276,8 @@ def test_what_is_read_early_and_what_at_the_end(
 
     progress = Watching()
     monkeypatch.setattr(contents.Comparison, "read", noting)
-    report = bring_back(
-        files, target, create=True, clean=True, confirm=target.dbname, compare=True, progress=progress
-    )
+    make_room(target)
+    report = bring_back(files, target, create=True, compare=True, progress=progress)
     assert late == ["public.parted"]
     assert report.is_compared
     assert [(one.name, one.rows) for one in report.compared] == [
@@ -248,5 +304,6 @@ def test_everything_is_read_at_the_end_where_users_code_could_still_write(
         CREATE MATERIALIZED VIEW visited AS SELECT public.visit(); DELETE FROM visits WHERE i = 2""",
     )
     files = dump(source, tools_for(source), tmp_path / "dump")
+    make_room(target)
     with pytest.raises(ContentMismatch, match=r"public\.visits has 2 rows instead of 1"):
-        bring_back(files, target, create=True, clean=True, confirm=target.dbname, compare=True)
+        bring_back(files, target, create=True, compare=True)

@@ -117,6 +117,7 @@ def test_what_can_be_built_early() -> None:
         post(10, b"CONSTRAINT", 1), post(11, b"INDEX", 2, 6), post(12, b"FK CONSTRAINT", 2, 10, 1), post(13, b"INDEX", 4),
         post(14, b"INDEX", 5), post(15, b"INDEX", 1, tablespace=b"fast"), post(16, b"TRIGGER", 1), post(17, b"CONSTRAINT", 2, 15),
         post(18, b"FK CONSTRAINT", 1, 3), post(19, b"STATISTICS", 1),
+        entry(8, b"OPERATOR CLASS"), post(22, b"INDEX", 1, 8),
         post(20, b"INDEX", 2), post(21, b"CONSTRAINT", 1, defn=b"ALTER TABLE t ADD CONSTRAINT x NOT NULL a NOT VALID;"),
     )  # fmt: skip
     toc = Toc(header=header(), entries=entries)

@@ -11,7 +11,6 @@ from typing import IO
 from pgstow.app.drill_records import keep_drill, publish_drill, publish_kept_drills
 from pgstow.app.drill_request import DrillRequest
 from pgstow.app.drill_run import DrillRun, DrillSubject
-from pgstow.app.import_dump import imported_for_drill
 from pgstow.app.reading import reading
 from pgstow.assurance.drill.selection import Chosen, choose
 from pgstow.audit.anchoring import heads_listed
@@ -122,6 +121,9 @@ def drill_dump(
 
     Raises what an import raises; all else is as for ``drill_and_tell()``.
     """
+    # What reads dumps takes a tenth of a second to load, which all other drills need not spend.
+    from pgstow.app.import_dump import imported_for_drill  # noqa: PLC0415
+
     request.check()
     started = datetime.now(UTC)
     with imported_for_drill(

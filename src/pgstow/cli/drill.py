@@ -46,11 +46,14 @@ from pgstow.cli.output import Outcome, Status
 from pgstow.core.errors import PgstowError, UsageError
 from pgstow.core.quantities import parse_duration
 from pgstow.postgres.conninfo import ConnInfo
-from pgstow.state.database import state_folder
+from pgstow.state.folder import state_folder
 
 __all__ = ["drill_command"]
 
 _BACKUP = re.compile(r"latest|.*@.*|[0-9a-f-]{4,64}")
+# Client and server of a session wait for one another in turns: on two processors one session more fills the gaps.
+_JOBS = 3
+_JOBS_ON_A_SERVER = 2
 _URL = re.compile(r"(?:s3|gs|az)://", re.IGNORECASE)
 
 
@@ -67,7 +70,7 @@ def drill_command(
     on: OnOption = None,
     checks: ChecksOption = None,
     optional_extension: OptionalExtensionOption = None,
-    jobs: JobsOption = 2,
+    jobs: JobsOption = None,
     rto: RtoOption = None,
     rpo: RpoOption = None,
     notes: NotesOption = None,
@@ -94,7 +97,7 @@ def drill_command(
         server=_server(invocation, on),
         assertions=_assertions(checks),
         optional_extensions=frozenset(optional_extension or ()),
-        jobs=jobs,
+        jobs=jobs or (_JOBS if on is None else _JOBS_ON_A_SERVER),
         rto_target_s=parse_duration(rto) if rto is not None else None,
         rpo_target_s=parse_duration(rpo) if rpo is not None else None,
         terms=_terms(invocation) if dump is None else {},

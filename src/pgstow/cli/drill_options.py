@@ -105,13 +105,13 @@ OptionalExtensionOption = Annotated[
     ),
 ]
 JobsOption = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--jobs",
         "-j",
         metavar="N",
         min=1,
-        help="Connections that load and build.",
+        help="Connections that load, build and read back (default: 3; with --on 2, as somebody else may need that server).",
         rich_help_panel=_MANNER_PANEL,
     ),
 ]

@@ -19,7 +19,7 @@ from pgstow.cli.output import Outcome
 from pgstow.cli.records import plain_table
 from pgstow.cli.retention_options import parse_day
 from pgstow.core.errors import RepositoryDamaged
-from pgstow.state.database import state_folder
+from pgstow.state.folder import state_folder
 
 __all__ = ["drills_list_command"]
 

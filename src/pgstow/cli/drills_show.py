@@ -15,7 +15,7 @@ from pgstow.cli.drill_view import ReportFormat, drill_document, drill_lines, ren
 from pgstow.cli.formats import safe
 from pgstow.cli.output import Outcome
 from pgstow.core.errors import RepositoryDamaged, UsageError
-from pgstow.state.database import state_folder
+from pgstow.state.folder import state_folder
 
 __all__ = ["drills_show_command"]
 

@@ -26,6 +26,7 @@ __all__ = [
     "has_rows",
     "load_tables",
     "may_be_replica",
+    "partitions_among",
     "restore_triggers",
     "silence_triggers",
     "table_pages",
@@ -63,6 +64,24 @@ def load_tables(session: RawSession, names: Sequence[bytes]) -> dict[bytes, Load
         )
         for row in rows
     }
+
+
+def partitions_among(
+    session: RawSession, roots: Sequence[int], tables: Sequence[int]
+) -> dict[int, list[int]]:
+    """Return which of the tables are partitions below each of the roots, at whatever level; roots without any are left out."""
+    rows = session.rows(
+        b"SELECT root.oid, part.relid::pg_catalog.oid FROM pg_catalog.unnest($1::oid[]) AS root(oid),"
+        b" pg_catalog.pg_partition_tree(root.oid::pg_catalog.regclass) AS part"
+        b" WHERE part.isleaf AND part.relid = ANY ($2::oid[]) AND part.relid <> root.oid",
+        array(b"%d" % oid for oid in roots),
+        array(b"%d" % oid for oid in tables),
+        doing="looking at partitions",
+    )
+    found: dict[int, list[int]] = {}
+    for row in rows:
+        found.setdefault(int(row[0] or 0), []).append(int(row[1] or 0))
+    return found
 
 
 def has_rows(session: RawSession, table: LoadTable) -> bool:

@@ -21,7 +21,16 @@ from pgstow.restore.naming import described
 __all__ = ["Build", "Validation", "build", "select_builds", "validate"]
 
 _OF_ONE_TABLE = b"ALTER TABLE ONLY "
-_OF_USE_LATER = {b"MATERIALIZED VIEW", b"FUNCTION"}
+# Functions of users may look at tables; what is theirs among operators and aggregates calls them.
+_OF_USE_LATER = {
+    b"MATERIALIZED VIEW",
+    b"FUNCTION",
+    b"PROCEDURE",
+    b"AGGREGATE",
+    b"OPERATOR",
+    b"OPERATOR CLASS",
+    b"OPERATOR FAMILY",
+}
 _KINDS = {b"INDEX", b"CONSTRAINT", b"FK CONSTRAINT"}
 # Sorting integers and merging them takes a third of the processor time of PostgreSQL's choice, a hash table that no cache
 # holds: measured with 0.6 to 1.05 million keys, memory for all of them or for few. Not so for uuid (the same) and text (more).

@@ -128,10 +128,6 @@ class Comparison:
             yield part, digester.digest()
         session.execute(b"COMMIT", doing="ending to read rows back")
 
-    def is_read(self, part: Part) -> bool:
-        """Whether the part's table was read already, completely."""
-        return self._found.get(part.target.table.qualified, _Found()).parts == part.of
-
     def compared(self, encoding: str) -> list[ComparedTable]:
         """Return how every table compares; what was not read is not equal. ``encoding`` is that of the archive's names."""
         return sorted(
@@ -212,7 +208,7 @@ def _statement(part: Part, codec: str) -> bytes:
         b"ONLY " if target.table.is_plain else b"",
         target.table.qualified,
     )
-    if target.condition is not None:  # as the extension wrote it, WHERE and all
+    if target.condition is not None:  # WHERE and all, as an extension wrote it or LoadTask says
         rows += b" " + target.condition.encode(codec)
     if part.first is not None:
         rows += b" WHERE ctid >= '(%d,0)'" % part.first

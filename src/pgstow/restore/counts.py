@@ -23,7 +23,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """How many rows a table must have. Rows that an extension made itself count only if they match ``condition``."""
+    """How many rows a table must have. Rows that an extension made itself count only if they match ``condition``; so do those of a root."""
 
     table: LoadTable
     rows: int
@@ -43,7 +43,7 @@ def expectations(session: RawSession, tasks: Sequence[LoadTask]) -> list[Expecta
         first.setdefault(name, task)
     found = []
     for name, task in first.items():
-        condition = task.record.condition.encode(session.codec) if task.record.condition else None
+        condition = task.condition.encode(session.codec) if task.condition else None
         before = loading.count_rows(session, task.table, condition) if task.table.is_extension_owned else 0
         found.append(Expectation(table=task.table, rows=rows[name] + before, condition=condition))
     return found

@@ -11,6 +11,7 @@ from pgstow.restore.sent_rows import ReadTarget
 __all__ = ["may_be_read_early"]
 
 _OF_USERS = {b"FUNCTION", b"PROCEDURE"}
+_CALLING_THEM = _OF_USERS | {b"OPERATOR", b"OPERATOR CLASS", b"OPERATOR FAMILY", b"AGGREGATE"}
 _CONSTRAINTS = {b"CONSTRAINT", b"CHECK CONSTRAINT"}
 
 
@@ -42,7 +43,7 @@ def _may_write_rows(toc: Toc, post_data: Iterable[TocEntry], builds: Sequence[Bu
         entry.desc == b"MATERIALIZED VIEW DATA"
         or (
             entry.desc in _CONSTRAINTS
-            and any(by_id[one].desc in _OF_USERS for one in entry.dependencies if one in by_id)
+            and any(by_id[one].desc in _CALLING_THEM for one in entry.dependencies if one in by_id)
         )
         for entry in post_data
         if entry.dump_id not in built

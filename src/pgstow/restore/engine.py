@@ -259,7 +259,7 @@ def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
     if run.options.data_only:
         loader.respect_triggers(as_replica=as_replica)
     builds = select_builds(run.files.toc, runs.post_data) if run.tasks else []
-    early = _read_early(run, runs, builds)
+    early = _read_early(run, admission, runs, builds)
     run.progress.expect(
         rows=sum(task.record.rows for task in run.tasks) + sum(target.rows for target in early),
         size_bytes=sum(task.record.size_bytes for task in run.tasks),
@@ -271,9 +271,9 @@ def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
     run.analyzed |= loader.analyzed
 
 
-def _read_early(run: _Run, runs: Runs, builds: Sequence[Build]) -> list[ReadTarget]:
-    """Return the tables that are read back while others load."""
-    if run.comparison is None or not run.options.create:
+def _read_early(run: _Run, admission: Admission, runs: Runs, builds: Sequence[Build]) -> list[ReadTarget]:
+    """Return the tables that are read back while others load: none where others know the database by its name."""
+    if run.comparison is None or not run.options.create or admission.replaces:
         return []
     return may_be_read_early(run.comparison.sent.targets, run.files.toc, runs.post_data, builds)
 

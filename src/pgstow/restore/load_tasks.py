@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pgstow.catalog.manifest import Manifest, TableRecord
@@ -28,6 +28,9 @@ class LoadTask:
     table: LoadTable
     is_ours: bool  # this restore made the table: it is empty, and nobody else's
     via_root: bool
+    condition: str | None = (
+        None  # WHERE and what follows: which of the table's rows are those of this archive
+    )
 
     @property
     def is_frozen(self) -> bool:
@@ -56,6 +59,7 @@ def plan_tasks(
     records = {record.dump_id: record for record in manifest.tables}
     tables = loading.load_tables(session, list({copy_target(entry) for entry in entries}))
     made = set(created)
+    conditions = _of_roots(session, entries, tables)
     tasks = []
     for entry in entries:
         name = copy_target(entry)
@@ -72,12 +76,38 @@ def plan_tasks(
             and not table.is_extension_owned
             and not via_root
         )
+        record = records[entry.dump_id]
         tasks.append(
             LoadTask(
-                entry=entry, record=records[entry.dump_id], table=table, is_ours=is_ours, via_root=via_root
+                entry=entry,
+                record=record,
+                table=table,
+                is_ours=is_ours,
+                via_root=via_root,
+                condition=record.condition or (conditions.get(table.oid) if via_root else None),
             )
         )
     return sorted(tasks, key=lambda task: (-task.record.size_bytes, task.entry.dump_id))
+
+
+def _of_roots(
+    session: RawSession, entries: Sequence[TocEntry], tables: Mapping[bytes, LoadTable]
+) -> dict[int, str]:
+    """Return the conditions that leave out of a root what is loaded into its partitions by themselves, by the root's OID.
+
+    pg_dump goes through the root only below a level that is hashed by an enum; other partitions of the same root stand alone.
+    """
+    roots = {
+        tables[copy_target(one)].oid
+        for one in entries
+        if is_load_via_root(one) and copy_target(one) in tables
+    }
+    others = {tables[copy_target(one)].oid for one in entries if copy_target(one) in tables} - roots
+    alone = loading.partitions_among(session, list(roots), list(others)) if roots and others else {}
+    return {
+        root: f"WHERE tableoid <> ALL ('{{{','.join(map(str, sorted(oids)))}}}'::pg_catalog.oid[])"
+        for root, oids in alone.items()
+    }
 
 
 def batches(tasks: Iterable[LoadTask]) -> list[list[LoadTask]]:

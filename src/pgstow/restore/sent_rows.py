@@ -81,7 +81,7 @@ def _targets(tasks: Sequence[LoadTask]) -> list[ReadTarget]:
         ReadTarget(
             table=own[0].table,
             columns=_columns(own[0]),
-            condition=own[0].record.condition,
+            condition=own[0].condition,
             members=tuple(own),
         )
         for own in members.values()
