@@ -12,6 +12,7 @@ import trustme
 from psycopg.conninfo import make_conninfo
 
 from pgstow.app.backup import BackupRequest, backup
+from pgstow.catalog.manifest import ServerRecord
 from pgstow.core.errors import ConnectionFailed, GaveWay, PoolerRefused
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
@@ -26,10 +27,15 @@ PASSWORD = "open sesame"
 
 def take(source: ConnInfo, cluster: Cluster) -> str | None:
     """Back up through ``source``; return the TLS version the manifest records."""
+    return recorded(source, cluster).tls
+
+
+def recorded(source: ConnInfo, cluster: Cluster) -> ServerRecord:
+    """Back up through ``source``; return what the manifest records of the server."""
     tools = tools_for(ConnInfo.parse(cluster.conninfo()))
     taken = backup(BackupRequest(source=source, name="x"), memory_repository(), [tools], SilentProgress())
     assert [(record.name, record.rows) for record in taken.manifest.tables] == [("t", 1000)]
-    return taken.manifest.server.tls
+    return taken.manifest.server
 
 
 @pytest.fixture
@@ -57,7 +63,8 @@ def test_tls_verified_in_full_is_used_and_recorded(served: Cluster, tmp_path: Pa
     source = served.tcp_conninfo(
         password=PASSWORD, sslmode="verify-full", sslrootcert=str(tmp_path / "ca.crt")
     )
-    assert take(ConnInfo.parse(source), served) == "TLSv1.3"
+    server = recorded(ConnInfo.parse(source), served)
+    assert (server.tls, server.via) == ("TLSv1.3", "loopback")
 
 
 def test_server_with_another_certificate_is_refused(served: Cluster, tmp_path: Path) -> None:

@@ -416,7 +416,7 @@ def test_the_database_of_a_service_is_never_touched(
         tables = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
         assert fetch(here.with_database("theirs"), tables) == [("precious",)]
         saved = capture_into(repository, theirs.with_database("theirs")).manifest
-        assert (saved.totals.rows, saved.server.is_local) == (1, True)
+        assert (saved.totals.rows, saved.server.via) == (1, "socket")
         assert capture_into(repository, theirs.with_database("postgres")).manifest.totals.rows == 0
     finally:
         execute(here, "DROP DATABASE theirs WITH (FORCE)")

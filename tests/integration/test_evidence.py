@@ -159,6 +159,8 @@ def test_a_machine_with_nothing_but_the_fingerprint_finds_it_sound(world: World,
     assert ended.code == 0, ended.stdout + ended.stderr
     document = ended.json()
     assert (document["sound"], document["judged_again"], document["problems"]) == (True, True, [])
+    assert [each["name"] for each in document["repositories"]] == ["near", "far"]
+    assert document["databases"] == ["shop"] and document["not_checked"]
     assert document["signer"] == json.loads((world.folder / "printed.json").read_text())["signer"]
     assert list(Path(world.theirs.environ["HOME"]).iterdir()) == []  # it leaves nothing behind
 
@@ -169,6 +171,23 @@ def test_a_removed_drill_is_found_there(world: World, bundle: Path, tmp_path: Pa
     ended = world.verify(folder)
     assert ended.code == 1
     assert {each["kind"] for each in ended.json()["problems"]} == {"missing"}
+
+
+def test_a_backup_that_somebody_removed_fails_retention(world: World, bundle: Path) -> None:
+    """Its run is in the history, its days are not over, and no entry of the audit trail says that retention removed it."""
+    database = open_state(None, {"PGSTOW_STATE_DIR": f"{world.folder}/state"})
+    at = DUE - timedelta(days=2)
+    Runs(database).save(
+        RunRecord(
+            id=Runs.new_id(), plan="daily", job="backup", kind="daily", database="shop", due=None, started=at,
+            finished=at, host="h", outcome="done", backup_id="99999999-0000-4000-8000-000000000000",
+            destinations=(DestinationResult(repository="far"),),
+        )
+    )  # fmt: skip
+    database.close()
+    ended = world.report("--json")
+    assert results(ended.json()["report"])["C15"] == "fail"
+    assert "99999999 of shop" in ended.stdout
 
 
 def test_another_administrator_vouches_for_nothing(world: World, bundle: Path) -> None:

@@ -35,7 +35,7 @@ DAY = timedelta(days=1)
 PERIOD = parse_period("2026-10-01..2026-10-31")
 BEGIN = PERIOD.begin
 MADE = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
-REPOSITORY_ID = "5f" * 32
+REPOSITORY_ID, OTHER_ID = "5f" * 32, "6a" * 32
 
 
 def backup_id(number: int) -> str:
@@ -82,7 +82,9 @@ def drill_record(at: datetime, *, number: int = 0, **changed: Any) -> DrillRecor
     return DrillRecord(**(values | changed))
 
 
-def signed_chain(key: HostKey, moments: Sequence[datetime], *, action: str = "backup") -> list[SignedEntry]:
+def signed_chain(
+    key: HostKey, moments: Sequence[datetime], *, action: str = "backup", repository: str = REPOSITORY_ID
+) -> list[SignedEntry]:
     """Return a chain with an entry at each moment."""
     chain: list[SignedEntry] = []
     for number, at in enumerate(moments, start=1):
@@ -96,7 +98,7 @@ def signed_chain(key: HostKey, moments: Sequence[datetime], *, action: str = "ba
             subjects=(backup_id(number),),
             result="done",
             previous=chain[-1].digest if chain else "",
-            repository=REPOSITORY_ID,
+            repository=repository,
         )
         raw = key.signed(ENTRY, entry_bytes(entry)).encode()
         chain.append(SignedEntry(entry=entry, digest=digest_of(raw), raw=raw))
@@ -110,6 +112,7 @@ def waiver(control: str, until: date) -> evidence.WaiverFacts:
 def manifest(**changed: Any) -> evidence.ManifestFacts:
     values: dict[str, Any] = {
         "tls": "TLSv1.3",
+        "via": "network",
         "globals_captured": True,
         "globals_missing": ("role passwords: not asked for (--role-passwords)",),
         "extensions": 2,
@@ -148,7 +151,7 @@ def _runs() -> tuple[evidence.RunFacts, ...]:
             started=BEGIN + (number - 40) * DAY + timedelta(hours=2, seconds=10),
             finished=BEGIN + (number - 40) * DAY + timedelta(hours=2, minutes=5),
             outcome="done",
-            backup_id=f"old{number}",
+            backup_id=backup_id(number - 39) if number >= 39 else f"old{number}",
             stored_in=("near", "far"),
         )
         for number in range(71)
@@ -223,6 +226,7 @@ def good_evidence(period: Period = PERIOD) -> Evidence:
     host, administrator = HostKey.generate(), AdministratorKey.generate()
     chain = signed_chain(host, [BEGIN - 3 * DAY + number * 2 * DAY for number in range(19)])
     part = part_of_chain(chain, period.begin, period.end)
+    elsewhere = signed_chain(host, [BEGIN + DAY, BEGIN + 9 * DAY], action="list", repository=OTHER_ID)
     records = [drill_record(BEGIN + (number * 14 - 10) * DAY, number=number) for number in range(4)]
     records += [drill_record(BEGIN + 3 * DAY, number=9, backup_kind="dr")]
     drills = {record.id: record.to_json() for record in records}
@@ -297,18 +301,25 @@ def good_evidence(period: Period = PERIOD) -> Evidence:
                 anchors=3,
                 heads=(evidence.HeadFacts(chain=host.chain, number=len(chain), digest=chain[-1].digest),),
             ),
-            evidence.AuditFacts(repository="far", id="6a" * 32, entries=2, anchors=1),
+            evidence.AuditFacts(
+                repository="far",
+                id=OTHER_ID,
+                entries=2,
+                anchors=1,
+                heads=(evidence.HeadFacts(chain=host.chain, number=2, digest=elsewhere[-1].digest),),
+            ),
         ),
         audit_entries=tuple(
             entry_facts(each.entry, repository="near")
             for each in part
             if period.begin <= each.entry.at < period.end
-        ),
+        )
+        + tuple(entry_facts(each.entry, repository="far") for each in elsewhere),
     )
     return Evidence(
         facts=facts,
         drills=drills,
-        entries=tuple(each.raw for each in part),
+        entries=tuple(each.raw for each in (*part, *elsewhere)),
         enrolments=(enrolment(administrator, host),),
         host=host,
         administrator=administrator,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import warnings
 import zipfile
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgstow.audit.keys import AdministratorKey, HostKey, canonical
+from pgstow.audit.trail import digest_of
 from pgstow.core.errors import PgstowError, UsageError
 from pgstow.core.secrets import Secret
 from pgstow.evidence import packing
@@ -34,11 +37,12 @@ from pgstow.evidence.bundle import (
     signed_files,
 )
 from pgstow.evidence.controls import RULES
-from pgstow.evidence.facts import EvidenceFacts
+from pgstow.evidence.facts import AuditProblemFacts, EvidenceFacts
 from pgstow.evidence.packing import Packed, read_bundle, write_bundle
 from pgstow.evidence.page import report_page
 from pgstow.evidence.public_key import administrator_of
 from pgstow.evidence.report import judge, report_document
+from pgstow.evidence.trail import entry_facts
 from pgstow.evidence.verifying import Verification, verify_bundle
 from support.evidence import BEGIN, DAY, Evidence, enrolment, good_evidence, signed_chain, waiver
 
@@ -112,7 +116,7 @@ def test_a_missing_file_is_found(name: str) -> None:
         assert kinds(with_fixed_hashes(files)) >= {"missing", "signature"}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_change_of_any_byte_goes_unseen(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(FILES)))
@@ -416,6 +420,109 @@ def test_what_the_report_itself_says_of_a_broken_trail_is_no_problem_of_the_bund
     assert kinds(resigned(files)) == set()
 
 
+def test_facts_of_another_time_than_their_period_says_are_found() -> None:
+    period = GOOD.facts.period
+    for changed in (
+        {"period": period.model_copy(update={"begin": period.begin + 10 * DAY})},
+        {"period": period.model_copy(update={"name": "always"})},
+        {"made": period.begin - DAY},
+    ):
+        facts = GOOD.facts.model_copy(update=changed)
+        files = resigned(with_facts(facts), facts=facts)
+        assert "facts" in kinds(files), changed
+        assert "of another time" in messages(files) or "is not a period" in messages(files), changed
+
+
+def test_a_key_twice_in_a_document_is_found() -> None:
+    """Readers take the one or the other: what is judged is not what somebody else sees."""
+    facts = FILES[FACTS].replace(b'{"audit":', b'{"contacts":99,"audit":', 1)
+    assert kinds(resigned(FILES | {FACTS: facts})) == {"unreadable"}
+    record = drill_name(GOOD.facts.drills[0].id)
+    twice = FILES[record].replace(b'"outcome": "passed"', b'"outcome": "failed",\n "outcome": "passed"', 1)
+    assert twice != FILES[record]
+    assert "unreadable" in kinds(resigned(FILES | {record: twice}))
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"1e999", b"1e300"])
+def test_a_target_that_is_no_number_is_found(value: bytes) -> None:
+    """Nothing is longer than NaN: every gap would be within it."""
+    facts = FILES[FACTS].replace(b'"rpo_s":90000.0', b'"rpo_s":' + value, 1)
+    assert facts != FILES[FACTS]
+    assert "unreadable" in kinds(resigned(FILES | {FACTS: facts}))
+
+
+def test_facts_beyond_all_times_are_a_problem_and_no_crash() -> None:
+    due = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
+    plan = GOOD.facts.plans[0].model_copy(update={"dues": (due,)})
+    facts = GOOD.facts.model_copy(update={"plans": (plan,), "made": due})
+    assert "unreadable" in kinds(resigned(FILES | {FACTS: canonical_facts(facts)}))
+
+
+def test_an_audit_trail_that_the_facts_do_not_name_is_found() -> None:
+    for changed in ({"id": None}, {"heads": ()}):
+        audit = tuple(each.model_copy(update=changed) for each in GOOD.facts.audit)
+        facts = GOOD.facts.model_copy(update={"audit": audit, "audit_entries": ()})
+        files = with_facts(facts) | {AUDIT: b""}
+        assert kinds(resigned(files)) == {"audit"}, changed
+
+
+def test_entries_of_a_revoked_key_are_told_by_the_facts_or_found() -> None:
+    """The key of a second host was revoked; what it wrote later counts only if the facts say what it is."""
+    stolen, at = HostKey.generate(), BEGIN + 2 * DAY
+    chain = signed_chain(stolen, [BEGIN + DAY, BEGIN + 3 * DAY])
+    revoked = enrolment(GOOD.administrator, stolen, is_revoked=True, at=at)
+    first = GOOD.facts.audit[0]
+    head = first.heads[0].model_copy(update={"chain": stolen.chain, "number": 2, "digest": chain[-1].digest})
+    audit = first.model_copy(update={"heads": (*first.heads, head), "unenrolled": (stolen.chain,)})
+    told = tuple(entry_facts(each.entry, repository="near") for each in chain)
+    facts = GOOD.facts.model_copy(
+        update={
+            "audit": (audit, *GOOD.facts.audit[1:]),
+            "audit_entries": (*GOOD.facts.audit_entries, *told),
+        }
+    )
+    added = {
+        AUDIT: FILES[AUDIT] + b"".join(each.raw + b"\n" for each in chain),
+        KEYS: keys_bytes([*GOOD.enrolments, revoked]),
+    }
+    assert "entry 2 was written with a revoked key" in messages(resigned(with_facts(facts) | added))
+    problem = AuditProblemFacts(kind="unenrolled", chain=stolen.chain, number=2, message="revoked")
+    honest = audit.model_copy(update={"problems": (problem,)})
+    facts = facts.model_copy(update={"audit": (honest, *GOOD.facts.audit[1:])})
+    assert kinds(resigned(with_facts(facts) | added)) == set()
+
+
+def test_copies_of_one_repository_are_no_problem() -> None:
+    """A bucket that is replicated has the same id; the copy may be behind."""
+    near = GOOD.facts.audit[0]
+    lines_of_near = [json.loads(each)["content"] for each in FILES[AUDIT].splitlines()]
+    entries = [json.loads(each) for each in lines_of_near]
+    number = max(each["number"] for each in entries if each["repository"] == near.id) - 2
+    (line,) = [
+        each
+        for each, entry in zip(FILES[AUDIT].splitlines(), entries, strict=True)
+        if entry["repository"] == near.id and entry["number"] == number
+    ]
+    head = near.heads[0].model_copy(update={"number": number, "digest": digest_of(line)})
+    copies = (
+        near.model_copy(update={"repository": "twin"}),
+        near.model_copy(update={"repository": "behind", "heads": (head,)}),
+    )
+    told = [
+        each.model_copy(update={"repository": copy.repository})
+        for copy in copies
+        for each in GOOD.facts.audit_entries
+        if each.repository == "near" and each.number <= copy.heads[0].number
+    ]
+    facts = GOOD.facts.model_copy(
+        update={
+            "audit": (*GOOD.facts.audit, *copies),
+            "audit_entries": (*GOOD.facts.audit_entries, *told),
+        }
+    )
+    assert kinds(resigned(with_facts(facts))) == set()
+
+
 # -- versions
 
 
@@ -430,7 +537,20 @@ def test_rules_of_another_version_are_told_and_all_else_is_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"null", b"[]", b'{"format": 1}', b"\xff\xfe", b'{"format":99}'], ids=repr
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'{"format": 1}',
+        b"\xff\xfe",
+        b'{"format":99}',
+        b"NaN",
+        b'{"a":' * 100_000,
+        b"[" * 100_000,
+        b'{"format":' + b"9" * 5000 + b"}",
+    ],
+    ids=lambda value: repr(value[:20]),
 )
 @pytest.mark.parametrize("name", [FACTS, REPORT, KEYS, MANIFEST, SIGNATURE, AUDIT])
 def test_whatever_stands_in_a_file_is_a_problem_and_never_a_crash(name: str, content: bytes) -> None:
@@ -532,6 +652,70 @@ def test_names_that_lead_elsewhere_are_told_and_not_read(tmp_path: Path, name: s
     assert kinds(FILES, strange=packed.strange) == {"extra"}
 
 
+def test_bytes_that_belong_to_no_member_of_a_zip_file_are_told(tmp_path: Path) -> None:
+    """Other programs may show them, and no hash covers them: a comment, something before, between or after."""
+    write_bundle(FILES, tmp_path / "b.zip")
+    whole = (tmp_path / "b.zip").read_bytes()
+    hidden = b"PK\x03\x04 a page that shows something else"
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        second = sorted(archive.infolist(), key=lambda each: each.header_offset)[1].header_offset
+    (tmp_path / "after.zip").write_bytes(whole + hidden)
+    (tmp_path / "before.zip").write_bytes(hidden + whole)
+    moved = _moved(whole, second, hidden)
+    (tmp_path / "between.zip").write_bytes(moved)
+    shutil.copy(tmp_path / "b.zip", tmp_path / "comment.zip")
+    with zipfile.ZipFile(tmp_path / "comment.zip", "a") as archive:
+        archive.comment = b"all is well"
+    for name in ("after", "before", "between", "comment"):
+        packed = read_bundle(tmp_path / f"{name}.zip")
+        assert packed.strange, name
+        assert kinds(FILES, strange=packed.strange) == {"extra"}
+
+
+def _moved(content: bytes, at: int, hidden: bytes) -> bytes:
+    """Return a zip file with bytes put in before a member, and a directory that knows where all is now."""
+    end = len(content) - 22
+    start = int.from_bytes(content[end + 16 : end + 20], "little")
+    directory = bytearray(content[start:end])
+    entry = 0
+    while entry < len(directory):
+        offset = int.from_bytes(directory[entry + 42 : entry + 46], "little")
+        if offset >= at:
+            directory[entry + 42 : entry + 46] = (offset + len(hidden)).to_bytes(4, "little")
+        entry += 46 + sum(
+            int.from_bytes(directory[entry + each : entry + each + 2], "little") for each in (28, 30, 32)
+        )
+    tail = bytearray(content[end:])
+    tail[16:20] = (start + len(hidden)).to_bytes(4, "little")
+    return content[:at] + hidden + content[at:start] + bytes(directory) + bytes(tail)
+
+
+def test_a_bundle_that_was_packed_again_by_another_program_is_one(tmp_path: Path) -> None:
+    """It may write folders, and sizes after the content, as into a pipe."""
+    with (
+        (tmp_path / "b.zip").open("wb") as file,
+        zipfile.ZipFile(_Pipe(file), "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        archive.writestr("drills/", b"")
+        for name, content in FILES.items():
+            archive.writestr(name, content)
+    packed = read_bundle(tmp_path / "b.zip")
+    assert (packed.files, packed.strange) == (FILES, ())
+
+
+class _Pipe(io.RawIOBase):
+    """What cannot go back."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        return self._file.write(content)
+
+
 def test_a_name_twice_in_a_zip_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PgstowError, match=r"facts\.json twice"):
         read_bundle(zipped(tmp_path / "b.zip", [(FACTS, b"one"), (FACTS, b"two")]))
@@ -631,13 +815,17 @@ def fixed(made: Evidence) -> EvidenceFacts:
     """Return the facts with a key and digests that do not change from run to run, and something of every result."""
     text = canonical_facts(made.facts).decode().replace(made.host.chain, "c0" * 32)
     facts = EvidenceFacts.model_validate_json(text)
-    audit = facts.audit[0]
-    head = audit.heads[0].model_copy(update={"digest": "d1" * 32})
+    audit = [
+        each.model_copy(update={"heads": (each.heads[0].model_copy(update={"digest": "d1" * 32}),)})
+        for each in facts.audit
+    ]
     return facts.model_copy(
         update={
-            "audit": (audit.model_copy(update={"heads": (head,)}), *facts.audit[1:]),
+            "audit": tuple(audit),
             "contacts": 0,
-            "drills": tuple(each.model_copy(update={"is_removed": False}) for each in facts.drills),
+            "drills": tuple(
+                each.model_copy(update={"is_removed": False, "sha256": "5a" * 32}) for each in facts.drills
+            ),
             "waivers": (waiver("C21", facts.made.date()),),
         }
     )

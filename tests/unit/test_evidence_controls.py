@@ -18,7 +18,7 @@ from pgstow.evidence.clauses import CLAUSES, STANDARDS
 from pgstow.evidence.controls import CONTROLS, Finding, Result, result_of
 from pgstow.evidence.controls.gaps import gaps
 from pgstow.evidence.report import judge
-from support.evidence import BEGIN, DAY, MADE, drill_record, good_facts, manifest, waiver
+from support.evidence import BEGIN, DAY, MADE, PERIOD, drill_record, good_facts, manifest, waiver
 
 Facts = evidence.EvidenceFacts
 Change = Callable[[Facts], dict[str, Any]]
@@ -90,6 +90,63 @@ def problem(kind: str) -> tuple[evidence.AuditProblemFacts, ...]:
     return (evidence.AuditProblemFacts(kind=kind, chain="ab" * 32, number=3, message=f"it is {kind}"),)
 
 
+def only_first_copy_is_far(facts: Facts) -> dict[str, Any]:
+    """In the other region is one backup of three months ago alone, and the history knows of no other."""
+    begin = BEGIN - 60 * DAY
+    first = facts.backups[0].model_copy(update={"id": "first", "time": begin})
+    near = [each.model_copy(update={"repositories": ("near",)}) for each in facts.backups]
+    runs = tuple(each.model_copy(update={"stored_in": ("near",)}) for each in facts.runs or ())
+    return {"backups": (first, *near), "runs": runs, "runs_since": begin}
+
+
+def failed_in_far_on(day: int) -> Change:
+    """The run of that day reached one of its two repositories, and nothing brought the other what it lacks."""
+
+    def change(facts: Facts) -> dict[str, Any]:
+        at = BEGIN + (day - 1) * DAY
+        stored = {"stored_in": ("near",), "failed_in": ("far",), "outcome": "partial"}
+        return {
+            "runs": tuple(
+                each.model_copy(update=stored) if at <= each.started < at + DAY else each
+                for each in facts.runs or ()
+            ),
+            "backups": tuple(
+                each.model_copy(update={"repositories": ("near",)}) if at <= each.time < at + DAY else each
+                for each in facts.backups
+            ),
+        }
+
+    return change
+
+
+def made_elsewhere_on(day: int) -> Change:
+    """The history does not know the backup of that day, and the audit trail does."""
+
+    def change(facts: Facts) -> dict[str, Any]:
+        at = BEGIN + (day - 1) * DAY + timedelta(hours=2, minutes=3)
+        seen = facts.audit_entries[0].model_copy(update={"at": at, "subjects": ("shop", "gone")})
+        return {**no_backup_on(day)(facts), "audit_entries": (*facts.audit_entries, seen)}
+
+    return change
+
+
+def repositories_at(near: str, far: str) -> Change:
+    def change(facts: Facts) -> dict[str, Any]:
+        one, other = facts.repositories
+        return {
+            "repositories": (
+                one.model_copy(update={"provider": near, "account": None}),
+                other.model_copy(update={"provider": far, "account": None}),
+            )
+        }
+
+    return change
+
+
+GONE = evidence.GoneFacts(
+    repository="far", database="shop", kind="daily", backup_id="ab" * 8, made=BEGIN, until=MADE.date()
+)
+
 FAILURES: list[tuple[str, str, Change]] = [
     ("C1", "not named", without(excluded_databases=())),
     ("C2", "one day", no_backup_on(12)),
@@ -99,6 +156,8 @@ FAILURES: list[tuple[str, str, Change]] = [
     ("C4", "none", without(drills=())),
     ("C4", "too few", first_drills(1)),
     ("C4", "only critical tables", drills(kind="critical")),
+    ("C4", "only some tables", drills(is_partial=True)),
+    ("C4", "a dump from elsewhere", drills(kind="import")),
     ("C4", "rows not compared", drills(has_data_checks=False)),
     ("C5", "one kind never", lambda f: {"drills": tuple(each for each in f.drills if each.kind != "dr")}),
     ("C5", "failed", drills(outcome="failed")),
@@ -107,8 +166,9 @@ FAILURES: list[tuple[str, str, Change]] = [
     ("C7", "one place", backups(repositories=("near",))),
     ("C7", "same region", repositories(region="eu-west-1")),
     ("C7", "same account", repositories(provider="s3", account="1")),
+    ("C7", "one copy at the beginning", only_first_copy_is_far),
     ("C10", "old key", repositories(key_times=(BEGIN - 400 * DAY,))),
-    ("C11", "no TLS", backups(manifest=manifest(tls=None))),
+    ("C11", "no TLS", backups(manifest=manifest(tls=None, via="network"))),
     ("C11", "old TLS", backups(manifest=manifest(tls="TLSv1.1"))),
     ("C11", "http", repositories(transport="http")),
     ("C12", "others can read", without(secrets=evidence.SecretFacts(references=2, readable_by_others=1))),
@@ -117,6 +177,8 @@ FAILURES: list[tuple[str, str, Change]] = [
         for kind in ("edited", "reordered", "missing", "truncated", "forked", "unsigned", "unreadable")
     ),
     ("C15", "overdue", repositories(overdue=3)),
+    ("C15", "gone too early", without(gone=(GONE,))),
+    ("C2", "not stored everywhere", failed_in_far_on(12)),
     ("C17", "nobody", without(contacts=0)),
     ("C18", "no channel", without(channels=())),
     (
@@ -176,6 +238,9 @@ UNKNOWN: list[tuple[str, str, Change]] = [
     ("C6", "no target", databases(rto_s=None)),
     ("C6", "no drill", without(drills=())),
     ("C7", "region unknown", repositories(region=None)),
+    ("C7", "no backup", without(backups=())),
+    ("C7", "two names of one operator", repositories_at("s3", "s3 at s3.eu-west-1.amazonaws.com")),
+    ("C7", "two ports of one machine", repositories_at("s3 at 10.0.0.1", "s3 at localhost")),
     (
         "C7",
         "one repository is away",
@@ -184,6 +249,9 @@ UNKNOWN: list[tuple[str, str, Change]] = [
     ("C10", "not opened", repositories(encryption=None, error="wrong password")),
     ("C11", "manifest unreadable", backups(manifest=None, manifest_error="lost")),
     ("C11", "imported", backups(manifest=manifest(tls=None, imported_from="old.dump"))),
+    ("C11", "a tunnel perhaps", backups(manifest=manifest(tls=None, via="loopback"))),
+    ("C11", "not recorded", backups(manifest=manifest(tls=None, via=None))),
+    ("C11", "version not seen", backups(manifest=manifest(tls="unknown"))),
     ("C11", "https", repositories(transport="https")),
     ("C11", "no backup", without(backups=())),
     ("C12", "no settings", without(secrets=None)),
@@ -193,7 +261,12 @@ UNKNOWN: list[tuple[str, str, Change]] = [
     ("C13", "not enrolled", one_audit(unenrolled=("ab" * 32,))),
     ("C13", "pending", one_audit(pending=2)),
     ("C13", "gap", one_audit(problems=problem("gap"))),
+    ("C13", "no anchor", one_audit(anchors=0)),
+    ("C13", "younger than the period", without(audit_entries=())),
     ("C15", "not worked out", repositories(overdue=None)),
+    ("C15", "no history", without(runs=None, runs_since=None)),
+    ("C15", "nothing there then", without(tiers=())),
+    ("C2", "another host made it", made_elsewhere_on(12)),
     ("C18", "no state", without(channels=None)),
     (
         "C18",
@@ -205,6 +278,12 @@ UNKNOWN: list[tuple[str, str, Change]] = [
     ("C21", "no drill", without(drills=())),
     ("C22", "no backup", without(backups=())),
     ("C22", "no tools", without(tools=())),
+    ("C22", "a release to come", backups(manifest=manifest(server_version="20.1", is_release_known=False))),
+    (
+        "C22",
+        "programs to come",
+        without(tools=(evidence.ToolFacts(name="t", version="20.1", is_release_known=False),)),
+    ),
 ]
 
 
@@ -281,6 +360,13 @@ def test_what_a_waiver_does_not_cover(changed: dict[str, Any], expected: Result)
     assert result(good_facts(**changed), "C17") is expected
 
 
+def test_a_waiver_of_a_failure_does_not_hide_what_is_unknown_beside_it() -> None:
+    """C12 has a finding that nothing can measure: with the other waived it is unknown, and not waived."""
+    exposed = evidence.SecretFacts(references=2, readable_by_others=1)
+    facts = good_facts(secrets=exposed, waivers=(waiver("C12", date(2030, 1, 1)),))
+    assert result(facts, "C12") is Result.UNKNOWN
+
+
 def test_a_waiver_changes_nothing_about_what_passes() -> None:
     assert result(good_facts(waivers=(waiver("C4", date(2030, 1, 1)),)), "C4") is Result.PASS
 
@@ -318,11 +404,15 @@ def test_a_plan_that_is_new_is_judged_from_then_on() -> None:
             "tiers": tuple(each.model_copy(update={"oldest": since + DAY}) for each in facts.tiers),
             "runs": tuple(each for each in facts.runs or () if each.started >= since),
             "runs_since": since,
+            "drills": (),
         }
     )
     found = findings(changed, "C2")["shop/daily"]
     assert found.result is Result.PASS
     assert "first known on 2026-10-21" in found.text
+    # A drill of such a backup shows that there were some before: what became of them is unknown, and no pass.
+    drilled = changed.model_copy(update={"drills": facts.drills})
+    assert findings(drilled, "C2")["shop/daily"].result is Result.UNKNOWN
 
 
 def test_expired_backups_are_known_by_their_runs() -> None:
@@ -345,6 +435,17 @@ def test_damaged_backups_count_for_nothing() -> None:
     assert findings(facts, "C2")["shop/daily"].result is Result.PASS
     damaged = facts.model_copy(update=backups(is_damaged=True)(facts))
     assert findings(damaged, "C2")["shop/daily"].result is Result.FAIL
+
+
+def test_a_backup_that_is_damaged_now_is_not_made_good_by_its_run() -> None:
+    facts = good_facts()
+    damaged = tuple(
+        each.model_copy(update={"is_damaged": True}) if number == 12 else each
+        for number, each in enumerate(facts.backups)
+    )
+    changed = facts.model_copy(update={"backups": damaged})
+    assert findings(changed, "C2")["shop/daily"].text.startswith("30 of 31 backups")
+    assert result(changed, "C3") is Result.FAIL
 
 
 def test_a_failed_drill_after_good_ones_fails() -> None:
@@ -379,13 +480,54 @@ def test_drills_and_audit_entries_stand_behind_a_control() -> None:
 def test_what_was_never_verified_is_no_pass_for_being_shorter_than_the_limit() -> None:
     """The period has 31 days and 35 are allowed: what counts is also what the history knows of before."""
     facts = good_facts()
-    never = tuple(each for each in facts.runs or () if each.job != "verify")
+    never = tuple(
+        each.model_copy(update={"stored_in": ("far",)}) for each in facts.runs or () if each.job != "verify"
+    )
     young = BEGIN + 5 * DAY
     repository = facts.repositories[0].model_copy(update={"known_since": young})
-    changed = facts.model_copy(update={"runs": never, "repositories": (repository, *facts.repositories[1:])})
+    far = tuple(each for each in facts.tiers if each.repository == "far")
+    changed = facts.model_copy(
+        update={
+            "runs": never,
+            "tiers": far,
+            "audit_entries": (),
+            "repositories": (repository, *facts.repositories[1:]),
+        }
+    )
     found = findings(changed, "C2")
     assert found["repository near"].result is Result.UNKNOWN
     assert found["repository far"].result is Result.FAIL
+
+
+def test_what_passes_for_a_part_of_the_period_says_since_when() -> None:
+    facts = good_facts()
+    since = BEGIN + 25 * DAY
+    channel = evidence.ChannelFacts(name="slack", known_since=since, acknowledged=(since + DAY,))
+    plan = facts.plans[0].model_copy(update={"known_since": since})
+    changed = facts.model_copy(
+        update={
+            "channels": (channel,),
+            "plans": (plan,),
+            "tiers": tuple(each.model_copy(update={"oldest": since}) for each in facts.tiers),
+            "backups": tuple(each for each in facts.backups if each.time >= since),
+            "runs": tuple(each for each in facts.runs or () if each.started >= since),
+            "drills": (facts.drills[3].model_copy(update={"started": since, "finished": since}),),
+        }
+    )
+    for code, subject in (("C2", "shop/daily"), ("C3", "shop"), ("C4", "shop"), ("C18", "channel slack")):
+        found = findings(changed, code)[subject]
+        assert (found.result, "first known on 2026-10-2" in found.text) == (Result.PASS, True), found
+
+
+def test_a_state_database_made_anew_does_not_make_a_repository_new() -> None:
+    """It knows the repository, and has runs, since yesterday; the repository has backups that are older."""
+    facts = good_facts()
+    yesterday = facts.period.end - DAY
+    changed = facts.model_copy(update=repositories(known_since=yesterday)(facts))
+    run = next(each for each in facts.runs or () if each.job == "verify")
+    again = run.model_copy(update={"started": yesterday - timedelta(minutes=1), "finished": yesterday})
+    changed = changed.model_copy(update={"runs": (again,), "runs_since": again.started})
+    assert findings(changed, "C2")["repository near"].result is Result.UNKNOWN
 
 
 def test_the_time_since_the_last_drill_before_the_period_counts() -> None:
@@ -409,6 +551,62 @@ def test_an_entry_written_with_a_revoked_key_fails() -> None:
     assert result(facts.model_copy(update=one_audit(problems=revoked)(facts)), "C13") is Result.FAIL
     stranger = (revoked[0].model_copy(update={"number": None}),)
     assert result(facts.model_copy(update=one_audit(problems=stranger)(facts)), "C13") is Result.UNKNOWN
+
+
+def test_what_a_backup_misses_until_it_is_there_counts_for_the_rpo() -> None:
+    """Backups every 24 hours that take two: before the second is there, a loss goes back 26 hours."""
+    facts = good_facts()
+    slow = tuple(
+        each.model_copy(update={"finished": each.started + timedelta(hours=2)})
+        if each.job == "backup"
+        else each
+        for each in facts.runs or ()
+    )
+    assert result(facts, "C3") is Result.PASS  # 25 hours are allowed
+    found = findings(facts.model_copy(update={"runs": slow}), "C3")["shop"]
+    assert found.result is Result.FAIL
+    assert "25 h 59 min at most" in found.text  # from the beginning of a run before to the end of the next
+
+
+def test_what_was_due_at_the_end_of_a_period_is_judged_once_its_grace_is_over() -> None:
+    facts = good_facts()
+    last = facts.period.end - timedelta(minutes=10)
+    plan = facts.plans[0].model_copy(update={"dues": (last,)})
+    late = facts.backups[-1].model_copy(
+        update={"id": "late", "time": facts.period.end + timedelta(minutes=5)}
+    )
+    there = facts.model_copy(update={"plans": (plan,), "backups": (*facts.backups, late)})
+    assert findings(there, "C2")["shop/daily"].result is Result.PASS
+    absent = facts.model_copy(update={"plans": (plan,)})
+    assert findings(absent, "C2")["shop/daily"].result is Result.FAIL
+    early = absent.model_copy(update={"made": facts.period.end + timedelta(minutes=20)})
+    assert findings(early, "C2")["shop"].result is Result.UNKNOWN
+
+
+def test_a_backup_that_came_late_to_a_repository_is_there() -> None:
+    facts = good_facts()
+    changed = failed_in_far_on(12)(facts)
+    brought = facts.model_copy(update={"runs": changed["runs"]})
+    assert findings(brought, "C2")["shop/daily"].result is Result.PASS
+
+
+def test_a_socket_needs_no_tls_and_an_import_shows_nothing_of_roles() -> None:
+    facts = good_facts()
+    local = facts.model_copy(update=backups(manifest=manifest(tls=None, via="socket"))(facts))
+    assert findings(local, "C11")["shop"].result is Result.PASS
+    bare = manifest(tls=None, imported_from="old.dump", globals_captured=False)
+    dump = facts.backups[-1].model_copy(update={"id": "dump", "kind": "import", "manifest": bare})
+    assert result(facts.model_copy(update={"backups": (*facts.backups, dump)}), "C20") is Result.PASS
+
+
+def test_keys_without_a_time_and_those_removed_since_leave_their_age_unknown() -> None:
+    facts = good_facts(
+        made=PERIOD.end
+    )  # the last moment at which the keys of the period are those that are there
+    assert findings(facts, "C10")["repository near/keys"].result is Result.PASS
+    undated = facts.model_copy(update=repositories(keys_undated=1)(facts))
+    assert findings(undated, "C10")["repository near/keys"].result is Result.UNKNOWN
+    assert findings(good_facts(), "C10")["repository near/keys"].result is Result.UNKNOWN
 
 
 # -- properties

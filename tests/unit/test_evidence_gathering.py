@@ -5,22 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from pgstow.app import drill as drilling
 from pgstow.app import evidence as gathering
 from pgstow.app import evidence_history
-from pgstow.app.evidence_history import known_since, past_runs, plan_facts, secret_facts
-from pgstow.app.evidence_repositories import server_outdated
+from pgstow.app.auditing import Access, Who, recording
+from pgstow.app.drill_request import DrillRequest
+from pgstow.app.evidence_history import gone_facts, known_since, past_runs, plan_facts, secret_facts
+from pgstow.app.evidence_repositories import is_release_known, server_outdated
+from pgstow.app.evidence_trails import LetGo
 from pgstow.app.observation import History
+from pgstow.audit.journal import Journal
 from pgstow.config.reading import read_settings
 from pgstow.config.settings import Settings
 from pgstow.core.errors import StateError
+from pgstow.core.progress import SilentProgress
+from pgstow.core.secrets import Secret
 from pgstow.evidence import facts as evidence
 from pgstow.evidence.period import parse_period
+from pgstow.postgres import catalogs
+from pgstow.postgres.session import Connection
+from pgstow.repository import Repository
 from pgstow.state.database import StateDatabase, open_state
 from pgstow.state.runs import DestinationResult, RunRecord, Runs
-from support.evidence import good_facts
+from pgstow.store.memory import MemoryStore
+from support.evidence import drill_record, good_facts
 
 PERIOD = parse_period("2026-10")
 DAY = timedelta(days=1)
@@ -66,7 +79,41 @@ def test_the_history_reaches_back_to_its_first_run(state: StateDatabase) -> None
     found = past_runs(History(state=state), PERIOD.begin, PERIOD.end)
     assert found.since == PERIOD.begin - 20 * DAY  # older ones are not asked for
     assert [each.started for each in found.runs or ()] == [PERIOD.begin - 20 * DAY, PERIOD.begin + 3 * DAY]
-    assert (found.runs or ())[0].stored_in == ("near",)
+    assert ((found.runs or ())[0].stored_in, (found.runs or ())[0].failed_in) == (("near",), ("far",))
+
+
+def stored(days: int, backup_id: str, **changed: object) -> RunRecord:
+    at = PERIOD.begin + days * DAY
+    both = (DestinationResult(repository="near"), DestinationResult(repository="far"))
+    return run(at, backup_id=backup_id, **({"destinations": both} | changed))
+
+
+def test_backups_that_should_be_there_and_are_not_are_told(settings: Settings, state: StateDatabase) -> None:
+    """Daily ones are kept for 30 days, those of a kind without a rule always; what retention let go is no loss."""
+    for record in (
+        stored(-40, "old"),
+        stored(1, "there"),
+        stored(2, "gone"),
+        stored(3, "expired"),
+        stored(4, "kept always", kind="special"),
+        stored(5, "only near", destinations=(DestinationResult(repository="near"),)),
+        stored(6, "of another", database="other"),
+    ):
+        Runs(state).save(record)
+    runs = past_runs(History(state=state), PERIOD.begin, PERIOD.end).runs or ()
+    let_go = {"near": LetGo(ids=frozenset({"expired"})), "far": LetGo(unnamed_until=PERIOD.begin + 4 * DAY)}
+
+    def told(there: dict[str, set[str]], now: datetime) -> set[tuple[str, str]]:
+        found = gone_facts(settings, runs, there, let_go, now=now)
+        return {(each.repository, each.backup_id) for each in found}
+
+    there = {"near": {"there"}, "far": {"there"}}
+    now = PERIOD.begin + 10 * DAY
+    assert told(there, now) == {
+        ("near", "gone"), ("near", "kept always"), ("far", "kept always"), ("near", "only near"),
+    }  # fmt: skip
+    assert told(there, now + 60 * DAY) == {("near", "kept always"), ("far", "kept always")}
+    assert told({}, now) == set()  # of a repository whose list is not whole nothing is said
 
 
 def test_where_there_are_too_many_runs_the_history_begins_with_those_that_were_read(
@@ -122,6 +169,18 @@ def test_files_with_secrets_that_everybody_can_read_are_counted(settings: Settin
 def test_what_is_known_against_a_server(version_num: int, told: str | None) -> None:
     found = server_outdated(version_num)
     assert found is None if told is None else told in (found or "")
+    assert is_release_known(version_num // 10000) is (version_num < 990000)
+
+
+def test_the_audit_entry_of_a_drill_names_it(tmp_path: Path) -> None:
+    """Records of drills carry no signature of their own: the entry of the host that made one does."""
+    repository = Repository.init(MemoryStore(), Secret("x"), hostname="h", username="u")
+    record = drill_record(PERIOD.begin)
+    access = Access("drill", who=Who(host="h", user="u"), journal=Journal(tmp_path))
+    with recording(access):
+        drilling._saved(DrillRequest(host="h", username="u"), repository, record, SilentProgress())
+    entry = access._draft("done", None)
+    assert set(entry.subjects) == {record.id, record.backup_id, record.backup_name}
 
 
 def test_no_secret_goes_into_a_bundle_with_an_error() -> None:
@@ -136,3 +195,19 @@ def test_no_secret_goes_into_a_bundle_with_an_error() -> None:
     scrubbed = gathering._scrubbed(facts, lambda text: text.replace("hunter22", "***"))
     assert "hunter22" in facts.model_dump_json()
     assert "hunter22" not in scrubbed.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("address", "way"),
+    [
+        ("", "socket"),
+        ("127.0.0.1", "loopback"),
+        ("::1", "loopback"),
+        ("10.0.0.5", "network"),
+        ("fe80::1%eth0", "network"),
+        ("what is this", "network"),
+    ],
+)
+def test_how_a_server_was_reached(address: str, way: str) -> None:
+    connection = SimpleNamespace(info=SimpleNamespace(hostaddr=address))
+    assert catalogs._way(cast("Connection", connection)) == way

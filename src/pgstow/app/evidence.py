@@ -11,6 +11,7 @@ from pgstow.app.auditing import journal_of
 from pgstow.app.checklist import overdue_backups
 from pgstow.app.evidence_history import (
     channel_facts,
+    gone_facts,
     known_since,
     past_runs,
     plan_facts,
@@ -21,6 +22,7 @@ from pgstow.app.evidence_repositories import (
     Insides,
     backup_facts,
     drills_of,
+    is_release_known,
     read_repository,
     repository_facts,
     tier_facts,
@@ -113,7 +115,8 @@ def _facts(
     until = min(period.end, now)
     databases = [database_facts(each) for each in settings.databases.values()]
     known = known_since(settings, history, now)
-    runs = past_runs(history, period.begin, until)
+    seen_until = min(period.end + _late(settings), now)
+    runs = past_runs(history, period.begin, seen_until)
     readable = [
         settings.repositories[each.name] for each in read if each.error is None and not each.unreadable
     ]
@@ -125,12 +128,7 @@ def _facts(
         host=request.host,
         by=request.by,
         period=evidence.PeriodFacts(name=period.name, begin=period.begin, end=period.end),
-        policy=evidence.PolicyFacts(
-            grace_s=settings.alerts.grace_s,
-            verify_within_s=settings.alerts.verify_within_s,
-            drill_within_s=settings.alerts.drill_within_s,
-            canary_within_s=settings.alerts.canary_within_s,
-        ),
+        policy=_policy_facts(settings),
         databases=tuple(
             evidence.DatabaseFacts(
                 name=each.name,
@@ -148,8 +146,9 @@ def _facts(
             )
             for each in read
         ),
-        backups=tuple(backup_facts(read, databases, begin=period.begin, until=until, note=note)),
+        backups=tuple(backup_facts(read, databases, begin=period.begin, until=seen_until, note=note)),
         tiers=tuple(tier_facts(read, settings.databases)),
+        gone=tuple(gone_facts(settings, runs.runs or (), _complete(read), trails.let_go, now=now)),
         runs=runs.runs,
         runs_since=runs.since,
         runs_error=runs.error,
@@ -164,6 +163,30 @@ def _facts(
             for each in settings.waivers
         ),
     )
+
+
+def _policy_facts(settings: Settings) -> evidence.PolicyFacts:
+    return evidence.PolicyFacts(
+        grace_s=settings.alerts.grace_s,
+        verify_within_s=settings.alerts.verify_within_s,
+        drill_within_s=settings.alerts.drill_within_s,
+        canary_within_s=settings.alerts.canary_within_s,
+    )
+
+
+def _late(settings: Settings) -> timedelta:
+    """Return how long after the end of a period what was due in it may come."""
+    jitters = (each.schedule.jitter_s for each in settings.plans.values() if each.schedule is not None)
+    return timedelta(seconds=settings.alerts.grace_s + max(jitters, default=0.0))
+
+
+def _complete(read: Sequence[Insides]) -> dict[str, set[str]]:
+    """Return the ids of the backups in each repository whose list is whole."""
+    return {
+        each.name: {record.id for record in each.records}
+        for each in read
+        if each.error is None and not each.unreadable
+    }
 
 
 def _scrubbed(facts: evidence.EvidenceFacts, scrub: Callable[[str], str]) -> evidence.EvidenceFacts:
@@ -191,7 +214,10 @@ def _scrubbed(facts: evidence.EvidenceFacts, scrub: Callable[[str], str]) -> evi
 
 def _tool_facts(tool: ClientTools) -> evidence.ToolFacts:
     return evidence.ToolFacts(
-        name=f"client programs in {tool.bin_dir}", version=tool.text, outdated=known_outdated(tool.version)
+        name=f"client programs in {tool.bin_dir}",
+        version=tool.text,
+        outdated=known_outdated(tool.version),
+        is_release_known=is_release_known(tool.version[0]),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import get_args
 
 from pgstow.app.alert_facts import channel_target
+from pgstow.app.evidence_trails import LetGo
 from pgstow.app.observation import History
 from pgstow.config.connections import connection_of
 from pgstow.config.settings import DatabaseSettings, Job, PlanSettings, Settings
@@ -18,11 +19,12 @@ from pgstow.jobs.schedule import due_times
 from pgstow.postgres import catalogs
 from pgstow.postgres.session import connect, translated
 from pgstow.state.alerts import AlertBook
-from pgstow.state.runs import RunRecord, Runs
+from pgstow.state.runs import DestinationResult, RunRecord, Runs
 
 __all__ = [
     "PastRuns",
     "channel_facts",
+    "gone_facts",
     "known_since",
     "past_runs",
     "plan_facts",
@@ -76,11 +78,50 @@ def _run_facts(run: RunRecord) -> evidence.RunFacts:
         finished=run.finished,
         outcome=run.outcome,
         backup_id=run.backup_id,
-        stored_in=tuple(
-            each.repository for each in run.destinations if each.error is None and each.error_code is None
-        ),
+        stored_in=tuple(each.repository for each in run.destinations if _is_stored(each)),
+        failed_in=tuple(each.repository for each in run.destinations if not _is_stored(each)),
         error_code=run.error_code,
     )
+
+
+def _is_stored(destination: DestinationResult) -> bool:
+    return destination.error is None and destination.error_code is None
+
+
+def gone_facts(
+    settings: Settings,
+    runs: Iterable[evidence.RunFacts],
+    there: Mapping[str, Collection[str]],
+    let_go: Mapping[str, LetGo],
+    *,
+    now: datetime,
+) -> Iterator[evidence.GoneFacts]:
+    """Yield the backups of the history that should be in a repository and are not.
+
+    ``there`` are the ids in each repository whose list is complete, ``let_go`` what the audit trail of each knows to be
+    removed by retention.
+    """
+    today = now.astimezone(settings.retention.zone).date()
+    for run in runs:
+        if run.job != "backup" or run.database not in settings.databases or run.backup_id is None:
+            continue
+        rule = settings.retention.rules.get(run.kind)
+        made = run.started.astimezone(settings.retention.zone).date()
+        until = None if rule is None else made + timedelta(days=rule.days)
+        if until is not None and until < today:
+            continue
+        for repository in run.stored_in:
+            ids, gone = there.get(repository), let_go.get(repository, LetGo())
+            if ids is None or run.backup_id in ids or gone.explains(run.backup_id, run.started):
+                continue
+            yield evidence.GoneFacts(
+                repository=repository,
+                database=run.database,
+                kind=run.kind,
+                backup_id=run.backup_id,
+                made=run.started,
+                until=until,
+            )
 
 
 def known_since(settings: Settings, history: History, now: datetime) -> Mapping[str, datetime]:

@@ -24,6 +24,7 @@ __all__ = [
     "Insides",
     "backup_facts",
     "drills_of",
+    "is_release_known",
     "read_repository",
     "repository_facts",
     "server_outdated",
@@ -47,6 +48,7 @@ class Insides:
     records: tuple[BackupRecord, ...] = ()
     unreadable: int = 0
     key_times: tuple[datetime, ...] | None = None
+    keys_undated: int = 0
     drills: tuple[DrillRecord, ...] = ()
     drills_error: str | None = None
     drills_unreadable: int = 0
@@ -87,11 +89,12 @@ def read_repository(
 
 def _with_keys(found: Insides, repository: Repository, note: Callable[[str], None]) -> Insides:
     try:
-        times = [key.created for key in repository.key_files() if key.created is not None]
+        created = [key.created for key in repository.key_files()]
     except (StoreError, RepositoryError) as exc:
         note(f"repository {found.name}: its keys are unknown: {exc.message}")
         return found
-    return replace(found, key_times=tuple(sorted(times)))
+    times = sorted(each for each in created if each is not None)
+    return replace(found, key_times=tuple(times), keys_undated=len(created) - len(times))
 
 
 def _with_drills(found: Insides, repository: Repository, since: datetime) -> Insides:
@@ -119,6 +122,7 @@ def repository_facts(
         unreadable=insides.unreadable,
         encryption=None if insides.repository is None else _ENCRYPTION,
         key_times=insides.key_times,
+        keys_undated=insides.keys_undated,
         overdue=overdue,
         drills_error=insides.drills_error,
         drills_unreadable=insides.drills_unreadable,
@@ -171,8 +175,12 @@ def backup_facts(
     for insides in read:
         for record in insides.records:
             if record.name in by_name and record.time < until:
-                places.setdefault(record.id, []).append(insides)
-                records.setdefault(record.id, record)
+                # What a repair had to leave out in one repository is whole in another: that one counts.
+                known = records.setdefault(record.id, record)
+                if known.is_damaged and not record.is_damaged:
+                    records[record.id], places[record.id] = record, []
+                if record.is_damaged == records[record.id].is_damaged:
+                    places.setdefault(record.id, []).append(insides)
     ordered = sorted(records.values(), key=lambda each: (each.time, each.id))
     wanted = _from(ordered, begin)
     manifests = _Manifests(note)
@@ -245,7 +253,7 @@ def _manifest_facts(manifest: Manifest) -> evidence.ManifestFacts:
     server = manifest.server
     return evidence.ManifestFacts(
         tls=server.tls,
-        is_local=bool(server.is_local),
+        via=server.via,
         imported_from=None if manifest.imported is None else manifest.imported.file,
         globals_captured=manifest.globals.is_captured,
         globals_missing=manifest.globals.missing,
@@ -253,7 +261,13 @@ def _manifest_facts(manifest: Manifest) -> evidence.ManifestFacts:
         has_configuration=manifest.configuration is not None and manifest.configuration.is_complete,
         server_version=".".join(map(str, divmod(server.version_num, 10000))),
         outdated=server_outdated(server.version_num),
+        is_release_known=is_release_known(server.version_num // 10000),
     )
+
+
+def is_release_known(major: int) -> bool:
+    """Whether this version of pgstow knows which releases of a major version are safe: not of those that came after it."""
+    return major <= NO_LONGER_MAINTAINED or major in SAFE_MINORS
 
 
 def server_outdated(version_num: int) -> str | None:

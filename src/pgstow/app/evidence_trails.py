@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,7 +14,21 @@ from pgstow.core.errors import RepositoryError, StateError, StoreError
 from pgstow.evidence import facts as evidence
 from pgstow.evidence.trail import audit_facts, entry_facts, part_of_chain
 
-__all__ = ["GatheredTrails", "gather_trails"]
+__all__ = ["GatheredTrails", "LetGo", "gather_trails"]
+
+_EXPIRED = "expired"  # in entries of retention: how many backups it removed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetGo:
+    """Ids of backups that retention removed, by the audit trail. ``unnamed_until``: an entry of then does not name all of its."""
+
+    ids: frozenset[str] = frozenset()
+    unnamed_until: datetime | None = None
+
+    def explains(self, backup_id: str, made: datetime) -> bool:
+        """Whether retention removed this backup, or may have done so without naming it."""
+        return backup_id in self.ids or (self.unnamed_until is not None and made < self.unnamed_until)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +39,7 @@ class GatheredTrails:
     facts: tuple[evidence.AuditEntryFacts, ...]
     entries: tuple[bytes, ...]
     enrolments: tuple[bytes, ...]
+    let_go: Mapping[str, LetGo]
 
 
 def gather_trails(
@@ -40,6 +55,7 @@ def gather_trails(
     facts: list[evidence.AuditEntryFacts] = []
     entries: list[bytes] = []
     enrolments: dict[bytes, None] = {}
+    let_go: dict[str, LetGo] = {}
     for insides in read:
         found = _checked(insides, read, journal, administrators)
         if isinstance(found, evidence.AuditFacts):
@@ -48,6 +64,7 @@ def gather_trails(
         trail, audit = found
         audits.append(audit)
         enrolments |= dict.fromkeys(each.raw for each in trail.enrolments)
+        let_go[insides.name] = _let_go(trail)
         for chain in trail.chains.values():
             part = part_of_chain(chain, begin, end)
             entries += [each.raw for each in part]
@@ -57,8 +74,26 @@ def gather_trails(
                 if begin <= each.entry.at < end
             ]
     return GatheredTrails(
-        audits=tuple(audits), facts=tuple(facts), entries=tuple(entries), enrolments=tuple(enrolments)
+        audits=tuple(audits),
+        facts=tuple(facts),
+        # Two settings may lead to one repository, or to copies of one: an entry is told of each and handed on once.
+        entries=tuple(dict.fromkeys(entries)),
+        enrolments=tuple(enrolments),
+        let_go=let_go,
     )
+
+
+def _let_go(trail: Trail) -> LetGo:
+    ids: set[str] = set()
+    unnamed = []
+    for each in trail.entries:
+        count = each.entry.facts.get(_EXPIRED)
+        if count is None:
+            continue
+        ids.update(each.entry.subjects)
+        if not count.isdecimal() or int(count) > len(each.entry.subjects):
+            unnamed.append(each.entry.at)
+    return LetGo(ids=frozenset(ids), unnamed_until=max(unnamed, default=None))
 
 
 def _checked(

@@ -394,8 +394,8 @@ def _server(job: Capture, saved: SavedContents) -> ServerRecord:
         next_xid=saved.leader.horizon.next,
         postmaster_start=facts.postmaster_start,
         tls=facts.tls,
+        via=facts.via,
         host=str(job.source),
-        is_local=facts.is_local,
     )
 
 

@@ -7,6 +7,7 @@ It is a documented, versioned contract (docs/repository.md). Readers accept unkn
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -83,8 +84,8 @@ class ServerRecord(_Record):
     oldest_xid: int | None = None  # of the snapshot, 64-bit: every transaction below it had ended
     next_xid: int | None = None
     tls: str | None  # negotiated protocol version; None: not encrypted
+    via: Literal["socket", "loopback", "network"] | None = None  # how it was reached; None: not recorded
     host: str
-    is_local: bool | None = None  # reached by a socket or the loopback address; None: not recorded
 
 
 class RootName(_Record):

@@ -13,8 +13,8 @@ from pgstow.cli.output import Outcome, Status
 from pgstow.evidence.controls import Result
 from pgstow.evidence.packing import read_bundle
 from pgstow.evidence.public_key import administrator_of
-from pgstow.evidence.report import time_text
-from pgstow.evidence.verifying import Verification, verify_bundle
+from pgstow.evidence.report import Report, time_text
+from pgstow.evidence.verifying import NOT_CHECKED, Verification, verify_bundle
 
 __all__ = ["evidence_verify_command"]
 
@@ -67,5 +67,16 @@ def _document(verification: Verification) -> dict[str, Any]:
         "made": None if report is None else time_text(report.facts.made),
         "by": None if report is None else report.facts.by,
         "host": None if report is None else report.facts.host,
+        "databases": None if report is None else [each.name for each in report.facts.databases],
+        "repositories": None if report is None else _repositories(report),
+        "not_checked": list(NOT_CHECKED),
         "summary": None if report is None else {each.value: report.count(each) for each in Result},
     }
+
+
+def _repositories(report: Report) -> list[dict[str, Any]]:
+    ids = {each.repository: each.id for each in report.facts.audit}
+    return [
+        {"name": each.name, "location": each.location, "id": ids.get(each.name)}
+        for each in report.facts.repositories
+    ]

@@ -12,7 +12,7 @@ from pgstow.cli.formats import plural, safe
 from pgstow.cli.output import Output
 from pgstow.evidence.controls import Result
 from pgstow.evidence.report import ControlReport, Report
-from pgstow.evidence.verifying import Verification
+from pgstow.evidence.verifying import NOT_CHECKED, Verification
 from pgstow.monitor.words import moment_words
 
 __all__ = ["counts_text", "report_view", "verification_view"]
@@ -81,6 +81,9 @@ def verification_view(verification: Verification) -> Iterator[RenderableType]:
         yield Text(
             f"{safe(facts.period.name)}, made on {moment_words(facts.made)} by {safe(facts.by)} on {safe(facts.host)}"
         )
+        yield Text(f"databases: {safe(', '.join(each.name for each in facts.databases)) or 'none'}")
+        places = [f"{each.name} at {each.location}" for each in facts.repositories]
+        yield Text(f"repositories: {safe(', '.join(places)) or 'none'}")
         yield Text(f"by its facts: {counts_text(verification.report)}")
     if verification.other_rules is not None:
         yield Text(
@@ -89,3 +92,5 @@ def verification_view(verification: Verification) -> Iterator[RenderableType]:
         )
     if not verification.problems:
         yield Text(f"{plural(verification.files, 'file')} as they were signed", style="green")
+        yield Text("A bundle alone does not show:", style="dim")
+        yield from (Text(f"  - {each}", style="dim") for each in NOT_CHECKED)

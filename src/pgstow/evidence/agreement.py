@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -36,7 +37,11 @@ def drill_problems(facts: EvidenceFacts, files: Mapping[str, bytes]) -> Iterator
             yield BundleProblem(kind="missing", subject=name, message="the record of a drill is missing")
             continue
         try:
+            json.loads(content, object_pairs_hook=_named_once)
             record = parse_drill(content, where=name)
+        except (ValueError, RecursionError) as exc:
+            yield BundleProblem(kind="unreadable", subject=name, message=str(exc))
+            continue
         except RepositoryDamaged as exc:
             yield BundleProblem(kind="unreadable", subject=name, message=exc.message)
             continue
@@ -46,6 +51,14 @@ def drill_problems(facts: EvidenceFacts, files: Mapping[str, bytes]) -> Iterator
                 subject=name,
                 message="the facts tell something else than the record of this drill",
             )
+
+
+def _named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON; ValueError if it has a key twice: readers take the one or the other."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a key stands twice in it")
+    return fields
 
 
 def audit_problems(facts: EvidenceFacts, content: bytes, enrolled: Enrolled) -> Iterator[BundleProblem]:
@@ -60,17 +73,33 @@ def audit_problems(facts: EvidenceFacts, content: bytes, enrolled: Enrolled) -> 
     chains: defaultdict[tuple[str, str], list[SignedEntry]] = defaultdict(list)
     for each in entries:
         chains[each.entry.repository, each.entry.chain].append(each)
-    trails = {audit.id: audit for audit in facts.audit if audit.id is not None}
+    trails: defaultdict[str, list[AuditFacts]] = defaultdict(
+        list
+    )  # settings may name copies of one repository
+    for audit in facts.audit:
+        if audit.id is not None:
+            trails[audit.id].append(audit)
     told: defaultdict[tuple[str, str], list[AuditEntryFacts]] = defaultdict(list)
     for entry in facts.audit_entries:
         told[entry.repository, entry.chain].append(entry)
     for (repository_id, chain), found in chains.items():
-        audit = trails.get(repository_id)
-        if audit is None or all(head.chain != chain for head in audit.heads):
+        known = [
+            (audit, head.number)
+            for audit in trails.get(repository_id, ())
+            for head in audit.heads
+            if head.chain == chain
+        ]
+        if not known:
             yield _of_chain(chain, "its entries belong to no repository of the facts")
             continue
-        yield from _chain_problems(facts, audit, found, enrolled)
-        yield from _told_problems(facts, audit, chain, found, told.pop((audit.repository, chain), []))
+        newest = max(number for _, number in known)
+        for audit, number in known:
+            # A copy may be behind: of it the entries up to its head count.
+            mine = found if number == newest else [each for each in found if each.entry.number <= number]
+            mine_told = told.pop((audit.repository, chain), [])
+            if mine:
+                yield from _chain_problems(facts, audit, mine, enrolled)
+            yield from _told_problems(facts, audit, chain, mine, mine_told)
     yield from _lost(facts, chains)
     for repository, chain in told:
         yield _of_chain(chain, f"the facts tell of entries in repository {repository} that are not there")
@@ -81,7 +110,7 @@ def _entry(line: bytes) -> SignedEntry | str:
     try:
         signed = Signed.decode(line)
         entry = parse_entry(signed.content)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         return f"the line is no entry: {exc}"
     if not signed.is_genuine(ENTRY):
         return f"the signature of entry {entry.number} is wrong"
@@ -114,12 +143,33 @@ def _chain_problems(
         same and head.number not in known and head.digest not in {each.digest for each in same}
     ):
         yield _of_chain(chain, "its newest entry is not the one that the facts name")
+    yield from _revoked_problems(audit, found, enrolled)
     if chain not in audit.unenrolled and not enrolled.is_good(chain) and chain not in enrolled.revoked:
         yield BundleProblem(
             kind="unenrolled",
             subject=f"chain {chain[:16]}",
             message="the facts count its key as enrolled, and nothing of this administrator says so",
         )
+
+
+def _revoked_problems(
+    audit: AuditFacts, found: Sequence[SignedEntry], enrolled: Enrolled
+) -> Iterator[BundleProblem]:
+    """Yield where entries were written with a key after it was revoked, and the facts do not say so."""
+    chain = found[0].entry.chain
+    statement = enrolled.revoked.get(chain)
+    if statement is None:
+        return
+    known = {each.number for each in audit.problems if each.chain == chain}
+    head = statement.head if statement.repository == found[0].entry.repository else None
+    for each in found:
+        is_later = each.entry.number > head.number if head is not None else each.entry.at > statement.at
+        if is_later and each.entry.number not in known:
+            yield BundleProblem(
+                kind="unenrolled",
+                subject=f"chain {chain[:16]}",
+                message=f"entry {each.entry.number} was written with a revoked key, and the facts do not say so",
+            )
 
 
 def _told_problems(
@@ -148,6 +198,12 @@ def _order(entry: AuditEntryFacts) -> tuple[int, str]:
 
 def _lost(facts: EvidenceFacts, chains: Mapping[tuple[str, str], object]) -> Iterator[BundleProblem]:
     for audit in facts.audit:
+        if audit.error is None and audit.entries and (audit.id is None or not audit.heads):
+            yield BundleProblem(
+                kind="audit",
+                subject=f"repository {audit.repository}",
+                message="the facts tell of an audit trail and do not say which",
+            )
         for head in audit.heads:
             if audit.id is not None and (audit.id, head.chain) not in chains:
                 yield _of_chain(head.chain, f"no entry of it in repository {audit.repository} is there")

@@ -16,6 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -44,6 +45,7 @@ __all__ = [
     "parse_manifest",
     "parse_signature",
     "signed_files",
+    "strict_json",
 ]
 
 FACTS, REPORT, PAGE = "facts.json", "report.json", "report.html"
@@ -73,6 +75,20 @@ class BundleManifest(BaseModel):
     period: str
     signer: str | None
     files: dict[str, _FileEntry]
+
+
+def strict_json(content: bytes) -> Any:  # noqa: ANN401  JSON
+    """Return the document in these bytes, which must be just what ``canonical()`` makes of it and a line end. Raises ValueError.
+
+    So nobody reads another document than was signed: not the first of two keys of one name, or a number of its own making.
+    """
+    try:
+        document = json.loads(content)
+        if canonical(document) + b"\n" == content:
+            return document
+    except RecursionError as exc:
+        raise ValueError("it is nested too deeply") from exc
+    raise ValueError("it is not as it was written: keys twice, in another order, or blanks")
 
 
 def drill_name(drill_id: str) -> str:
@@ -138,6 +154,7 @@ def manifest_bytes(files: Mapping[str, bytes], facts: EvidenceFacts, *, signer: 
 
 def parse_manifest(content: bytes) -> BundleManifest:
     """Return the manifest in these bytes. Raises ValueError."""
+    strict_json(content)
     try:
         manifest = BundleManifest.model_validate_json(content)
     except ValidationError as exc:
@@ -157,7 +174,7 @@ def parse_signature(content: bytes, manifest: bytes) -> Signed:
 
     Nothing covers this file itself, so it must be byte for byte what would be written.
     """
-    fields = json.loads(content)
+    fields = strict_json(content)
     try:
         signed = Signed(
             content=manifest,
@@ -178,7 +195,7 @@ def keys_bytes(enrolments: Sequence[bytes]) -> bytes:
 
 def parse_keys(content: bytes) -> list[bytes]:
     """Return what administrators signed, one document for each statement. Raises ValueError."""
-    fields = json.loads(content)
+    fields = strict_json(content)
     try:
         if fields["format"] != _FORMAT:
             raise ValueError(f"format {fields['format']!r} is not known to this version")

@@ -26,6 +26,7 @@ def drill_facts(record: DrillRecord, content: bytes, *, repository: str) -> Dril
         backup_id=record.backup_id,
         database=record.backup_name,
         kind=record.backup_kind,
+        is_partial=record.is_partial,
         started=record.started,
         finished=record.finished,
         outcome=record.outcome,

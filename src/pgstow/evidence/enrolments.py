@@ -31,7 +31,7 @@ def enrolled_by(documents: Iterable[bytes], administrator: str) -> Enrolled:
         try:
             signed = Signed.decode(raw)
             enrolment = parse_enrolment(signed.content)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             found.refused.append(f"a statement cannot be read: {exc}")
             continue
         if not signed.is_genuine(ENROLMENT):

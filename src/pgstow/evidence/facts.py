@@ -22,6 +22,7 @@ __all__ = [
     "DatabaseFacts",
     "DrillFacts",
     "EvidenceFacts",
+    "GoneFacts",
     "HeadFacts",
     "ManifestFacts",
     "PeriodFacts",
@@ -37,11 +38,11 @@ __all__ = [
 ]
 
 FACTS_FORMAT = 1
-_Seconds = Annotated[float, Field(ge=0)]
+_Seconds = Annotated[float, Field(ge=0, le=1e10)]  # three centuries
 
 
 class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PeriodFacts(_Facts):
@@ -102,6 +103,7 @@ class RepositoryFacts(_Facts):
     unreadable: int = 0  # snapshots: backups may be missing from the list
     encryption: str | None = None
     key_times: tuple[AwareDatetime, ...] | None = None
+    keys_undated: int = 0  # keys that do not say when they were made
     overdue: int | None = None
     provider: str | None = None
     region: str | None = None
@@ -114,8 +116,10 @@ class RepositoryFacts(_Facts):
 class ManifestFacts(_Facts):
     """What a backup says of itself. ``outdated`` is what is known against the server's release, None if nothing."""
 
-    tls: str | None = None
-    is_local: bool = False  # the server was reached without a network
+    tls: str | None = None  # the version that was negotiated; None: not encrypted
+    via: Literal["socket", "loopback", "network"] | None = (
+        None  # how the server was reached; None: not recorded
+    )
     imported_from: str | None = None  # a dump that somebody else made: how they connected is not known
     globals_captured: bool = False
     globals_missing: tuple[str, ...] = ()
@@ -123,6 +127,7 @@ class ManifestFacts(_Facts):
     has_configuration: bool = False  # settings of server and database are in it
     server_version: str
     outdated: str | None = None
+    is_release_known: bool = True  # whether this program knows which of these releases are good
 
 
 class BackupFacts(_Facts):
@@ -154,8 +159,22 @@ class TierFacts(_Facts):
     newest: AwareDatetime
 
 
+class GoneFacts(_Facts):
+    """A backup that a run put into a repository, that is not there, and that the rules of the settings would still keep.
+
+    No entry of the audit trail says that retention let it go. ``until``: the last day it should be there; None: always.
+    """
+
+    repository: str
+    database: str
+    kind: str
+    backup_id: str
+    made: AwareDatetime
+    until: date | None = None
+
+
 class RunFacts(_Facts):
-    """A run of the history. ``stored_in`` are the repositories in which it ended without an error."""
+    """A run of the history. ``stored_in`` are the repositories in which it ended without an error, ``failed_in`` the others."""
 
     id: str
     plan: str | None = None
@@ -168,6 +187,7 @@ class RunFacts(_Facts):
     outcome: str
     backup_id: str | None = None
     stored_in: tuple[str, ...] = ()
+    failed_in: tuple[str, ...] = ()
     error_code: str | None = None
 
 
@@ -180,6 +200,7 @@ class DrillFacts(_Facts):
     backup_id: str
     database: str
     kind: str
+    is_partial: bool = False
     started: AwareDatetime
     finished: AwareDatetime
     outcome: Literal["passed", "failed", "interrupted"]
@@ -223,6 +244,7 @@ class ToolFacts(_Facts):
     name: str
     version: str
     outdated: str | None = None
+    is_release_known: bool = True
 
 
 class SecretFacts(_Facts):
@@ -309,6 +331,7 @@ class EvidenceFacts(_Facts):
     repositories: tuple[RepositoryFacts, ...] = ()
     backups: tuple[BackupFacts, ...] = ()
     tiers: tuple[TierFacts, ...] = ()
+    gone: tuple[GoneFacts, ...] = ()
     runs: tuple[RunFacts, ...] | None = None
     runs_since: AwareDatetime | None = None
     runs_error: str | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,13 @@ _MOST_BYTES = 512 << 20  # of all
 _PIECE = 1 << 20
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same bundle is the same file, whenever it is packed
 _ENCRYPTED = 0x1
+_SIZES_LATER = 0x8
+_AFTERWARDS = (12, 16, 20, 24)  # bytes that sizes and check sum take after the content, in their four forms
+_HEADER_BYTES, _LENGTHS_AT = (
+    30,
+    26,
+)  # of a member: before its name; where the lengths of name and extra field stand
+_END_BYTES = 22  # of a zip file, where there is no comment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +137,10 @@ def read_bundle(source: Path) -> Packed:
         if source.is_dir():
             return _collected(_of_folder(source))
         if source.is_file():
+            if source.stat().st_size > _MOST_BYTES:
+                raise PgstowError(f"{source} is larger than {_MOST_BYTES >> 20} MiB")
             with zipfile.ZipFile(source) as archive:
-                return _collected(_of_zip(archive))
+                return _collected(itertools.chain(_of_zip(archive), _between(source, archive)))
     except (
         zipfile.BadZipFile,
         zipfile.LargeZipFile,
@@ -137,6 +148,7 @@ def read_bundle(source: Path) -> Packed:
         NotImplementedError,
         EOFError,
         UnicodeError,
+        struct.error,
     ) as exc:
         raise PgstowError(f"{source} is no zip file that can be read: {exc}") from exc
     except OSError as exc:
@@ -209,6 +221,28 @@ def _of_zip(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes | None]]:
             yield info.orig_filename, None
             continue
         yield info.filename, _member(archive, info)
+
+
+def _between(source: Path, archive: zipfile.ZipFile) -> Iterator[tuple[str, None]]:
+    """Yield what a zip file has besides its members: other programs may show it, and nothing covers it.
+
+    Members follow each other from the first byte on, the directory follows them and ends the file.
+    """
+    nexts = {0}  # where what follows may begin
+    with source.open("rb") as file:
+        for info in sorted(archive.infolist(), key=lambda each: each.header_offset):
+            if info.header_offset not in nexts:
+                yield f"bytes before {info.orig_filename}", None
+            file.seek(info.header_offset + _LENGTHS_AT)
+            name_and_extra = sum(struct.unpack("<HH", file.read(4)))
+            end_at = info.header_offset + _HEADER_BYTES + name_and_extra + info.compress_size
+            nexts = {end_at + each for each in (_AFTERWARDS if info.flag_bits & _SIZES_LATER else (0,))}
+        file.seek(-_END_BYTES, os.SEEK_END)
+        end = file.read(_END_BYTES)
+    if archive.start_dir not in nexts:
+        yield "bytes before the directory", None
+    if archive.comment or not (end.startswith(b"PK\5\6") and end.endswith(b"\0\0")):
+        yield "bytes at the end", None
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

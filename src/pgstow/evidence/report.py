@@ -60,10 +60,10 @@ def _judged(control: Control, facts: EvidenceFacts) -> ControlReport:
     )
     result = result_of(findings)
     waiver = _waiver(control.code, facts)
-    if (
-        result is Result.FAIL and waiver is not None
-    ):  # what is unknown cannot be accepted: nobody knows what it is
-        result = Result.WAIVED
+    if result is Result.FAIL and waiver is not None:
+        # What is unknown cannot be accepted: nobody knows what it is.
+        is_known = all(each.result is not Result.UNKNOWN for each in findings)
+        result = Result.WAIVED if is_known else Result.UNKNOWN
     drills = dict.fromkeys(drill for finding in findings for drill in finding.drills)
     entries = [each.reference for each in facts.audit_entries if each.action in control.actions]
     return ControlReport(

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from pgstow.audit.documents import Enrolment
 from pgstow.audit.keys import canonical
+from pgstow.core.errors import UsageError
 from pgstow.evidence.agreement import audit_problems, drill_problems
 from pgstow.evidence.bundle import (
     AUDIT,
@@ -29,18 +30,29 @@ from pgstow.evidence.bundle import (
     parse_keys,
     parse_manifest,
     parse_signature,
+    strict_json,
 )
 from pgstow.evidence.controls import RULES
 from pgstow.evidence.enrolments import Enrolled, enrolled_by
 from pgstow.evidence.facts import FACTS_FORMAT, EvidenceFacts
 from pgstow.evidence.packing import Packed
 from pgstow.evidence.page import report_page
+from pgstow.evidence.period import parse_period
 from pgstow.evidence.problems import BundleProblem, BundleProblemKind
 from pgstow.evidence.report import Report, judge, report_document
 
-__all__ = ["Verification", "verify_bundle"]
+__all__ = ["NOT_CHECKED", "Verification", "verify_bundle"]
 
 _NEEDED = (FACTS, REPORT, PAGE, AUDIT, KEYS)
+
+# A bundle says nothing of these: whoever relies on it has to know.
+NOT_CHECKED = (
+    "whether the facts are true: they are the word of the host whose key signed them",
+    "whether its clock was right when the report was made",
+    "whether that key was revoked after the report was made",
+    "whether records of drills are genuine: they carry no signature of their own",
+    "whether the audit trail was written anew before the report: hold its heads against others (pgstow audit verify --anchors)",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +115,15 @@ class _Checking:
         facts = self._facts()
         if facts is None:
             return
+        self._check_period(facts)
         if manifest is not None and (manifest.made, manifest.period) != (facts.made, facts.period.name):
             self._problem(
                 "facts", FACTS, "they were made at another time or for another period than the manifest says"
             )
-        self._check_judgement(facts)
+        try:
+            self._check_judgement(facts)
+        except (ArithmeticError, ValueError) as exc:  # times or numbers that no program of ours wrote
+            self._problem("unreadable", FACTS, f"they cannot be judged: {exc}")
         self.problems += drill_problems(facts, self.files)
         if AUDIT in self.files:
             self.problems += audit_problems(facts, self.files[AUDIT], self.enrolled)
@@ -180,14 +196,29 @@ class _Checking:
             return None
         try:
             facts = EvidenceFacts.model_validate_json(self.files[FACTS])
+            strict_json(self.files[FACTS])
         except ValidationError as exc:
             first = exc.errors()[0]
             self._problem("unreadable", FACTS, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+            return None
+        except ValueError as exc:
+            self._problem("unreadable", FACTS, str(exc))
             return None
         if facts.format != FACTS_FORMAT:
             self._problem("unreadable", FACTS, f"format {facts.format} is not known to this version")
             return None
         return facts
+
+    def _check_period(self, facts: EvidenceFacts) -> None:
+        """Tell facts of another time than their period says, by its name."""
+        told = facts.period
+        try:
+            period = parse_period(told.name)
+        except UsageError as exc:
+            self._problem("facts", FACTS, exc.message)
+            return
+        if (period.begin, period.end) != (told.begin, told.end) or facts.made < told.begin:
+            self._problem("facts", FACTS, f"they are of another time than {period.name}")
 
     def _check_judgement(self, facts: EvidenceFacts) -> None:
         self.report = judge(facts)
@@ -209,7 +240,7 @@ def _report_problems(report: Report, content: bytes | None) -> Iterator[BundlePr
         return
     try:
         said = {each["code"]: each for each in json.loads(content)["controls"]}
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         yield BundleProblem(kind="unreadable", subject=REPORT, message=f"it is no report: {exc}")
         return
     differ = [each for each in document["controls"] if said.get(each["code"]) != each]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, Literal
 
 from psycopg import errors as pgerrors
 
@@ -89,7 +90,7 @@ class ServerFacts:
     block_bytes: int
     timeline: int | None
     tls: str | None
-    is_local: bool  # reached by a socket or the loopback address
+    via: Literal["socket", "loopback", "network"]
     now: datetime
 
 
@@ -101,7 +102,6 @@ _CAPTURABLE = """
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
       AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 """
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _QUALIFIED = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)"
 
 
@@ -238,7 +238,7 @@ def server_facts(connection: Connection) -> ServerFacts:
         block_bytes=row[11],
         timeline=_timeline(connection, is_standby=row[8]),
         tls=_tls_version(connection),
-        is_local=connection.info.host.startswith(("/", "@")) or connection.info.host in _LOOPBACK,
+        via=_way(connection),
         now=row[12],
     )
 
@@ -250,6 +250,17 @@ def _timeline(connection: Connection, *, is_standby: bool) -> int | None:
         return int(found) if found is not None else None
     name = _optional(connection, "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())")
     return int(text(name)[:8], 16) if name is not None else None
+
+
+def _way(connection: Connection) -> Literal["socket", "loopback", "network"]:
+    """Return how this session reaches the server, by the address that libpq really used."""
+    address = connection.info.hostaddr
+    if not address:
+        return "socket"
+    try:
+        return "loopback" if ip_address(address).is_loopback else "network"
+    except ValueError:  # an address with a zone
+        return "network"
 
 
 def _tls_version(connection: Connection) -> str | None:

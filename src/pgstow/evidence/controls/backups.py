@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 
-from pgstow.evidence.controls.findings import Control, Finding, Result, day, listed, share
-from pgstow.evidence.controls.gaps import gaps
-from pgstow.evidence.controls.happened import backups_for_rpo, backups_of_plan, first_known, verifications
+from pgstow.evidence.controls.findings import Control, Finding, Result, day, listed, share, since_when
+from pgstow.evidence.controls.gaps import gaps, losses
+from pgstow.evidence.controls.happened import (
+    backups_for_rpo,
+    backups_of_plan,
+    first_known,
+    repository_known,
+    verifications,
+)
 from pgstow.evidence.facts import BackupFacts, DatabaseFacts, EvidenceFacts, PlanFacts, RepositoryFacts
 from pgstow.monitor.words import duration_words, moment_words
 
@@ -79,22 +85,28 @@ def _dues(facts: EvidenceFacts, plan: PlanFacts, database: str) -> Finding | Non
     """Return how the due times of a plan were kept for one database; None where none of them can be judged."""
     first = first_known(facts, database, plan.kind)
     late = timedelta(seconds=plan.late_s)
+    # What was due at the end of a period may come after it: the report is made later, or does not judge it.
     dues = [
-        due for due in plan.dues or () if due + late <= facts.until and (first is None or due + late >= first)
+        due for due in plan.dues or () if due + late <= facts.made and (first is None or due + late >= first)
     ]
     if not dues:
         return None
     moments = backups_of_plan(facts, plan, database)
     lacking = [due for due in dues if not any(due - _EARLY <= each <= due + late for each in moments)]
-    failed = [due for due in lacking if facts.runs_cover(due)]
+    failed = [
+        due for due in lacking if facts.runs_cover(due) and not _is_on_record(facts, database, due, late)
+    ]
     doubtful = len(lacking) - len(failed)
-    since = f"; first known on {day(first)}" if first is not None and first > facts.begin else ""
-    told = f"{share(len(dues) - len(lacking), len(dues), 'backup')} of plan {plan.name} came in time{since}"
+    absent = _not_everywhere(facts, plan, database, dues)
+    told = f"{share(len(dues) - len(lacking), len(dues), 'backup')} of plan {plan.name} came in time"
+    told += since_when(first or facts.begin, facts.begin)
     if failed:
         told += f"; none for {listed([moment_words(due) for due in failed])}"
+    if absent:
+        told += f"; not stored in {listed(absent)}"
     if doubtful:
         told += f"; of {doubtful} nothing is left that would show it"
-    result = Result.FAIL if failed else Result.UNKNOWN if doubtful else Result.PASS
+    result = Result.FAIL if failed or absent else Result.UNKNOWN if doubtful else Result.PASS
     return Finding(
         subject=f"{database}/{plan.kind}",
         result=result,
@@ -103,14 +115,50 @@ def _dues(facts: EvidenceFacts, plan: PlanFacts, database: str) -> Finding | Non
     )
 
 
+def _is_on_record(facts: EvidenceFacts, database: str, due: datetime, late: timedelta) -> bool:
+    """Whether the audit trail has a backup of that time, which this history did not see: another host may have made it."""
+    return any(
+        entry.action == "backup"
+        and entry.result in ("done", "partial")
+        and database in entry.subjects
+        and due - _EARLY <= entry.at <= due + late
+        for entry in facts.audit_entries
+    )
+
+
+def _not_everywhere(
+    facts: EvidenceFacts, plan: PlanFacts, database: str, dues: Sequence[datetime]
+) -> list[str]:
+    """Return which due backups could not be stored in a repository, and are in no other way there."""
+    late = timedelta(seconds=plan.late_s)
+    runs = [
+        run
+        for run in facts.runs or ()
+        if run.job == "backup" and run.database == database and run.kind == plan.kind
+    ]
+    found = []
+    for due in dues:
+        mine = [run for run in runs if run.stored_in and due - _EARLY <= run.started <= due + late]
+        there = {name for run in mine for name in run.stored_in} | {
+            name
+            for one in facts.backups
+            if one.id in {run.backup_id for run in mine}
+            for name in one.repositories
+        }
+        failed = {name for run in mine for name in run.failed_in if name in plan.repositories} - there
+        found += [f"{name} on {day(due)}" for name in sorted(failed)]
+    return found
+
+
 def _verified(facts: EvidenceFacts, repository: RepositoryFacts) -> Finding:
     subject = f"repository {repository.name}"
     limit_s = facts.policy.verify_within_s
     if facts.runs is None or facts.runs_since is None:
         why = facts.runs_error or "a history of runs: pgstow serve or pgstow run of a plan of kind verify"
         return _unknown(subject, "when it was verified is unknown", why)
-    begin = max(facts.begin, repository.known_since or facts.begin)
-    known_from = max(facts.runs_since, repository.known_since or facts.runs_since)
+    first = repository_known(facts, repository)
+    begin = max(facts.begin, first or facts.begin)
+    known_from = max(facts.runs_since, first or facts.runs_since)
     moments = [each for each in verifications(facts, repository.name) if each < facts.until]
     long = [gap for gap in gaps(moments, begin, facts.until, known_from=known_from) if gap.seconds > limit_s]
     # Of what was before the history began nothing is known: such a gap may have been shorter.
@@ -127,11 +175,12 @@ def _verified(facts: EvidenceFacts, repository: RepositoryFacts) -> Finding:
     if not moments:
         told = f"it was not verified yet, and is known since {day(known_from)} only"
         return _unknown(subject, told, "a run of a plan of kind verify")
-    times = sum(each >= begin for each in moments)
+    times = sum(each >= facts.begin for each in moments)
     return Finding(
         subject=subject,
         result=Result.PASS,
-        text=f"verifications in the period: {times}; never more than {duration_words(limit_s)} apart",
+        text=f"verifications in the period: {times}; never more than {duration_words(limit_s)} apart"
+        + since_when(begin, facts.begin),
     )
 
 
@@ -143,31 +192,33 @@ def _without_gaps(facts: EvidenceFacts) -> list[Finding]:
 def longest_loss(facts: EvidenceFacts, database: DatabaseFacts) -> Finding:
     """Return whether a loss at any moment of the period would have undone no more work than the RPO allows.
 
-    Nothing records changes between backups: the time from one backup to the next is what would be lost.
+    Nothing records changes between backups: until the next backup is there, all since the moment of the last would be lost.
     """
     target_s = database.rpo_s
     if target_s is None:
         return _unknown(database.name, "no RPO is set", "an rpo in the settings of the database")
     first = first_known(facts, database.name)
-    moments = backups_for_rpo(facts, database)
-    if first is None or not moments:
+    backups = backups_for_rpo(facts, database)
+    if first is None or not backups:
         return _unknown(database.name, "nothing shows a backup of it", "a backup, or the history of runs")
-    begin = max(facts.begin, min(first, moments[0]))
+    oldest = backups[0].moment
+    begin = max(facts.begin, min(first, oldest))
     # What was backed up before, only the history of runs tells once it has expired.
     known_from = None if facts.runs_since is None else max(first, facts.runs_since)
-    found = gaps(moments, begin, facts.until, known_from=known_from)
+    found = losses(backups, begin, facts.until, known_from=known_from)
     if not found:
         return _unknown(database.name, "it was not backed up in the period", "a backup before its end")
     long = [gap for gap in found if gap.seconds > target_s]
-    is_begin_known = first >= begin or moments[0] <= begin or facts.runs_cover(begin)
+    is_begin_known = first >= begin or oldest <= begin or facts.runs_cover(begin)
     # The newest backups have not expired yet: what is missing after them was never there.
     is_tail_sure = facts.are_backups_known and facts.until == facts.made
     failed = [gap for gap in long if facts.runs_cover(gap.begin) or (is_tail_sure and gap.end == facts.until)]
     worst = max(failed or long or found, key=lambda gap: gap.seconds)
     told = (
-        f"at most {duration_words(worst.seconds)} between backups, of {duration_words(target_s)} allowed"
-        f" (from {moment_words(worst.begin)} to {moment_words(worst.end)})"
+        f"a loss would have undone {duration_words(worst.seconds)} at most, of {duration_words(target_s)} allowed"
+        f" (at {moment_words(worst.end)}, back to {moment_words(worst.begin)})"
     )
+    told += since_when(begin, facts.begin)
     if failed:
         return Finding(
             subject=database.name,
@@ -194,16 +245,36 @@ def _retained(facts: EvidenceFacts) -> list[Finding]:
                 _unknown(subject, why, "a repository that can be read, and the rules of the settings")
             )
             continue
-        found.append(
-            Finding(
-                subject=subject,
-                result=Result.FAIL if repository.overdue else Result.PASS,
-                text=f"{repository.overdue} backups should have gone days ago"
-                if repository.overdue
-                else f"nothing is kept beyond its time; {_kept(facts, repository.name)}",
-            )
-        )
+        found.append(_retained_in(facts, repository))
     return found
+
+
+def _retained_in(facts: EvidenceFacts, repository: RepositoryFacts) -> Finding:
+    subject = f"repository {repository.name}"
+    gone = [each for each in facts.gone if each.repository == repository.name]
+    told = []
+    if gone:
+        names = [f"{each.backup_id[:8]} of {each.database} from {day(each.made)}" for each in gone]
+        told.append(
+            f"{share(len(gone), len(gone), 'backup')} that should be there went, and not by retention: {listed(names)}"
+        )
+    if repository.overdue:
+        told.append(f"{repository.overdue} backups should have gone days ago")
+    if told:
+        return Finding(subject=subject, result=Result.FAIL, text="; ".join(told))
+    if not any(each.repository == repository.name and each.oldest < facts.until for each in facts.tiers):
+        return _unknown(
+            subject, "it shows no backup from before the end of the period", "a backup of that time"
+        )
+    text = f"nothing is kept beyond its time; {_kept(facts, repository.name)}"
+    if facts.runs is None or facts.runs_since is None:
+        why = facts.runs_error or "a history of runs: pgstow serve or pgstow run"
+        return _unknown(subject, f"{text}; whether anything went before its time is unknown", why)
+    return Finding(
+        subject=subject,
+        result=Result.PASS,
+        text=f"{text}; of the backups in the history since {day(facts.runs_since)} none went before its time",
+    )
 
 
 def _kept(facts: EvidenceFacts, repository: str) -> str:
@@ -219,7 +290,12 @@ def _captured(facts: EvidenceFacts) -> list[Finding]:
 
 
 def _captured_of(facts: EvidenceFacts, database: str) -> Finding:
-    backups = backups_in_period(facts, database)
+    # A dump that somebody else made has what it has: it shows nothing of how backups are made.
+    backups = [
+        each
+        for each in backups_in_period(facts, database)
+        if each.manifest is None or each.manifest.imported_from is None
+    ]
     read = [each.manifest for each in backups if each.manifest is not None]
     if not backups or len(read) < len(backups):
         return _unread(database, len(read), len(backups))
@@ -281,7 +357,7 @@ CONTROLS = (
         code="C3",
         title="No gap longer than the RPO",
         demand="At no time would a loss have undone more work than the recovery point objective allows.",
-        looked_at="the time from each backup that counts for the RPO to the next; no changes are recorded between them",
+        looked_at="the time from the moment that each backup shows until the next was there; no changes are recorded between",
         judge=_without_gaps,
         actions=frozenset({"backup"}),
     ),
@@ -289,7 +365,7 @@ CONTROLS = (
         code="C15",
         title="Retention is as its policy says",
         demand="Backups are kept as long as the policy says, and no longer.",
-        looked_at="what the rules would let go, when the report was made",
+        looked_at="what the rules would let go, and which backups of the history are gone, when the report was made",
         judge=_retained,
         actions=frozenset({"retention apply", "prune", "repo prune", "hold", "release", "retire"}),
     ),

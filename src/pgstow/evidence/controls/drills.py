@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from pgstow.catalog.backups import CRITICAL
+from pgstow.catalog.backups import CRITICAL, IMPORT
 from pgstow.evidence.controls.backups import longest_loss
-from pgstow.evidence.controls.findings import Control, Finding, Result, day, listed, share
+from pgstow.evidence.controls.findings import Control, Finding, Result, day, listed, share, since_when
 from pgstow.evidence.controls.gaps import gaps
 from pgstow.evidence.controls.happened import first_known
 from pgstow.evidence.facts import DatabaseFacts, DrillFacts, EvidenceFacts
@@ -36,9 +36,9 @@ def _is_proof(drill: DrillFacts) -> bool:
     return drill.outcome == "passed" and drill.has_data_checks
 
 
-def _is_whole(drill: DrillFacts) -> bool:
-    """Whether it was about the whole database, not only its critical tables."""
-    return drill.kind != CRITICAL
+def _is_whole(drill: DrillFacts, database: DatabaseFacts) -> bool:
+    """Whether it was about all that the settings want of the database, and about a backup of ours."""
+    return drill.kind not in (CRITICAL, IMPORT) and (database.is_partial or not drill.is_partial)
 
 
 def _ids(drills: list[DrillFacts] | tuple[DrillFacts, ...]) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ def _tested_of(facts: EvidenceFacts, database: DatabaseFacts) -> Finding:
     mine = [
         each
         for each in facts.drills_of(since=facts.begin - timedelta(seconds=limit_s))
-        if each.database == database.name and _is_whole(each)
+        if each.database == database.name and _is_whole(each, database)
     ]
     proofs = [each for each in mine if _is_proof(each)]
     first = first_known(facts, database.name)
@@ -90,7 +90,7 @@ def _tested_of(facts: EvidenceFacts, database: DatabaseFacts) -> Finding:
     return Finding(
         subject=database.name,
         result=Result.PASS,
-        text=f"{told}; never more than {duration_words(limit_s)} apart",
+        text=f"{told}; never more than {duration_words(limit_s)} apart" + since_when(begin, facts.begin),
         drills=_ids(mine),
     )
 
@@ -154,7 +154,7 @@ def _fast_enough(facts: EvidenceFacts, database: DatabaseFacts) -> Finding:
     drills = [
         each
         for each in facts.drills_of(since=facts.begin)
-        if each.database == database.name and each.outcome == "passed" and _is_whole(each)
+        if each.database == database.name and each.outcome == "passed" and _is_whole(each, database)
     ]
     times = [(each.proven_s if each.proven_s is not None else each.restored_s, each) for each in drills]
     known = [(seconds, each) for seconds, each in times if seconds is not None]
@@ -241,7 +241,7 @@ CONTROLS = (
         code="C21",
         title="Restores for tests are isolated and removed",
         demand="What is restored for a test is out of the reach of others, and is destroyed afterwards.",
-        looked_at="the records of drills of the period",
+        looked_at="the records of drills of the period; a drill that was killed leaves none",
         judge=_isolated,
         actions=frozenset({"drill"}),
     ),

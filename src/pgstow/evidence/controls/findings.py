@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pgstow.evidence.facts import EvidenceFacts
 
-__all__ = ["Control", "Finding", "Result", "day", "listed", "result_of", "share"]
+__all__ = ["Control", "Finding", "Result", "day", "listed", "result_of", "share", "since_when"]
 
 _SHOWN = 5
 
@@ -68,6 +68,11 @@ def result_of(findings: Iterable[Finding]) -> Result:
 def day(moment: datetime) -> str:
     """Return the day of a moment, in UTC."""
     return f"{moment.astimezone(UTC):%Y-%m-%d}"
+
+
+def since_when(begin: datetime, period_begin: datetime) -> str:
+    """Return since when there was something to judge, if that is not the whole period."""
+    return f"; first known on {day(begin)}" if begin > period_begin else ""
 
 
 def listed(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["Gap", "gaps"]
+__all__ = ["Gap", "Shown", "gaps", "losses"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,3 +38,31 @@ def gaps(
     first = before[-1] if before else min(begin, known_from or begin)
     edges = [first, *inside, until]
     return [Gap(begin=earlier, end=later) for earlier, later in itertools.pairwise(edges)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Shown:
+    """A backup: the moment that it shows, and since when it is there."""
+
+    moment: datetime
+    there: datetime
+
+
+def losses(
+    backups: Iterable[Shown], begin: datetime, until: datetime, *, known_from: datetime | None = None
+) -> list[Gap]:
+    """Return what a loss would have undone at worst before each backup was there, and at the end: from ``begin`` to ``until``.
+
+    Until a backup is there only the one before it helps: a loss while it is made goes back to the moment which that one shows.
+    """
+    if not begin < until:
+        return []
+    ordered = sorted(backups, key=lambda each: (each.there, each.moment))
+    before = [each.moment for each in ordered if each.there <= begin]
+    newest = max(before, default=min(begin, known_from or begin))
+    found = []
+    for each in ordered:
+        if begin < each.there < until:
+            found.append(Gap(begin=newest, end=each.there))
+            newest = max(newest, each.moment)
+    return [*found, Gap(begin=newest, end=until)]

@@ -8,12 +8,18 @@ from itertools import combinations
 
 from pgstow.evidence.controls.backups import backups_in_period
 from pgstow.evidence.controls.findings import Control, Finding, Result, day, listed, share
-from pgstow.evidence.facts import EvidenceFacts, ManifestFacts, RepositoryFacts
+from pgstow.evidence.controls.gaps import gaps
+from pgstow.evidence.controls.happened import first_known, repository_known, whole_backups_in
+from pgstow.evidence.facts import DatabaseFacts, EvidenceFacts, ManifestFacts, RepositoryFacts
 
 __all__ = ["CONTROLS"]
 
 _KEY_AGE = timedelta(days=365)
+_GOOD_TLS = frozenset({"TLSv1.2", "TLSv1.3"})
 _OLD_TLS = frozenset({"SSLv2", "SSLv3", "TLSv1", "TLSv1.0", "TLSv1.1"})
+# A copy that is made once a month is one, a single copy at the beginning of a quarter is not.
+_COPY_EVERY = timedelta(days=35)
+_OPERATORS = {"s3": "amazonaws.com", "gs": "googleapis.com", "az": "windows.net"}
 
 
 def _unknown(subject: str, text: str, missing: str) -> Finding:
@@ -22,34 +28,59 @@ def _unknown(subject: str, text: str, missing: str) -> Finding:
 
 def _apart(facts: EvidenceFacts) -> list[Finding]:
     """C7."""
-    return [_apart_of(facts, database.name) for database in facts.databases]
+    return [_apart_of(facts, database) for database in facts.databases]
 
 
-def _apart_of(facts: EvidenceFacts, database: str) -> Finding:
-    whole = [each for each in backups_in_period(facts, database) if each.is_whole and not each.is_damaged]
-    names = {name for each in whole for name in each.repositories}
-    places = [each for each in facts.repositories if each.name in names]
-    if len(places) < 2:
-        where = f"only in {places[0].name}" if places else "in no repository"
-        text = f"its whole backups of the period are {where}"
-        if facts.are_backups_known:
-            return Finding(subject=database, result=Result.FAIL, text=text)
-        return _unknown(database, text, "the repositories that could not be read")
-    apart = [_are_apart(one, other) for one, other in combinations(places, 2)]
+def _apart_of(facts: EvidenceFacts, database: DatabaseFacts) -> Finding:
+    steady, doubtful, rare = _places_of(facts, database)
+    places = [*steady, *doubtful]
+    if not places and not rare:
+        return _unknown(database.name, "no whole backup of the period is left", "a backup of the period")
     told = "; ".join(_where(each) for each in places)
-    if True in apart:
+    told += "".join(f"; {each.name} does not get one every {_COPY_EVERY.days} days" for each in rare)
+    if any(_are_apart(one, other) for one, other in combinations(steady, 2)):
         return Finding(
-            subject=database, result=Result.PASS, text=f"copies differ in region and account: {told}"
+            subject=database.name, result=Result.PASS, text=f"copies differ in region and account: {told}"
         )
-    if None in apart:
+    if not facts.are_backups_known:
+        return _unknown(database.name, f"copies: {told}", "the repositories that could not be read")
+    if any(_are_apart(one, other) is not False for one, other in combinations(places, 2)):
         return _unknown(
-            database,
+            database.name,
             f"copies are in {len(places)} repositories: {told}",
-            "region and account of each: their locations do not tell all of it",
+            "region and account of each, which their locations do not tell, or the history of runs of that time",
         )
-    return Finding(
-        subject=database, result=Result.FAIL, text=f"all copies share their region or account: {told}"
-    )
+    text = f"all copies share their region or account: {told}"
+    if len(places) < 2:
+        where = f"only in {_where(places[0])}" if places else "in no repository all the time"
+        text = f"its whole backups of the period are {where}" + (f"; {told}" if rare else "")
+    return Finding(subject=database.name, result=Result.FAIL, text=text)
+
+
+def _places_of(
+    facts: EvidenceFacts, database: DatabaseFacts
+) -> tuple[list[RepositoryFacts], list[RepositoryFacts], list[RepositoryFacts]]:
+    """Return where whole backups always were, where they may have been, and where they were now and then only."""
+    first = first_known(facts, database.name)
+    there = [
+        one for one in facts.backups if one.database == database.name and one.is_whole and not one.is_damaged
+    ]
+    steady: list[RepositoryFacts] = []
+    doubtful: list[RepositoryFacts] = []
+    rare: list[RepositoryFacts] = []
+    for place in facts.repositories:
+        moments = whole_backups_in(facts, database, place.name)
+        if not any(place.name in one.repositories and one.time < facts.until for one in there):
+            continue  # copies that have all expired bring nothing back
+        begin = max(each for each in (facts.begin, first, repository_known(facts, place)) if each is not None)
+        found = gaps(moments, min(begin, max(facts.begin, moments[0])), facts.until)
+        long = [gap for gap in found if gap.end - gap.begin > _COPY_EVERY]
+        is_tail_sure = facts.are_backups_known and facts.until == facts.made
+        sure = [
+            gap for gap in long if facts.runs_cover(gap.begin) or (is_tail_sure and gap.end == facts.until)
+        ]
+        (rare if sure else doubtful if long or not found else steady).append(place)
+    return steady, doubtful, rare
 
 
 def _are_apart(one: RepositoryFacts, other: RepositoryFacts) -> bool | None:
@@ -65,11 +96,27 @@ def _differ(one: str | None, other: str | None) -> bool | None:
 
 
 def _accounts_differ(one: RepositoryFacts, other: RepositoryFacts) -> bool | None:
-    if one.provider and other.provider and "folder" not in (one.provider, other.provider):
-        if one.provider != other.provider:
-            return True  # nobody has one account with two providers
-        return _differ(one.account, other.account)
-    return None
+    operators = [_operator(each.provider) for each in (one, other)]
+    if None in operators:
+        return None
+    if operators[0] != operators[1]:
+        return True  # nobody has one account with two providers
+    return _differ(one.account, other.account)
+
+
+def _operator(provider: str | None) -> str | None:
+    """Return by whose domain a service is run; None where its name does not tell: a folder, an address, a bare host.
+
+    Two names of one domain are one operator: s3.eu-west-1.amazonaws.com is where "s3" is.
+    """
+    if provider is None:
+        return None
+    scheme, _, host = provider.partition(" at ")
+    if not host:
+        return _OPERATORS.get(scheme)
+    labels = host.lower().rstrip(".").split(".")
+    is_name = len(labels) > 1 and not labels[-1].isdigit() and ":" not in host
+    return ".".join(labels[-2:]) if is_name else None
 
 
 def _where(place: RepositoryFacts) -> str:
@@ -128,18 +175,25 @@ def _key_age(facts: EvidenceFacts, repository: RepositoryFacts) -> Finding:
     subject = f"repository {repository.name}/keys"
     # A key that was made later says nothing about the period.
     times = [each for each in repository.key_times or () if each < facts.until]
-    if not times:
+    if not times or repository.keys_undated:
         return _unknown(
             subject,
             "when the passwords of that time were set is unknown",
             "keys that say when they were made",
         )
     oldest = min(times)
-    is_fresh = facts.until - oldest <= _KEY_AGE
     text = (
         f"the oldest of {len(times)} passwords was set on {day(oldest)}; they are to be changed within a year"
     )
-    return Finding(subject=subject, result=Result.PASS if is_fresh else Result.FAIL, text=text)
+    if facts.until - oldest > _KEY_AGE:
+        return Finding(subject=subject, result=Result.FAIL, text=text)
+    if facts.until < facts.made:
+        return _unknown(
+            subject,
+            f"{text}; of those that were removed since nothing is known",
+            "a report made in the period",
+        )
+    return Finding(subject=subject, result=Result.PASS, text=text)
 
 
 def _in_transit(facts: EvidenceFacts) -> list[Finding]:
@@ -153,18 +207,26 @@ def _connection(facts: EvidenceFacts, database: str) -> Finding:
     read = [each.manifest for each in backups if each.manifest is not None]
     if not backups:
         return _unknown(database, "no backup of the period is left", "a backup of the period")
-    clear = [each for each in read if each.tls is None and not each.is_local and each.imported_from is None]
-    old = [each for each in read if each.tls in _OLD_TLS]
+    own = [each for each in read if each.imported_from is None]
+    clear = [each for each in own if each.tls is None and each.via == "network"]
+    old = [each for each in own if each.tls in _OLD_TLS]
     if clear or old:
         text = f"{share(len(clear), len(read), 'backup')} came over a network without TLS, {len(old)} over an outdated version"
         return Finding(subject=database, result=Result.FAIL, text=text)
-    imported = [each for each in read if each.imported_from is not None]
-    if len(read) < len(backups) or imported:
-        text = f"{share(len(read) - len(imported), len(backups), 'backup')} say how the server was reached"
+    shown = [each for each in own if each.tls in _GOOD_TLS or (each.tls is None and each.via == "socket")]
+    if len(shown) < len(backups):
+        text = f"{share(len(shown), len(backups), 'backup')} show TLS, or a socket of the server's machine"
+        loopback = sum(each.tls is None and each.via == "loopback" for each in own)
+        if loopback:
+            text += (
+                f"; {loopback} went to a loopback address without TLS, behind which a tunnel or proxy may be"
+            )
         return _unknown(
-            database, text, "the manifests of the others, which are unreadable or of imported dumps"
+            database,
+            text,
+            "how the server was reached for the others: some manifests do not tell or cannot be read",
         )
-    return Finding(subject=database, result=Result.PASS, text=_connection_words(read))
+    return Finding(subject=database, result=Result.PASS, text=_connection_words(shown))
 
 
 def _connection_words(read: Sequence[ManifestFacts]) -> str:
@@ -199,7 +261,7 @@ CONTROLS = (
     Control(
         code="C7",
         title="A copy is far away",
-        demand="A whole backup is also kept in a second region and a second account.",
+        demand="A whole backup is also kept in a second region and a second account, one of at least every 35 days.",
         looked_at="in which repositories the whole backups of the period are, and what their locations and settings tell",
         judge=_apart,
         actions=frozenset({"backup", "repo copy", "copy"}),

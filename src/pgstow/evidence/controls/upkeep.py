@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pgstow.evidence.controls.backups import backups_in_period
-from pgstow.evidence.controls.findings import Control, Finding, Result, listed
+from pgstow.evidence.controls.findings import Control, Finding, Result, listed, since_when
 from pgstow.evidence.controls.gaps import gaps
 from pgstow.evidence.facts import AuditFacts, AuditProblemFacts, ChannelFacts, EvidenceFacts
 from pgstow.monitor.words import duration_words, moment_words
 
 __all__ = ["CONTROLS"]
+
+_NEWER = "a version of pgstow that knows it"
 
 
 def _unknown(subject: str, text: str, missing: str) -> Finding:
@@ -39,7 +41,7 @@ def _no_plain_secrets(facts: EvidenceFacts) -> list[Finding]:
 
 def _trail(facts: EvidenceFacts) -> list[Finding]:
     """C13."""
-    found = [_trail_of(audit) for audit in facts.audit]
+    found = [_trail_of(facts, audit) for audit in facts.audit]
     looked_at = {audit.repository for audit in facts.audit}
     found += [
         _unknown(f"repository {each.name}", "its audit trail was not read", "a repository that can be read")
@@ -59,7 +61,7 @@ def _is_broken(problem: AuditProblemFacts) -> bool:
     )
 
 
-def _trail_of(audit: AuditFacts) -> Finding:
+def _trail_of(facts: EvidenceFacts, audit: AuditFacts) -> Finding:
     subject = f"repository {audit.repository}"
     if audit.error is not None:
         return _unknown(
@@ -84,6 +86,13 @@ def _trail_of(audit: AuditFacts) -> Finding:
             f"; {listed(words)}" if words else ""
         )
         return _unknown(subject, text, "the entries that are missing, which are uploaded by the next use")
+    if not audit.anchors:
+        text = f"{told}; nothing would show that the newest entries were removed"
+        return _unknown(subject, text, "an anchor: pgstow audit anchor, or the report before this one")
+    if not any(each.repository == audit.repository for each in facts.audit_entries):
+        return _unknown(
+            subject, f"{told}; none of the entries is of the period", "an audit trail of that time"
+        )
     return Finding(subject=subject, result=Result.PASS, text=f"{told}; nothing was edited, removed or forked")
 
 
@@ -141,9 +150,8 @@ def _canary_of(facts: EvidenceFacts, channel: ChannelFacts) -> Finding:
     if not reaching:
         text = f"{told}; it is known since {moment_words(known)} and none is overdue yet"
         return _unknown(subject, text, "a test message that somebody acknowledges: pgstow alerts test")
-    return Finding(
-        subject=subject, result=Result.PASS, text=f"{told}; never more than {duration_words(limit_s)} apart"
-    )
+    text = f"{told}; never more than {duration_words(limit_s)} apart" + since_when(begin, facts.begin)
+    return Finding(subject=subject, result=Result.PASS, text=text)
 
 
 def _erasure(_facts: EvidenceFacts) -> list[Finding]:
@@ -161,6 +169,9 @@ def _versions(facts: EvidenceFacts) -> list[Finding]:
     """C22."""
     found = [_server_version(facts, database.name) for database in facts.databases]
     for tool in facts.tools:
+        if tool.outdated is None and not tool.is_release_known:
+            found.append(_unknown(tool.name, f"{tool.version} is newer than what this version knows", _NEWER))
+            continue
         result = Result.PASS if tool.outdated is None else Result.FAIL
         text = tool.outdated or f"{tool.version}; nothing is known against it"
         found.append(Finding(subject=tool.name, result=result, text=text))
@@ -181,6 +192,9 @@ def _server_version(facts: EvidenceFacts, database: str) -> Finding:
     newest = read[-1]
     if newest.outdated is not None:
         return Finding(subject=subject, result=Result.FAIL, text=newest.outdated)
+    if not newest.is_release_known:
+        text = f"PostgreSQL {newest.server_version} is newer than what this version knows"
+        return _unknown(subject, text, _NEWER)
     text = (
         f"PostgreSQL {newest.server_version} at its newest backup of the period; nothing is known against it"
     )
