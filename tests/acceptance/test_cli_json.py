@@ -55,7 +55,7 @@ _TIMES = {
 _OF_THIS_MACHINE = {
     "version", "server_version", "version_num", "lsn", "oid", "database_oid", "dump_id", "member", "filenode", "shape",
     "record", "saved", "pack", "packs", "trees", "files", "blobs", "host", "user", "pid", "port", "pages", "pages_per_range", "roles", "owners", "tools", "settings", "hostname", "username", "who", "timings_s", "objects", "new_blobs", "timeline", "next_xid", "oldest_xid", "deduplication", "last_sizes_bytes", "evidence", "value", "sha256", "dumped_by",
-    "by", "acknowledged_by", "chain", "digest", "origin", "hosts", "unenrolled", "fingerprint", "administrator", "heads",
+    "by", "acknowledged_by", "chain", "digest", "origin", "hosts", "unenrolled", "administrator", "heads",
 }  # fmt: skip
 _COUNTS = {"saved", "packs", "trees", "files", "blobs"}  # where 0 and none are told apart from some
 

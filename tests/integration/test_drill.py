@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,21 @@ from pgstow.app.drill_request import DrillRequest, DrillTerms
 from pgstow.app.restore import restore
 from pgstow.assurance.drill import given_server, throwaway, workspace
 from pgstow.assurance.drill.globals import create_globals, create_missing_roles
+from pgstow.assurance.drill.next_steps import next_steps
 from pgstow.assurance.drill.report import markdown_report
 from pgstow.audit.anchoring import heads_listed
 from pgstow.catalog.assertions import Assertion
 from pgstow.catalog.backups import BackupFiles, list_backups
 from pgstow.catalog.drills import AuditHead, read_drills, save_drill
-from pgstow.core.errors import BackupNotFound, Interrupted, StoreDenied, UsageError
+from pgstow.catalog.manifest import Selection
+from pgstow.core.errors import (
+    BackupNotFound,
+    ConnectionFailed,
+    Interrupted,
+    StoreDenied,
+    StoreUnavailable,
+    UsageError,
+)
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
 from pgstow.postgres import drill_databases
@@ -35,6 +45,7 @@ from pgstow.postgres.server import Cluster, embedded_server
 from pgstow.postgres.tools import ClientTools
 from pgstow.repository import BlobKind, Repository, pack_name
 from pgstow.restore.request import RestoreOptions
+from pgstow.store.api import ObjectInfo
 from pgstow.store.memory import MemoryStore
 from support.backups import Notes, capture_into
 from support.drilling import drill_record
@@ -52,6 +63,8 @@ CREATE INDEX ledger_account ON ledger (account);
 ALTER TABLE ledger OWNER TO bookkeeper;
 GRANT SELECT ON account TO reader;
 SELECT lo_from_bytea(4711, 'a contract');
+CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no changes here'; END$$;
+CREATE EVENT TRIGGER frozen ON ddl_command_start EXECUTE FUNCTION refuse(); ALTER EVENT TRIGGER frozen ENABLE ALWAYS;
 """
 EXTENSION = """
 CREATE EXTENSION hstore;
@@ -65,8 +78,26 @@ class ChangeableStore(MemoryStore):
     """A store whose objects a test can damage, and which can be made to refuse writes."""
 
     is_shut = False
+    is_away = False
+
+    def _find(self, name: str) -> tuple[bytes, datetime]:
+        self._check()
+        return super()._find(name)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self._check()
+        return super().list(prefix)
+
+    def delete(self, name: str) -> None:
+        self._check()
+        super().delete(name)
+
+    def _check(self) -> None:
+        if self.is_away:
+            raise StoreUnavailable("the store is away")
 
     def put(self, name: str, data: Any, *, if_absent: bool = False) -> None:
+        self._check()
         if self.is_shut:
             raise StoreDenied(f"{name}: only reading is allowed")
         super().put(name, data, if_absent=if_absent)
@@ -103,8 +134,21 @@ def template(server: Cluster) -> Repository:
 
 
 @pytest.fixture(scope="module")
+def small_template(server: Cluster) -> Repository:
+    return backed_up(
+        server, "small", "CREATE TABLE ledger AS SELECT i AS amount FROM generate_series(1, 9) i"
+    )
+
+
+@pytest.fixture
+def small(small_template: Repository) -> Repository:
+    """One with a backup of a single table, for drills of which only the way matters."""
+    return copied(small_template)
+
+
+@pytest.fixture(scope="module")
 def extended(server: Cluster) -> Repository:
-    return backed_up(server, "labels", DATABASE, EXTENSION)
+    return backed_up(server, "labels", EXTENSION, DATABASE)
 
 
 @pytest.fixture
@@ -268,12 +312,14 @@ def test_a_missing_extension_with_the_next_newer_release(
     extended: Repository,
     client_tools: list[ClientTools],
     temporary: Path,
+    pg16: Cluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """There is no server of release 15 here, and the one of 16 has no hstore."""
+    """There is no server of release 15 here, and those of 16 have no hstore."""
     repository = copied(extended)
     monkeypatch.setattr(drill_run, "find_servers", lambda _: [embedded_server(16)])
-    refused = drill(request(), repository, client_tools, SilentProgress())
+    there = ConnInfo.parse(pg16.conninfo())
+    refused = drill(request(server=there), repository, client_tools, SilentProgress())
     assert (refused.outcome, refused.error_code) == ("failed", "target_refused")
     assert refused.error is not None and "hstore" in refused.error
     assert refused.hint is not None
@@ -293,33 +339,22 @@ def test_a_missing_extension_with_the_next_newer_release(
 
 
 def test_a_disk_that_is_too_small(
-    repository: Repository,
+    small: Repository,
     client_tools: list[ClientTools],
     temporary: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(throwaway, "restored_bytes", lambda *_: 1 << 60)
-    record = drill(request(), repository, client_tools, SilentProgress())
+    record = drill(request(), small, client_tools, SilentProgress())
     assert (record.outcome, record.error_code) == ("failed", "target_refused")
     assert record.error is not None and str(temporary) in record.error
     assert record.is_removed
     assert list(temporary.iterdir()) == []
-    assert read_drills(repository) == [record]
-
-
-def test_interrupted_on_a_server_of_its_own(
-    repository: Repository, client_tools: list[ClientTools], temporary: Path
-) -> None:
-    with pytest.raises(Interrupted) as caught:
-        drill(request(), repository, client_tools, Hook(interrupting("loading rows")))
-    assert caught.value.left_behind is not None and "nothing of it was left" in caught.value.left_behind
-    (record,) = read_drills(repository)
-    assert (record.outcome, record.is_removed) == ("interrupted", True)
-    assert list(temporary.iterdir()) == []
+    assert read_drills(small) == [record]
 
 
 def test_a_server_that_does_not_start_and_a_folder_that_cannot_be_removed(
-    repository: Repository,
+    small: Repository,
     client_tools: list[ClientTools],
     temporary: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -330,7 +365,7 @@ def test_a_server_that_does_not_start_and_a_folder_that_cannot_be_removed(
     with monkeypatch.context() as broken:
         broken.setattr(workspace, "_remove", stuck)
         broken.setattr(throwaway, "throwaway_settings", lambda **_: {"shared_buffers": "a lot"})
-        record = drill(request(), repository, client_tools, SilentProgress())
+        record = drill(request(), small, client_tools, SilentProgress())
     assert (record.outcome, record.error_code, record.is_removed) == ("failed", "process_failed", False)
     assert any("could not be removed" in warning for warning in record.warnings)
     (left,) = temporary.iterdir()
@@ -367,7 +402,7 @@ def test_a_database_on_a_server(
 
 
 def test_a_database_that_is_there_is_never_touched(
-    repository: Repository,
+    small: Repository,
     client_tools: list[ClientTools],
     here: ConnInfo,
     monkeypatch: pytest.MonkeyPatch,
@@ -380,7 +415,7 @@ def test_a_database_that_is_there_is_never_touched(
         theirs = here.with_database("pgstow_drill_aaaaaaaaaaaaaaaa")
         execute(theirs, "CREATE TABLE precious AS SELECT 7 AS n")
         try:
-            record = drill(request(server=here), repository, client_tools, SilentProgress())
+            record = drill(request(server=here), small, client_tools, SilentProgress())
             assert record.outcome == "passed", record.error
             assert fetch(theirs, "SELECT n FROM precious") == [(7,)]
             assert "pgstow_drill_bbbbbbbbbbbbbbbb" not in databases(here)
@@ -429,22 +464,24 @@ def session_on(server: ConnInfo) -> Iterator[RawSession]:
 
 
 def test_what_killed_drills_left_on_a_server(
-    repository: Repository, client_tools: list[ClientTools], here: ConnInfo
+    small: Repository, client_tools: list[ClientTools], here: ConnInfo
 ) -> None:
-    """Of four databases one is abandoned; one is held, one is in use, and one only looks like it."""
-    kinds = ("dead", "held", "used", "other")
+    """Of five databases two are abandoned, one of them unmarked; one is held, one is in use, and one only looks like it."""
+    kinds = ("dead", "held", "used", "other", "unmarked")
     names = {what: f"pgstow_drill_{number:016x}" for number, what in enumerate(kinds)}
     for name in names.values():
         execute(here, f"CREATE DATABASE {name}")
     used = here.with_database(names["used"])
+    execute(here, f"ALTER DATABASE {names['unmarked']} CONNECTION LIMIT {drill_databases.UNMARKED_LIMIT}")
     with session_on(here) as marking, session_on(here) as holding, session_on(used):
         for what in ("dead", "held", "used"):
             drill_databases.mark(marking, names[what].encode(), "1234")
         drill_databases.hold(holding, names["held"].encode())
         notes = Notes()
-        record = drill(request(server=here), repository, client_tools, notes)
+        record = drill(request(server=here), small, client_tools, notes)
         assert record.outcome == "passed", record.error
-        assert [note for note in notes.notes if "dropped database" in note and names["dead"] in note]
+        for what in ("dead", "unmarked"):
+            assert [note for note in notes.notes if "dropped database" in note and names[what] in note]
         assert databases(here) & set(names.values()) == {names["held"], names["used"], names["other"]}
     for what in ("held", "used", "other"):
         execute(here, f"DROP DATABASE {names[what]} WITH (FORCE)")
@@ -463,44 +500,165 @@ def test_a_server_without_the_roles(
     assert roles == [(0,)]
 
 
-def test_a_server_that_is_not_there(repository: Repository, client_tools: list[ClientTools]) -> None:
+def test_a_database_that_cannot_be_dropped(
+    small: Repository,
+    client_tools: list[ClientTools],
+    here: ConnInfo,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It passed, and something is left on somebody's server: it is named."""
+
+    def gone(*_: object) -> None:
+        raise ConnectionFailed("the server went away")
+
+    before = databases(here)
+    with monkeypatch.context() as broken:
+        broken.setattr(drill_databases, "drop_if_there", gone)
+        record = drill(request(server=here), small, client_tools, SilentProgress())
+    (left,) = databases(here) - before
+    execute(here, f"DROP DATABASE {left}")
+    assert (record.outcome, record.is_removed) == ("passed", False)
+    assert any("could not be removed" in warning and left in warning for warning in record.warnings)
+    assert any("still there" in step for step in next_steps(record))
+
+
+def test_a_role_that_may_make_no_databases(
+    small: Repository, client_tools: list[ClientTools], server: Cluster, here: ConnInfo
+) -> None:
+    execute(here, "CREATE ROLE weak LOGIN")
+    weak = ConnInfo.parse(server.conninfo(user="weak"))
+    record = drill(request(server=weak), small, client_tools, SilentProgress())
+    assert (record.outcome, record.error_code, record.is_removed) == ("failed", "target_refused", True)
+    assert "CREATEDB" in (record.hint or "")
+    assert any("Nothing was found wrong" in step for step in next_steps(record))
+
+
+def test_a_server_that_is_not_there(small: Repository, client_tools: list[ClientTools]) -> None:
     nowhere = ConnInfo.parse("host=/nonexistent dbname=x")
-    record = drill(request(server=nowhere), repository, client_tools, SilentProgress())
+    record = drill(request(server=nowhere), small, client_tools, SilentProgress())
     assert (record.outcome, record.error_code, record.is_removed) == ("failed", "connection_failed", True)
+
+
+# -- chosen tables
+
+CRITICAL = """
+CREATE SCHEMA app; CREATE SCHEMA types; CREATE EXTENSION hstore SCHEMA types;
+CREATE TYPE types.state AS ENUM ('open', 'closed'); CREATE DOMAIN types.amount AS numeric CHECK (VALUE >= 0);
+CREATE FUNCTION app.next_number() RETURNS int LANGUAGE sql AS 'SELECT 7';
+CREATE FUNCTION app.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+CREATE FUNCTION app.not_needed() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE TABLE app.customer (id int PRIMARY KEY);
+CREATE TABLE app.orders (id int PRIMARY KEY DEFAULT app.next_number(), state types.state, amount types.amount,
+    labels types.hstore, customer int REFERENCES app.customer);
+CREATE TRIGGER touch BEFORE UPDATE ON app.orders FOR EACH ROW EXECUTE FUNCTION app.touch();
+ALTER SCHEMA types OWNER TO bookkeeper;
+CREATE TABLE app.plain AS SELECT i FROM generate_series(1, 9) i;
+INSERT INTO app.customer VALUES (1); INSERT INTO app.orders VALUES (1, 'open', 5, 'a=>1', 1);
+"""
+
+
+@pytest.fixture(scope="module")
+def critical(server: Cluster) -> dict[str, Repository]:
+    """Two repositories: one that has a whole backup and one of a chosen table, and one that has the latter alone."""
+    admin = ConnInfo.parse(server.conninfo())
+    execute(admin, "CREATE DATABASE orders")
+    source = admin.with_database("orders")
+    execute(source, CRITICAL)
+    made = {"both": init_repository(ChangeableStore()), "alone": init_repository(ChangeableStore())}
+    capture_into(made["both"], source, name="orders")
+    for repository in made.values():
+        chosen = Selection(tables=("app.orders",))
+        capture_into(repository, source, name="orders", kind="critical", selection=chosen)
+    plain = Selection(tables=("app.plain",))
+    capture_into(made["alone"], source, name="orders", kind="plain", selection=plain)
+    execute(admin, "DROP DATABASE orders WITH (FORCE)")
+    return made
+
+
+def test_what_chosen_tables_need_comes_from_a_whole_backup(
+    critical: dict[str, Repository], client_tools: list[ClientTools], here: ConnInfo
+) -> None:
+    repository = copied(critical["both"])
+    record = drill(request(server=here, kind="critical"), repository, client_tools, SilentProgress())
+    assert record.outcome == "passed", (record.error, record.issues)
+    assert [(one.schema_, one.name, one.rows, one.is_equal) for one in record.tables] == [
+        ("app", "orders", 1, True)
+    ]
+    (said,) = [one for one in record.warnings if "chosen tables alone" in one]
+    for what in (
+        "schema app",
+        "extension hstore",
+        "type types.state",
+        "domain types.amount",
+        "function app.touch()",
+        "function app.next_number()",
+    ):
+        assert what in said
+    assert "not_needed" not in said and "customer" not in said
+    assert any("foreign key" in one for one in record.warnings)
+
+
+def test_a_restore_of_chosen_tables_into_a_new_database(
+    critical: dict[str, Repository], client_tools: list[ClientTools], here: ConnInfo
+) -> None:
+    repository = critical["both"]
+    (chosen,) = [one for one in list_backups(repository) if one.is_partial]
+    target = here.with_database("orders_again")
+    try:
+        restore(chosen.id, target, RestoreOptions(create=True), repository, client_tools, SilentProgress())
+        assert fetch(target, "SELECT id, state::text, amount FROM app.orders") == [(1, "open", 5)]
+        owner = fetch(target, "SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'types'")
+        assert owner == [("bookkeeper",)]
+    finally:
+        execute(here, "DROP DATABASE IF EXISTS orders_again")
+
+
+def test_chosen_tables_without_a_whole_backup(
+    critical: dict[str, Repository], client_tools: list[ClientTools], here: ConnInfo
+) -> None:
+    """Their schemas are made, and nothing else is known."""
+    repository = copied(critical["alone"])
+    passed = drill(request(server=here, kind="plain"), repository, client_tools, SilentProgress())
+    assert passed.outcome == "passed", (passed.error, passed.issues)
+    failed = drill(request(server=here, kind="critical"), repository, client_tools, SilentProgress())
+    assert (failed.outcome, failed.error_code) == ("failed", "restore")
+    assert failed.error is not None and "types." in failed.error
+    assert any("whole backup" in step for step in next_steps(failed))
+    assert_nothing_left(here)
 
 
 # -- what fails
 
 
-def test_a_corrupted_byte(repository: Repository, client_tools: list[ClientTools], here: ConnInfo) -> None:
-    (backup,) = list_backups(repository)
-    repository.load_index()
-    files = BackupFiles(repository, backup)
+def test_a_corrupted_byte(small: Repository, client_tools: list[ClientTools], here: ConnInfo) -> None:
+    (backup,) = list_backups(small)
+    small.load_index()
+    files = BackupFiles(small, backup)
     (member,) = [one.member for one in files.manifest.tables if one.name == "ledger"]
     node = files.member(member)
     assert node is not None
-    place = repository.locate(BlobKind.DATA, node.content[0])
+    place = small.locate(BlobKind.DATA, node.content[0])
     assert place is not None
     name = pack_name(place.pack_id.hex())
-    broken = bytearray(repository.store.get(name))
+    broken = bytearray(small.store.get(name))
     broken[place.offset + place.length // 2] ^= 1
-    repository.store.put(name, bytes(broken))
-    record = drill(request(server=here), repository, client_tools, SilentProgress())
+    small.store.put(name, bytes(broken))
+    record = drill(request(server=here), small, client_tools, SilentProgress())
     assert (record.outcome, record.error_code) == ("failed", "repository_damaged")
     assert record.is_removed
     assert_nothing_left(here)
-    assert read_drills(repository) == [record]
-    assert repository.marks().proofs([record.backup_id]) == ([], set())
+    assert read_drills(small) == [record]
+    assert small.marks().proofs([record.backup_id]) == ([], set())
 
 
 def test_a_manifest_that_cannot_be_read(
-    repository: Repository, client_tools: list[ClientTools], here: ConnInfo
+    small: Repository, client_tools: list[ClientTools], here: ConnInfo
 ) -> None:
-    for info in list(repository.store.list("data/")):
-        repository.store.delete(info.name)
-    record = drill(request(server=here), repository, client_tools, SilentProgress())
+    for info in list(small.store.list("data/")):
+        small.store.delete(info.name)
+    record = drill(request(server=here), small, client_tools, SilentProgress())
     assert (record.outcome, record.error_code) == ("failed", "repository_damaged")
-    assert record.backup_name == "bank" and record.source_version == "unknown"
+    assert record.backup_name == "small" and record.source_version == "unknown"
 
 
 def test_a_restore_that_postgresql_refuses(
@@ -523,21 +681,21 @@ def test_a_restore_that_postgresql_refuses(
 
 
 def test_a_rule_of_the_settings_that_does_not_hold(
-    repository: Repository, client_tools: list[ClientTools], here: ConnInfo
+    small: Repository, client_tools: list[ClientTools], here: ConnInfo
 ) -> None:
     balanced = Assertion(name="balanced", sql="SELECT sum(amount) FROM public.ledger", equals="0")
     terms = {
-        "bank": DrillTerms(assertions=(balanced,), rto_target_s=7.0),
+        "small": DrillTerms(assertions=(balanced,), rto_target_s=7.0),
         "other": DrillTerms(rpo_target_s=1.0),
     }
-    record = drill(request(server=here, terms=terms), repository, client_tools, SilentProgress())
+    record = drill(request(server=here, terms=terms), small, client_tools, SilentProgress())
     assert record.outcome == "failed"
     assert record.error is None
     assert [(one.code, one.subject) for one in record.issues] == [("assertion", "balanced")]
     assert (record.rto_target_s, record.rpo_target_s) == (7.0, None)
-    assert repository.marks().proofs([record.backup_id]) == ([], set())
-    lenient = {"bank": DrillTerms(assertions=(replace(balanced, severity="warning"),))}
-    passed = drill(request(server=here, terms=lenient), repository, client_tools, SilentProgress())
+    assert small.marks().proofs([record.backup_id]) == ([], set())
+    lenient = {"small": DrillTerms(assertions=(replace(balanced, severity="warning"),))}
+    passed = drill(request(server=here, terms=lenient), small, client_tools, SilentProgress())
     assert passed.outcome == "passed"
     assert [one.severity for one in passed.issues] == ["warning"]
 
@@ -545,21 +703,35 @@ def test_a_rule_of_the_settings_that_does_not_hold(
 # -- interrupted
 
 
+# When each of these begins; what else a restore does is between them, and goes the same way.
+PHASES = (
+    "choosing the backup",
+    "reading what the backup holds",
+    "making a place to restore into",
+    "creating tables, types and functions",
+    "loading rows",
+    "checking what was restored",
+    "removing everything that was made",
+    "saving the record",
+)
+
+
 def test_interrupted_in_every_phase(
-    template: Repository, client_tools: list[ClientTools], here: ConnInfo
+    small_template: Repository, client_tools: list[ClientTools], here: ConnInfo
 ) -> None:
-    phases: list[str] = []
-    drill(request(server=here), copied(template), client_tools, Hook(phases.append))
-    assert {"loading rows", "removing everything that was made", "saving the record"} <= set(phases)
     outcomes = {}
-    for phase in dict.fromkeys(phases):
-        repository = copied(template)
-        with pytest.raises(Interrupted):
+    for phase in PHASES:
+        repository = copied(small_template)
+        with pytest.raises(Interrupted) as caught:
             drill(request(server=here), repository, client_tools, Hook(interrupting(phase)))
         assert_nothing_left(here)
         records = read_drills(repository)
         assert all(record.is_removed for record in records)
+        assert [caught.value.facts.get("drill")] == ([one.id for one in records] or [None])
         outcomes[phase] = [record.outcome for record in records]
+        for record in records:
+            told = f"the drill is recorded as {record.outcome}, and nothing of it was left"
+            assert caught.value.left_behind == told
         assert list(repository.store.list("locks/")) == []
     assert outcomes.pop("choosing the backup") == []  # none had begun
     assert outcomes.pop("saving the record") == ["passed"]
@@ -570,25 +742,45 @@ def test_interrupted_in_every_phase(
 
 
 def test_credentials_that_may_only_read(
-    repository: Repository, client_tools: list[ClientTools], here: ConnInfo, tmp_path: Path
+    small: Repository, client_tools: list[ClientTools], here: ConnInfo, tmp_path: Path
 ) -> None:
     """The drill is done and told; its record waits in the state folder, and the next one saves it."""
-    store = repository.store
+    store = small.store
     assert isinstance(store, ChangeableStore)
     asked = request(server=here, state_folder=tmp_path)
     store.is_shut = True
-    told = drill_and_tell(asked, repository, client_tools, SilentProgress())
+    told = drill_and_tell(asked, small, client_tools, SilentProgress())
     assert told.record.outcome == "passed", told.record.error
     assert any("no lock could be taken" in warning for warning in told.record.warnings)
     assert isinstance(told.unsaved, StoreDenied)
     assert told.kept_in is not None and told.kept_in.exists()
-    assert read_drills(repository) == []
+    assert read_drills(small) == []
     store.is_shut = False
-    again = drill_and_tell(asked, repository, client_tools, SilentProgress())
+    again = drill_and_tell(asked, small, client_tools, SilentProgress())
     assert again.unsaved is None
-    assert read_drills(repository) == [told.record, again.record]
+    assert read_drills(small) == [told.record, again.record]
     assert not told.kept_in.exists()
-    assert len(repository.marks().proofs([told.record.backup_id])[0]) == 2
+    assert len(small.marks().proofs([told.record.backup_id])[0]) == 2
+
+
+@pytest.mark.parametrize("has_folder", [True, False], ids=["kept", "told only"])
+def test_a_store_that_goes_away_while_it_is_checked(
+    small: Repository, client_tools: list[ClientTools], here: ConnInfo, tmp_path: Path, *, has_folder: bool
+) -> None:
+    """Also where its record cannot be kept either: a file stands where its folder would."""
+    store = small.store
+    assert isinstance(store, ChangeableStore)
+    (tmp_path / "file").touch()
+    folder = tmp_path if has_folder else tmp_path / "file"
+
+    def leave(phase: str) -> None:
+        store.is_away = store.is_away or phase == "checking what was restored"
+
+    told = drill_and_tell(request(server=here, state_folder=folder), small, client_tools, Hook(leave))
+    assert told.record.outcome == "passed", (told.record.error, told.record.issues)
+    assert isinstance(told.unsaved, StoreUnavailable)
+    assert (told.kept_in is not None) is has_folder
+    assert_nothing_left(here)
 
 
 def test_a_restore_needs_no_right_to_write_either(
@@ -606,7 +798,7 @@ def test_a_restore_needs_no_right_to_write_either(
 
 
 def test_nothing_is_recorded_of_a_drill_that_could_not_begin(
-    repository: Repository, client_tools: list[ClientTools]
+    small: Repository, client_tools: list[ClientTools]
 ) -> None:
     for wrong, error in (
         (request(backup="ffffffff"), BackupNotFound),
@@ -615,8 +807,8 @@ def test_nothing_is_recorded_of_a_drill_that_could_not_begin(
         (request(jobs=0), UsageError),
     ):
         with pytest.raises(error):
-            drill(wrong, repository, client_tools, SilentProgress())
-    assert read_drills(repository) == []
+            drill(wrong, small, client_tools, SilentProgress())
+    assert read_drills(small) == []
 
 
 def test_rotation_goes_by_the_records(

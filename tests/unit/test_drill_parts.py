@@ -12,25 +12,39 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pgstow.app.drill_request import DrillRequest, DrillTerms
 from pgstow.assurance.drill.globals import statements_of
+from pgstow.assurance.drill.next_steps import next_steps
+from pgstow.assurance.drill.place import Place
 from pgstow.assurance.drill.room import memory_bytes, refuse_too_little_room, restored_bytes, usable_cpus
 from pgstow.assurance.drill.throwaway import pick_server
 from pgstow.assurance.drill.workspace import Workspace, remove_leftovers
 from pgstow.catalog.backups import BackupFiles, list_backups
 from pgstow.catalog.manifest import LargeObjectsRecord, Manifest, TableRecord
-from pgstow.core.errors import TargetRefused, ToolMissing
+from pgstow.core.errors import (
+    ConnectionFailed,
+    DiskFull,
+    PgstowError,
+    PostgresError,
+    RestoreError,
+    TargetRefused,
+    ToolMissing,
+)
 from pgstow.postgres.archive import Section, Toc, TocEntry
 from pgstow.postgres.extension_packages import packages_of
 from pgstow.postgres.server import ServerBinaries
 from pgstow.restore.extensions import needing_extensions, without_extensions
+from pgstow.restore.request import RestoreOptions
 from pgstow.restore.selection import Selection
 from pgstow.store.memory import MemoryStore
 from support.archives import entry as made_up
 from support.archives import header
 from support.dated_backups import save_dated
+from support.drilling import drill_record
 from support.repositories import init_repository
 
 # -- the command
@@ -174,6 +188,86 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path: Path) -> None:
 def test_the_machine() -> None:
     assert memory_bytes() > 1 << 20
     assert 1 <= usable_cpus() <= (os.cpu_count() or 1)
+
+
+# -- what is asked for
+
+
+@pytest.mark.parametrize(
+    ("asked", "target"),
+    [
+        ({}, 60.0),
+        ({"backup": "shop@latest"}, 60.0),
+        ({"strategy": "oldest"}, None),
+        ({"strategy": "rotate"}, None),
+        ({"backup": "4711abcd"}, None),
+        ({"strategy": "oldest", "rpo_target_s": 5.0}, 5.0),
+    ],
+)
+def test_the_age_of_an_old_backup_is_no_missed_target(asked: dict[str, Any], target: float | None) -> None:
+    terms = {"shop": DrillTerms(rpo_target_s=60.0, rto_target_s=9.0)}
+    request = DrillRequest(host="h", username="u", terms=terms, **asked)
+    of_shop = request.for_backups_of("shop")
+    assert (of_shop.rpo_target_s, of_shop.rto_target_s) == (target, 9.0)
+
+
+# -- what an error comes from
+
+
+class MadeUpPlace(Place):
+    kind = "throwaway"
+    _when_full = "take a larger disk"
+    remains = "/var/tmp/x"  # type: ignore[assignment]  # a property
+    log = ""
+
+    def options(self, options: RestoreOptions) -> RestoreOptions:
+        return options
+
+    def make(self) -> None: ...
+
+    def _remove(self) -> None: ...
+
+    def _log_tail(self) -> str:
+        return self.log
+
+
+FULL_LOG = "LOG: starting\nPANIC: could not write to file: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("error", "log", "is_full"),
+    [
+        (PostgresError("could not extend file", sqlstate="53100"), "", True),
+        (RestoreError("pg_restore failed: could not extend file: No space left on device"), "", True),
+        (ConnectionFailed("the server closed the connection"), FULL_LOG, True),
+        (RestoreError("syntax error"), FULL_LOG, False),
+        (ConnectionFailed("the server closed the connection"), "LOG: starting", False),
+        (PostgresError("division by zero", sqlstate="22012"), "", False),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_backup(error: PgstowError, log: str, is_full: bool) -> None:
+    place = MadeUpPlace()
+    place.log = log
+    found = place.explained(error)
+    assert isinstance(found, DiskFull) is is_full
+    assert is_full or found is error
+    if is_full:
+        assert error.message in found.message and "/var/tmp/x" in found.message
+        assert found.hint == "take a larger disk"
+        failed = drill_record("failed", error_code=found.code)
+        steps = " ".join(next_steps(failed))
+        assert "Nothing was found wrong with the backup" in steps and "may not come back" not in steps
+
+
+def test_a_server_that_fell_over_leaves_its_last_words() -> None:
+    place = MadeUpPlace()
+    place.look_back()
+    assert place.warnings == []
+    place.log = "LOG: starting\nLOG: server process (PID 7) was terminated by signal 9: Killed\nLOG: ready"
+    place.look_back()
+    place.explained(ConnectionFailed("gone"))
+    words = "the server's last words: LOG: server process (PID 7) was terminated by signal 9: Killed"
+    assert place.warnings == [words, words]
 
 
 # -- which server

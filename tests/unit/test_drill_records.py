@@ -114,7 +114,8 @@ def test_newer_formats_are_refused_and_unknown_keys_are_not(repository: Reposito
     text = record.to_json().replace(b'"format": 1', b'"format": 1, "new": [1]')
     repository.records("pgstow/drills/").save(record.file_name, text)
     assert read_drills(repository) == [record]
-    repository.records("pgstow/drills/").save(record.file_name, text.replace(b'"format": 1', b'"format": 2'))
+    newer = text.replace(b'"format": 1', b'"format": 2').replace(b'"selected"', b'"was_chosen_by"')
+    repository.records("pgstow/drills/").save(record.file_name, newer)
     with pytest.raises(RepositoryDamaged, match="format 2, newer"):
         read_drills(repository)
 

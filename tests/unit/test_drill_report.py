@@ -156,7 +156,7 @@ def test_markdown_keeps_its_tables_whatever_names_there_are() -> None:
 
 CODES = [
     "repository_damaged", "content_mismatch", "target_refused", "restore", "tool_missing", "connection_failed",
-    "store_unavailable", "store_denied", "repository_locked", "process_failed", "internal", "something_new",
+    "store_unavailable", "store_denied", "repository_locked", "process_failed", "disk_full", "internal", "something_new",
 ]  # fmt: skip
 
 
@@ -181,6 +181,29 @@ def test_what_is_not_about_the_backup_is_not_held_against_it() -> None:
     )
     assert "Nothing was found wrong" in machine
     assert "may not come back" in backup
+
+
+def test_what_could_not_be_found_out_is_not_told_as_damage() -> None:
+    check = CheckRecord(code="amcheck", outcome="unknown", message="m")
+    steps = list(next_steps(rich_record("failed", error_code=None, error=None, checks=(check,))))
+    assert "could not be found out" in steps[0] and "amcheck" in steps[0]
+    assert "Nothing was found wrong" in steps[1]
+    wrong = CheckRecord(code="content", outcome="fail", message="m")
+    steps = list(next_steps(rich_record("failed", error_code=None, error=None, checks=(check, wrong))))
+    assert "Rows came back" in steps[0] and "amcheck" in steps[1] and "may not come back" in steps[2]
+
+
+def test_a_partial_backup_that_cannot_stand_alone() -> None:
+    steps = " ".join(next_steps(drill_record("failed", error_code="restore", is_partial=True)))
+    assert "whole backup" in steps
+    assert "whole backup" not in " ".join(next_steps(drill_record("failed", error_code="restore")))
+
+
+def test_nothing_is_achieved_with_a_backup_that_fails() -> None:
+    targets = {"rto_target_s": 3600.0, "rpo_target_s": 3600.0}
+    failed = rich_record("failed", error_code=None, error=None, proven_s=None, lost_s=60.0, **targets)
+    text = markdown_report(failed)
+    assert text.count("| 1 h 00 min | not proven |") == 2 and "| met |" not in text
 
 
 def test_steps_follow_from_what_was_found() -> None:

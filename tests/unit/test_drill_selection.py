@@ -72,6 +72,27 @@ def test_partial_backups_only_where_their_kind_is_named_or_in_turn() -> None:
     assert choose([*whole, *part], "rotate", drills=[drilled(turn, NOW)]).backup.kind != turn.kind
 
 
+def test_backups_that_are_partial_by_intent_count_as_whole() -> None:
+    """Of this database every backup leaves out what its settings name; its critical tables are something else."""
+    part, critical = backups(5, 3, partial=True), backups(1, kind="critical", partial=True)
+    club = backups(2, name="club", partial=True)
+    everything = [*part, *critical, *club]
+    for strategy in ("latest", "oldest", "random"):
+        with pytest.raises(BackupNotFound, match="no whole backup of shop") as caught:
+            choose(everything, strategy, database="shop")
+        assert "--kind" in str(caught.value.hint)
+        chosen = choose(everything, strategy, partial_by_intent={"shop"}).backup
+        assert chosen in part
+    assert choose(everything, "latest", partial_by_intent={"shop"}).backup == part[-1]
+
+
+def test_an_imported_dump_is_not_the_latest() -> None:
+    made, imported = backups(5), backups(1, kind="import")
+    assert choose([*made, *imported], "latest").backup == made[0]
+    assert choose(imported, "latest").backup == imported[0]
+    assert choose([*made, *imported], "latest", kind="import").backup == imported[0]
+
+
 def test_damaged_backups_never() -> None:
     (good,), (bad,) = backups(5), backups(1)
     bad = replace(bad, is_damaged=True)

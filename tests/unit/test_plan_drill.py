@@ -58,6 +58,7 @@ databases:
     rpo: 1d
     jobs: 3
     optional_extensions: [pg_cron]
+{database}
     assertions: [{{name: a, sql: SELECT 1, equals: "1"}}]
 repositories:
   near: {{location: {folder}/near, password: "${{PASSWORD}}"}}
@@ -83,10 +84,11 @@ class Shop:
         self.unsaved: PgstowError | None = None
         self.state: StateDatabase | None = None
         self.options = ""
+        self.database = ""
 
     @property
     def settings(self) -> Settings:
-        text = SETTINGS.format(folder=self.folder, due=DUE, options=self.options)
+        text = SETTINGS.format(folder=self.folder, due=DUE, options=self.options, database=self.database)
         reading = parse_settings(text.encode(), self.folder / "pgstow.yaml")
         assert reading.settings is not None, reading.errors
         return reading.settings
@@ -192,6 +194,19 @@ def test_only_from_where_there_is_such_a_backup(shop: Shop) -> None:
     assert done.record.outcome == "failed"
 
 
+def test_only_from_where_the_strategy_finds_one(shop: Shop) -> None:
+    """A partial backup is none for it, unless the settings make every backup a partial one."""
+    shop.save("near", 1, is_partial=True)
+    shop.save("far", 2)
+    shop.drilled("far", DAY)
+    shop.options = "    strategy: latest"
+    shop.run()
+    shop.database = "    exclude_tables: [public.log]"
+    shop.run()
+    assert shop.places == ["far", "near"]
+    assert shop.requests[-1].partial_by_intent == {"shop"}
+
+
 def test_a_repository_that_is_away_is_passed_over_and_told(shop: Shop) -> None:
     shop.save("near")
     shop.save("far")
@@ -241,11 +256,15 @@ def test_what_was_in_the_way_of_a_drill_is_told_of_its_repository(shop: Shop) ->
 def test_an_interrupted_drill_is_an_interrupted_run(with_state: Shop) -> None:
     shop = with_state
     shop.save("near")
-    shop.outcome = Interrupted("interrupted")
-    with pytest.raises(Interrupted):
-        shop.run()
+    for facts in ({}, {"drill": "the drill", "backup": "its backup"}):
+        shop.outcome = Interrupted("interrupted", **facts)
+        with pytest.raises(Interrupted):
+            shop.run()
     assert shop.state is not None
-    assert [one.outcome for one in Runs(shop.state).find()] == ["interrupted"]
+    assert {(one.outcome, one.drill_id, one.backup_id) for one in Runs(shop.state).find()} == {
+        ("interrupted", None, None),
+        ("interrupted", "the drill", "its backup"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,8 @@ _MOST_HEADS = 100  # of the audit trail in a record: those that changed last
 
 _Note = Callable[[str], object]
 
-_NOTHING_IS_LEFT = "the drill is recorded as interrupted, and nothing of it was left"
-_SOMETHING_IS_LEFT = (
-    "the drill is recorded as interrupted, and some of it could not be removed: the next one tries again"
-)
+_NOTHING_IS_LEFT = "nothing of it was left"
+_SOMETHING_IS_LEFT = "some of it could not be removed: the next one tries again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +101,8 @@ def drill_and_tell(
         record = run.carry_out()
         try:
             drilled = _saved(request, repository, record, progress)
-        except Interrupted:  # a second one ends the process at once
-            _saved(request, repository, record, progress)
+        except Interrupted as exc:  # a second one ends the process at once
+            _tell_what_is_left(exc, _saved(request, repository, record, progress))
             raise
     return _told(run, drilled)
 
@@ -159,6 +157,7 @@ def _choose(request: DrillRequest, repository: Repository, note: _Note) -> Chose
         database=request.database,
         kind=request.kind,
         seed=request.seed,
+        partial_by_intent=request.partial_by_intent,
     )
 
 
@@ -205,10 +204,23 @@ def _saved(request: DrillRequest, repository: Repository, record: DrillRecord, p
     return Drilled(record=record)
 
 
+def _tell_what_is_left(exc: Interrupted, drilled: Drilled) -> None:
+    """Say in an interruption what became of the drill, and for the record of the run which one it was."""
+    record = drilled.record
+    is_recorded = record.selected != "file" and (drilled.unsaved is None or drilled.kept_in is not None)
+    where = (
+        f"is recorded as {record.outcome}" if is_recorded else f"was {record.outcome} and is recorded nowhere"
+    )
+    exc.left_behind = (
+        f"the drill {where}, and {_NOTHING_IS_LEFT if record.is_removed else _SOMETHING_IS_LEFT}"
+    )
+    exc.facts |= {"drill": record.id, "backup": record.backup_id}
+
+
 def _told(run: DrillRun, drilled: Drilled) -> Drilled:
     """Return a drill that came to its end; raise what ended it before that, an interruption or a fault of our own."""
     if isinstance(run.ended_by, Interrupted):
-        run.ended_by.left_behind = _NOTHING_IS_LEFT if drilled.record.is_removed else _SOMETHING_IS_LEFT
+        _tell_what_is_left(run.ended_by, drilled)
     if run.ended_by is not None:
         raise run.ended_by
     return drilled

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pgstow.catalog.drills import PhaseRecord, TableProof
 from pgstow.core.errors import PgstowError
+from pgstow.restore.engine import SAID_OF_THE_DATABASE
 from pgstow.restore.naming import split_name
 from pgstow.restore.report import RestoredTable, RestoreReport
 
@@ -65,9 +66,14 @@ def table_proofs(report: RestoreReport) -> tuple[TableProof, ...]:
 
 
 def left_out(report: RestoreReport) -> Iterator[str]:
-    """Yield what was not restored, with the reason; many of one reason in one sentence."""
+    """Yield what was not restored, with the reason; many of one reason in one sentence.
+
+    What is said of the database itself was restored when the drill made it.
+    """
     by_reason: dict[str, list[str]] = {}
     for one in report.skipped:
+        if one.what == SAID_OF_THE_DATABASE:
+            continue
         by_reason.setdefault(one.why, []).append(one.what)
     for why, what in by_reason.items():
         more = f" and {len(what) - _SHOWN} more" if len(what) > _SHOWN else ""
@@ -93,5 +99,7 @@ def error_hint(error: PgstowError | None) -> str | None:
             f"install the packages on this machine{named}, drill on a server that has them with --on URL, or say with"
             " --optional-extension NAME that what needs one may be left out"
         )
+    if "missing_roles" in error.facts:
+        return "create these roles on that server, or leave --on out: on a throwaway server they are made from the backup"
     left = str(error.facts.get("left_behind", ""))
     return error.hint.removesuffix(left).removesuffix("; ") or None if left else error.hint

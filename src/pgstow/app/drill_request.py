@@ -22,6 +22,7 @@ class DrillTerms:
     optional_extensions: frozenset[str] = frozenset()
     rto_target_s: float | None = None
     rpo_target_s: float | None = None
+    is_partial: bool = False  # the settings leave something out: its backups are partial by intent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +63,29 @@ class DrillRequest:
         if self.jobs < 1:
             raise UsageError(f"--jobs is {self.jobs}", hint="give at least 1")
 
+    @property
+    def asks_for_newest(self) -> bool:
+        """Whether it is the newest backup that is drilled: of an older one the age says nothing about what a loss would cost."""
+        if self.backup is None:
+            return self.strategy == "latest"
+        return self.backup == "latest" or self.backup.endswith("@latest")
+
+    @property
+    def partial_by_intent(self) -> frozenset[str]:
+        """The names of databases whose backups are whole in the sense of their settings, and yet partial."""
+        return frozenset(name for name, terms in self.terms.items() if terms.is_partial)
+
     def for_backups_of(self, name: str) -> DrillRequest:
         """Return the request with what the settings say of the database whose backup was chosen."""
         terms = self.terms.get(name)
         if terms is None:
             return self
         own = {assertion.name for assertion in self.assertions}
+        rpo_target_s = terms.rpo_target_s if self.asks_for_newest else None
         return replace(
             self,
             assertions=self.assertions + tuple(one for one in terms.assertions if one.name not in own),
             optional_extensions=self.optional_extensions | terms.optional_extensions,
             rto_target_s=terms.rto_target_s if self.rto_target_s is None else self.rto_target_s,
-            rpo_target_s=terms.rpo_target_s if self.rpo_target_s is None else self.rpo_target_s,
+            rpo_target_s=rpo_target_s if self.rpo_target_s is None else self.rpo_target_s,
         )

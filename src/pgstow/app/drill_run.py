@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import tempfile
 import time
@@ -16,6 +17,7 @@ import pgstow
 from pgstow.app.auditing import note_access
 from pgstow.app.drill_findings import error_code, error_hint, left_out, restore_phases, table_proofs
 from pgstow.app.drill_request import DrillRequest
+from pgstow.app.foundation import foundation_for
 from pgstow.assurance.drill.checking import check_restored
 from pgstow.assurance.drill.context import CheckContext
 from pgstow.assurance.drill.given_server import DatabaseOnServer
@@ -24,7 +26,7 @@ from pgstow.assurance.drill.throwaway import ThrowawayServer
 from pgstow.catalog.backups import BackupFiles, BackupRecord
 from pgstow.catalog.drills import AuditHead, CheckRecord, DrillRecord, Outcome, PhaseRecord, TableProof
 from pgstow.catalog.manifest import Manifest
-from pgstow.core.errors import Interrupted, PgstowError, ToolMissing
+from pgstow.core.errors import DiskFull, Interrupted, PgstowError, ToolMissing
 from pgstow.core.progress import Progress
 from pgstow.postgres import target as target_sql
 from pgstow.postgres.raw import open_raw
@@ -32,6 +34,7 @@ from pgstow.postgres.server import find_servers
 from pgstow.postgres.tools import ClientTools, pick
 from pgstow.repository import Repository
 from pgstow.restore import engine
+from pgstow.restore.foundation import Foundation
 from pgstow.restore.guard import GUARD_SETTINGS, pick_pg_restore
 from pgstow.restore.report import RestoreReport
 from pgstow.restore.request import RestoreOptions
@@ -71,6 +74,7 @@ class DrillRun:
     _begun: float = 0.0
     _phases: list[PhaseRecord] = field(default_factory=list)
     _place: Place | None = None
+    _foundation: Foundation | None = None
     _manifest: Manifest | None = None
     _manifest_sha256: str | None = None
     _report: RestoreReport | None = None
@@ -96,10 +100,12 @@ class DrillRun:
             self._phases.append(PhaseRecord(name="import", begun_s=0.0, seconds=self._now()))
         try:
             self._restore_and_check()
+        except Interrupted as exc:
+            self._error = self.ended_by = exc
         except PgstowError as exc:
-            self._error = exc
-            if isinstance(exc, Interrupted):
-                self.ended_by = exc
+            self._error = self._place.explained(exc) if self._place is not None else exc
+        except OSError as exc:
+            self._error = self._of_this_machine(exc)
         except BaseException as exc:  # noqa: BLE001  it is recorded, and raised again by who called
             self._error = PgstowError(f"{type(exc).__name__}: {exc}")
             self.ended_by = exc
@@ -108,15 +114,31 @@ class DrillRun:
         except Interrupted as exc:  # the second one would end the process at once
             self.ended_by = self.ended_by or exc
             self._clean_up()
-        return self._record()
+        try:
+            return self._record()
+        except Interrupted as exc:
+            self.ended_by = self.ended_by or exc
+            return self._record()
 
     # -- the steps
+
+    def _of_this_machine(self, exc: OSError) -> PgstowError:
+        """Return the error that a file or folder of this machine is in the way, as a full disk is."""
+        error = PgstowError(f"{exc.strerror or exc}{f': {exc.filename}' if exc.filename else ''}")
+        if exc.errno == errno.ENOSPC:
+            return DiskFull(
+                f"the disk of {tempfile.gettempdir()} ran full: {error.message}",
+                hint="set TMPDIR to a folder on a larger disk",
+            )
+        self.ended_by = exc
+        return error
 
     def _restore_and_check(self) -> None:
         files = BackupFiles(self.repository, self.subject.backup)
         with self._phase("look-up", "reading what the backup holds"):
             self._manifest = files.manifest
             self._manifest_sha256 = hashlib.sha256(files.read("manifest.json")).hexdigest()
+            self._foundation = foundation_for(self.repository, self.subject.backup, files, self.progress.note)
             place = self._place = self._choose_place(files)
         with self._phase("server", "making a place to restore into"):
             place.make()
@@ -134,21 +156,26 @@ class DrillRun:
                 tools=self._dump_tools(place),
             )
             self._checks = check_restored(context, self.progress)
-        self._proven_s = self._now()
+        self._proven_s = self._now()  # if they passed
+        place.look_back()
         with contextlib.closing(
             open_raw(place.target, encoding=files.toc.encoding, settings=GUARD_SETTINGS)
         ) as session:
             self._restored_bytes = target_sql.database_bytes(session)
 
     def _choose_place(self, files: BackupFiles) -> Place:
+        beneath = self._foundation.entries if self._foundation is not None else ()
         if self.request.server is not None:
-            return DatabaseOnServer(files, self.request.server, drill_id=self.id, note=self.progress.note)
+            return DatabaseOnServer(
+                files, self.request.server, drill_id=self.id, note=self.progress.note, beneath=beneath
+            )
         return ThrowawayServer(
             files,
             find_servers(self.request.server_path),
             parent=Path(tempfile.gettempdir()),
             jobs=self.request.jobs,
             note=self.progress.note,
+            beneath=beneath,
         )
 
     def _restore(self, files: BackupFiles, place: Place) -> RestoreReport:
@@ -166,6 +193,7 @@ class DrillRun:
             tools=self.tools,
             progress=self.progress,
             before_touching=self.settle,
+            foundation=self._foundation,
         )
         self._phases += restore_phases(report, begun_s)
         self._restored_s = round(self._now() - report.timings_s.get(_NOT_FOR_USE, 0.0), 3)
@@ -181,10 +209,10 @@ class DrillRun:
                 place.remove()
             except Interrupted:  # raised when everything was gone
                 raise
-            except (PgstowError, OSError) as exc:
+            except Exception as exc:  # noqa: BLE001  whatever it is, what the drill found must not be lost with it
                 self._is_removed = False
                 self._warnings.append(
-                    f"what was made for the drill could not be removed, the next drill tries again: {exc}"
+                    f"what was made for the drill could not be removed ({place.remains}), the next drill tries again: {exc}"
                 )
 
     @contextlib.contextmanager
@@ -222,6 +250,7 @@ class DrillRun:
         tables = table_proofs(report) if report is not None else ()
         snapshot_taken = manifest.snapshot_taken if manifest is not None else backup.time
         error = self.ended_by if isinstance(self.ended_by, PgstowError) else self._error
+        outcome = self._outcome(tables)
         return DrillRecord(
             id=self.id,
             plan=self.request.plan,
@@ -244,12 +273,12 @@ class DrillRun:
             server=place.server if place is not None else "none was started",
             is_isolated=place.is_isolated if place is not None else False,
             is_removed=self._is_removed,
-            outcome=self._outcome(tables),
+            outcome=outcome,
             error_code=error_code(error),
             error=error.message if error is not None else None,
             hint=error_hint(error),
             restored_s=self._restored_s,
-            proven_s=self._proven_s,
+            proven_s=self._proven_s if outcome == "passed" else None,
             rto_target_s=self.request.rto_target_s,
             rpo_target_s=self.request.rpo_target_s,
             lost_s=round((self.started - snapshot_taken).total_seconds(), 3),

@@ -217,14 +217,7 @@ def database_facts(database: DatabaseSettings) -> DatabaseFacts:
         rto_s=database.rto_s,
         critical=tuple(map(_table_name, database.critical)),
         must_contain=database.must_contain,
-        is_partial=any(
-            (
-                database.schemas,
-                database.exclude_schemas,
-                database.exclude_tables,
-                database.exclude_table_data,
-            )
-        ),
+        is_partial=database.is_partial,
     )
 
 

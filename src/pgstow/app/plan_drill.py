@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pgstow.app.drill import Drilled, drill_and_tell
-from pgstow.app.drill_request import DrillRequest, Strategy
+from pgstow.app.drill_request import DrillRequest, DrillTerms, Strategy
 from pgstow.app.plan_parts import PlanParts
+from pgstow.assurance.drill.selection import candidates
 from pgstow.catalog.backups import list_backups
 from pgstow.catalog.drills import DrillRecord, read_drills
 from pgstow.config.settings import DatabaseSettings, PlanSettings, RepositorySettings
@@ -52,7 +53,7 @@ def carry_out_drill(plan: PlanSettings, database: DatabaseSettings, parts: PlanP
         repository=chosen.settings.name,
         record=drilled.record,
         error=_error(drilled.record, chosen.settings.name),
-        warnings=(*warnings, *_unsaved(drilled)),
+        warnings=(*warnings, *_unsaved(drilled), *_left_over(drilled.record)),
     )
 
 
@@ -69,6 +70,7 @@ def _request(plan: PlanSettings, database: DatabaseSettings, parts: PlanParts) -
         rto_target_s=database.rto_s,
         # An older backup that is drilled on purpose says nothing of what a loss would cost now.
         rpo_target_s=database.rpo_s if strategy == "latest" else None,
+        terms={database.name: DrillTerms(is_partial=database.is_partial)},
         plan=plan.name,
         state_folder=state_folder(parts.environ),
         server_path=parts.environ.get("PATH", ""),
@@ -115,12 +117,14 @@ def _candidate(
     place: RepositorySettings, plan: PlanSettings, database: DatabaseSettings, parts: PlanParts
 ) -> _Candidate | None:
     opened = parts.repository(place)
-    kind = plan.drill.backup_kind
-    has_backup = any(
-        record.name == database.name and kind in (None, record.kind) and not record.is_damaged
-        for record in list_backups(opened, damaged=[])
-    )
-    if not has_backup:
+    by_intent = {database.name} if database.is_partial else ()
+    if not candidates(
+        list_backups(opened, damaged=[]),
+        plan.drill.strategy,
+        database=database.name,
+        kind=plan.drill.backup_kind,
+        partial_by_intent=by_intent,
+    ):
         return None
     begun = [one.started for one in read_drills(opened, damaged=[]) if one.backup_name == database.name]
     return _Candidate(settings=place, opened=opened, drilled=max(begun, default=_LONG_AGO))
@@ -131,6 +135,14 @@ def _unsaved(drilled: Drilled) -> list[str]:
         return []
     then = f"it waits in {drilled.kept_in}, and the next drill saves it" if drilled.kept_in else "it is lost"
     return [f"{unsaved_text(drilled.record.id)}: {drilled.unsaved.message}; {then}"]
+
+
+def _left_over(record: DrillRecord) -> list[str]:
+    if record.is_removed:
+        return []
+    return [
+        f"drill {record.id} could not remove all that it had made: its report names it, and the next one tries again"
+    ]
 
 
 def _error(record: DrillRecord, repository: str) -> DrillFailed | None:

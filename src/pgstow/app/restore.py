@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pgstow.app.auditing import note_access
+from pgstow.app.foundation import foundation_for
 from pgstow.app.reading import reading
 from pgstow.catalog.backups import BackupFiles, find_backup, load_readable_index
 from pgstow.core.progress import Progress
@@ -43,4 +44,14 @@ def restore(
             repository.load_index(damaged=[])  # somebody may have pruned until now
 
         files = BackupFiles(repository, record)
-        return engine.restore(files, target, options, tools=tools, progress=progress, before_touching=settle)
+        is_whole = not (options.is_selective or options.data_only)
+        is_into_nothing = is_whole and (options.create or not options.clean)
+        return engine.restore(
+            files,
+            target,
+            options,
+            tools=tools,
+            progress=progress,
+            before_touching=settle,
+            foundation=foundation_for(repository, record, files, progress.note) if is_into_nothing else None,
+        )

@@ -151,7 +151,7 @@ class _Run:
                 result = self._work(record)
             record, error = _finished(record, result), result.error
         except Interrupted as exc:
-            self._end(_failed(record, exc, "interrupted"), tell)
+            self._end(_of_drill(_failed(record, exc, "interrupted"), exc), tell)
             self._begin_again()
             raise
         except PgstowError as exc:
@@ -321,6 +321,14 @@ def _failed(record: RunRecord, exc: PgstowError, outcome: Outcome) -> RunRecord:
     return replace(
         record, outcome=outcome, finished=datetime.now(UTC), error_code=exc.code, error=exc.message
     )
+
+
+def _of_drill(record: RunRecord, exc: Interrupted) -> RunRecord:
+    """Return the record with the drill that was interrupted, if one had begun."""
+    drill, backup = exc.facts.get("drill"), exc.facts.get("backup")
+    if not isinstance(drill, str) or not isinstance(backup, str):
+        return record
+    return replace(record, drill_id=drill, backup_id=backup)
 
 
 def _finished(record: RunRecord, result: JobResult) -> RunRecord:

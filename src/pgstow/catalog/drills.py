@@ -18,6 +18,7 @@ from pgstow.core.errors import RepositoryDamaged, UsageError
 from pgstow.repository import Repository
 
 __all__ = [
+    "OF_THE_PLACE",
     "AuditHead",
     "CheckOutcome",
     "CheckRecord",
@@ -32,6 +33,20 @@ __all__ = [
 ]
 
 DRILL_FORMAT = 1
+# What ends a drill before the backup could show what is in it: the machine, a server, the store.
+OF_THE_PLACE = frozenset(
+    {
+        "connection_failed",
+        "disk_full",
+        "internal",
+        "process_failed",
+        "repository_locked",
+        "store_denied",
+        "store_unavailable",
+        "target_refused",
+        "tool_missing",
+    }
+)
 _FOLDER = "pgstow/drills/"
 _TIME = "%Y%m%dT%H%M%SZ"
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f-]{8,40}")
@@ -147,6 +162,11 @@ class DrillRecord(_Record):
         return self.outcome == "passed"
 
     @property
+    def is_of_place(self) -> bool:
+        """Whether what stopped it says nothing about the backup."""
+        return self.error_code in OF_THE_PLACE
+
+    @property
     def file_name(self) -> str:
         """Under which it is stored: names sort by time."""
         return f"{self.started.astimezone(UTC):{_TIME}}-{self.id}"
@@ -158,19 +178,31 @@ class DrillRecord(_Record):
 
 def parse_drill(data: bytes, *, where: str) -> DrillRecord:
     """Return the record in ``data``; RepositoryDamaged, naming ``where``, if it is none, or is too new."""
+    _refuse_newer(data, where)
     try:
-        record = DrillRecord.model_validate_json(data)
+        return DrillRecord.model_validate_json(data)
     except ValidationError as exc:
         first = exc.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
         raise RepositoryDamaged(f"{where} is no record of a drill: {at}: {first['msg']}", file=where) from exc
-    if record.format > DRILL_FORMAT:
+
+
+class _Format(_Record):
+    format: int = DRILL_FORMAT
+
+
+def _refuse_newer(data: bytes, where: str) -> None:
+    """Raise for a format of later versions, whatever else has another form in it."""
+    try:
+        found = _Format.model_validate_json(data).format
+    except ValidationError:
+        return
+    if found > DRILL_FORMAT:
         raise RepositoryDamaged(
-            f"{where} has format {record.format}, newer than this program understands",
+            f"{where} has format {found}, newer than this program understands",
             hint="upgrade pgstow",
             file=where,
         )
-    return record
 
 
 def save_drill(repository: Repository, record: DrillRecord) -> None:

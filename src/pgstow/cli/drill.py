@@ -79,7 +79,7 @@ def drill_command(
     """Restore a backup where nobody works, check it, measure it, and take everything away again.
 
     The record of the drill is saved in the repository. Exits with 1 when the drill fails, with 3 when it passes and its record could
-    not be saved or its report not be written.
+    not be saved, its report not be written, or what was made for it not be removed.
     """
     strategy = _strategy(latest=latest, random=random, oldest=oldest, rotate=rotate)
     dump = subject if subject is not None and is_dump(subject) else None
@@ -123,13 +123,15 @@ def drill_command(
         else:
             repository = invocation.repository(progress, is_cached=True, without_config=True)
             drilled = drill_and_tell(request, repository, invocation.tools(), progress)
+    written: list[Path] = []
     unwritten: list[PgstowError] = []
     for path, form in reports:
         try:
             write_report(drilled.record, path, form)
+            written.append(path)
         except PgstowError as exc:
             unwritten.append(exc)
-    return _outcome(invocation, drilled, [path for path, _ in reports], unwritten, is_dump=dump is not None)
+    return _outcome(invocation, drilled, written, unwritten, is_dump=dump is not None)
 
 
 def is_dump(text: str) -> bool:
@@ -185,6 +187,7 @@ def _terms(invocation: Invocation) -> Mapping[str, DrillTerms]:
             optional_extensions=frozenset(one.optional_extensions),
             rto_target_s=one.rto_s,
             rpo_target_s=one.rpo_s,
+            is_partial=one.is_partial,
         )
         for name, one in invocation.settings().databases.items()
     }
@@ -200,7 +203,8 @@ def _outcome(
 ) -> Outcome:
     record = drilled.record
     is_saved = drilled.unsaved is None and not is_dump
-    status: Status = "done" if drilled.unsaved is None and not unwritten else "partial"
+    is_tidy = drilled.unsaved is None and not unwritten and record.is_removed
+    status: Status = "done" if is_tidy else "partial"
     view: list[RenderableType] = list(drill_lines(record))
     if drilled.unsaved is not None:
         view += unsaved_lines(drilled.unsaved.message, drilled.kept_in)
@@ -219,7 +223,7 @@ def _outcome(
             "saved": is_saved,
             "unsaved": output.error_document(drilled.unsaved) if drilled.unsaved is not None else None,
             "kept_in": str(drilled.kept_in) if drilled.kept_in is not None else None,
-            "reports": [str(path) for path in reports] if not unwritten else [],
+            "reports": [str(path) for path in reports],
             "report_errors": [output.error_document(exc) for exc in unwritten],
         },
         view=view,

@@ -140,19 +140,17 @@ def _facts(record: DrillRecord) -> Table:
 def _restored(record: DrillRecord) -> str:
     assert record.restored_s is not None
     proven = f", checked after {duration_text(record.proven_s)}" if record.proven_s is not None else ""
-    return (
-        f"{duration_text(record.restored_s)}{proven}{_against(record.proven_s, record.rto_target_s, 'RTO')}"
-    )
+    return f"{duration_text(record.restored_s)}{proven}{_against(record, record.proven_s, record.rto_target_s, 'RTO')}"
 
 
 def _lost(record: DrillRecord) -> str:
-    return f"what came in the {duration_text(max(record.lost_s, 0.0))} before the drill{_against(record.lost_s, record.rpo_target_s, 'RPO')}"
+    return f"what came in the {duration_text(max(record.lost_s, 0.0))} before the drill{_against(record, record.lost_s, record.rpo_target_s, 'RPO')}"
 
 
-def _against(achieved_s: float | None, target_s: float | None, name: str) -> str:
+def _against(record: DrillRecord, achieved_s: float | None, target_s: float | None, name: str) -> str:
     if target_s is None or achieved_s is None:
         return ""
-    verdict = "met" if achieved_s <= target_s else "MISSED"
+    verdict = "MISSED" if achieved_s > target_s else "met" if record.is_passed else "not proven"
     return f" ({name} target {duration_text(target_s)}: {verdict})"
 
 

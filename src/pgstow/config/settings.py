@@ -69,6 +69,11 @@ class DatabaseSettings:
     assertions: tuple[Assertion, ...] = ()
     optional_extensions: tuple[str, ...] = ()
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether something is left out, so that its backups are partial ones by intent."""
+        return bool(self.schemas or self.exclude_schemas or self.exclude_tables or self.exclude_table_data)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositorySettings:

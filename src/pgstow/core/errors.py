@@ -29,6 +29,7 @@
     ├── RestoreError               a restore could not be done
     │   ├── TargetRefused          nothing was touched
     │   └── ContentMismatch        what was restored is not what was saved
+    ├── DiskFull                   no room left where a drill restores
     ├── DrillFailed                a drill by plan came to its end, and did not pass
     ├── RunUnderWay                another run does it, or holds what this one needs
     ├── StateError                 the service's own database said no; the backups do not depend on it
@@ -49,6 +50,7 @@ __all__ = [
     "ConfigInvalid",
     "ConnectionFailed",
     "ContentMismatch",
+    "DiskFull",
     "DrillFailed",
     "GaveWay",
     "Interrupted",
@@ -217,6 +219,10 @@ class TargetRefused(RestoreError):
 
 class ContentMismatch(RestoreError):
     code = "content_mismatch"
+
+
+class DiskFull(PgstowError):
+    code = "disk_full"
 
 
 class DrillFailed(PgstowError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pgstow.catalog.backups import BackupRecord
-from pgstow.catalog.drills import DrillRecord
+from pgstow.catalog.drills import OF_THE_PLACE, DrillRecord
 from pgstow.monitor.facts import CRITICAL_KIND, DatabaseFacts, Facts, PlanFacts
 from pgstow.monitor.rto import (
     RestoreForecast,
@@ -24,18 +24,6 @@ __all__ = ["FailedDrill", "RecoveryStanding", "is_of_place", "recovery_of", "uns
 _ABOUT_AS_LARGE = 1.25
 # What a backup holds besides rows and large objects: less than this, where nobody counted.
 _ASIDE_BYTES = 16 << 20
-
-# What ended a drill without anything having been found wrong with the backup.
-_OF_THE_PLACE = frozenset(
-    (
-        "connection_failed",
-        "repository_locked",
-        "store_denied",
-        "store_unavailable",
-        "target_refused",
-        "tool_missing",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +105,7 @@ class RecoveryStanding:
 
 def is_of_place(error_code: str | None) -> bool:
     """Whether what ended a drill was in the machine, the store or a server: then nothing is known of the backup by it."""
-    return error_code in _OF_THE_PLACE
+    return error_code in OF_THE_PLACE
 
 
 def recovery_of(facts: Facts, database: DatabaseFacts, newest: BackupRecord | None) -> RecoveryStanding:

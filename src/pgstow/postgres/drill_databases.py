@@ -6,17 +6,21 @@ from pgstow.postgres.raw import RawSession
 from pgstow.postgres.target import database_oid, drop_database, quoted
 
 __all__ = [
+    "UNMARKED_LIMIT",
     "close_to_others",
     "drill_databases",
     "drop_if_abandoned",
     "drop_if_there",
     "hold",
     "is_closed_to_others",
+    "lift_limit",
     "mark",
 ]
 
 # The lock that says that a drill is using a database; both halves of an advisory lock's key are ours to choose.
 _LOCK_CLASS = b"1885824116"  # "pgdt" as a number
+# What a database is created with before its comment can say whose it is: nobody else has this many.
+UNMARKED_LIMIT = 1885824116
 _COMMENT = "made by a pgstow drill, and dropped after it: "
 
 
@@ -60,16 +64,26 @@ def mark(session: RawSession, name: bytes, drill_id: str) -> None:
     )
 
 
+def lift_limit(session: RawSession, name: bytes) -> None:
+    """Take away what told it apart before it was marked: the source's own limit comes in its place."""
+    session.execute(
+        b"ALTER DATABASE %b CONNECTION LIMIT -1" % quoted(session, name),
+        doing="letting the drill's database be used",
+    )
+
+
 def drill_databases(session: RawSession) -> list[bytes]:
-    """Return the databases that drills of this role made."""
+    """Return the databases that drills of this role made, and those whose drill was killed before it could mark one."""
     rows = session.rows(
         b"""
         SELECT d.datname FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r ON r.oid = d.datdba
         WHERE r.rolname = current_user
-              AND pg_catalog.starts_with(pg_catalog.shobj_description(d.oid, 'pg_database'), $1::text)
+              AND (d.datconnlimit = $2::int
+                   OR pg_catalog.starts_with(pg_catalog.shobj_description(d.oid, 'pg_database'), $1::text))
         ORDER BY d.datname
         """,
         _COMMENT.encode(),
+        b"%d" % UNMARKED_LIMIT,
         doing="looking for databases of earlier drills",
     )
     return [row[0] or b"" for row in rows]

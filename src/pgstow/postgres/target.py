@@ -325,6 +325,7 @@ class DatabaseShape:
     locale: str | None = None  # of icu and builtin
     owner: bytes | None = None
     tablespace: bytes | None = None
+    connection_limit: int | None = None
 
 
 def create_database(session: RawSession, name: bytes, shape: DatabaseShape) -> None:
@@ -343,6 +344,8 @@ def create_database(session: RawSession, name: bytes, shape: DatabaseShape) -> N
             parts.append((word, b"%I", given))
     pattern = b"CREATE DATABASE %I TEMPLATE template0"
     pattern += b"".join(b" %s = %s" % (word.encode(), place) for word, place, _ in parts)
+    if shape.connection_limit is not None:
+        pattern += b" CONNECTION LIMIT = %d" % shape.connection_limit
     _execute_formatted(
         session,
         pattern,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from psycopg import errors as pgerrors
 
 from pgstow.catalog.manifest import Manifest
@@ -27,7 +29,13 @@ _LOCALE_ERRORS = {
 
 
 def create_like_source(
-    session: RawSession, name: bytes, manifest: Manifest, toc: Toc, options: RestoreOptions
+    session: RawSession,
+    name: bytes,
+    manifest: Manifest,
+    toc: Toc,
+    options: RestoreOptions,
+    *,
+    connection_limit: int | None = None,
 ) -> list[str]:
     """Create the database with encoding and locale of the source; return what had to differ.
 
@@ -49,7 +57,7 @@ def create_like_source(
     ]
     for number, shape in enumerate(fallbacks):
         try:
-            target_sql.create_database(session, name, shape)
+            target_sql.create_database(session, name, replace(shape, connection_limit=connection_limit))
         except PostgresError as exc:
             if exc.facts.get("sqlstate") not in _LOCALE_ERRORS or shape is fallbacks[-1]:
                 raise

@@ -22,11 +22,13 @@ from pgstow.restore.data_only import load_order
 from pgstow.restore.database import apply_database_entries, create_like_source
 from pgstow.restore.early import may_be_read_early
 from pgstow.restore.foreign_keys import set_foreign_keys
+from pgstow.restore.foundation import Foundation, create_missing_schemas
 from pgstow.restore.guard import GUARD_SETTINGS, Admission, admit, maintenance_session
 from pgstow.restore.large_objects import listed_large_objects, load_large_objects
 from pgstow.restore.load import Loader, load_settings
 from pgstow.restore.load_tasks import LoadTask, plan_tasks
 from pgstow.restore.losses import refuse_losses
+from pgstow.restore.naming import described
 from pgstow.restore.report import ComparedTable, RestoredTable, RestoreReport, Skipped, UnsetForeignKey
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
 from pgstow.restore.sections import Runs, Sections, arrange
@@ -35,10 +37,12 @@ from pgstow.restore.sent_rows import ReadTarget, SentRows
 from pgstow.restore.timesheet import Timesheet
 from pgstow.restore.workers import Workers
 
-__all__ = ["restore"]
+__all__ = ["SAID_OF_THE_DATABASE", "restore"]
 
 _MIB = 1 << 20
 _ROWS = "rows"
+_NAMED = 10
+SAID_OF_THE_DATABASE = "settings, privileges and comment of the database itself"
 _WHAT_IS_LEFT = (
     "nothing was touched; choose tables that are whole with --table, or another backup"
     " (pgstow show tells what this one has lost)"
@@ -64,10 +68,12 @@ def restore(
     tools: Sequence[ClientTools],
     progress: Progress,
     before_touching: Callable[[], object] = lambda: None,
+    foundation: Foundation | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> RestoreReport:
     """Restore one backup; when this returns, the rows are counted and on the target's disk.
 
+    ``foundation`` is made first, in a database that is new or empty, with the schemas that the archive names and does not hold.
     ``before_touching`` is called when nothing but reading was done, and may raise. Raises TargetRefused while
     nothing is touched yet; later errors say in their hint and facts what was left
     behind. A report that ``is_partial`` names what was asked for and could not be restored.
@@ -82,7 +88,7 @@ def restore(
         timesheet=Timesheet(clock),
     )
     run.begin("checking", "checking the target")
-    admission = admit(files, target, options, tools)
+    admission = admit(files, target, options, tools, foundation)
     before_touching()
     if not options.schema_only:
         refuse_losses(files, admission.selection.entries, hint=_WHAT_IS_LEFT)
@@ -102,6 +108,8 @@ def restore(
         ) as sections:
             runs = arrange(files.toc, admission.selection, admission.preflight.left_out)
             _drop(run, admission, sections)
+            if foundation is not None:
+                _lay_foundation(run, admission, foundation)
             _restore_definitions(run, runs, sections)
             _load_rows(run, admission, runs)
             _restore_other_data(run, admission, runs, sections)
@@ -188,7 +196,7 @@ def _what_is_said_of_the_database(files: ArchiveFiles) -> list[Skipped]:
     """Return what pg_restore, too, restores only into a database it creates."""
     said = [entry for entry in files.toc.entries if is_about_database(entry) and entry.desc != b"DATABASE"]
     why = "the database was there before; --create restores them"
-    return [Skipped(what="settings, privileges and comment of the database itself", why=why)] if said else []
+    return [Skipped(what=SAID_OF_THE_DATABASE, why=why)] if said else []
 
 
 def _flags(options: RestoreOptions, admission: Admission) -> list[str]:
@@ -211,6 +219,31 @@ def _drop(run: _Run, admission: Admission, sections: Sections) -> None:
     droppable = ours - selection.brought - admission.preflight.kept
     sections.drop(drop_only(run.files.toc, keep=lambda entry: entry.dump_id not in droppable))
     run.is_touched = True
+
+
+def _lay_foundation(run: _Run, admission: Admission, foundation: Foundation) -> None:
+    """Make what the tables of a partial backup need and its archive does not hold."""
+    run.begin("pre-data", "creating what the tables need")
+    run.is_touched = True
+    if admission.beneath:
+        with Sections.opened(
+            admission.tools,
+            run.target,
+            foundation.toc,
+            flags=_flags(run.options, admission),
+            settings=_pg_restore_settings(run.files),
+        ) as sections:
+            sections.restore(admission.beneath)
+            run.warnings += sections.messages
+        encoding = foundation.toc.encoding
+        named = [described(entry, encoding) for entry in admission.beneath]
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        run.warnings.append(
+            f"the backup holds chosen tables alone: what they need was made as {foundation.origin} has it"
+            f" ({', '.join(named[:_NAMED])}{more})"
+        )
+    with run.session() as session:
+        create_missing_schemas(session, run.files.toc)
 
 
 def _restore_definitions(run: _Run, runs: Runs, sections: Sections) -> None:

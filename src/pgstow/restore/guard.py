@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pgstow.catalog.manifest import Manifest
 from pgstow.core.errors import ConnectionFailed, TargetRefused, ToolMissing, UsageError
 from pgstow.postgres import target as target_sql
+from pgstow.postgres.archive import TocEntry
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.pooler import refuse_transaction_pooler
 from pgstow.postgres.raw import RawSession, open_raw
@@ -20,12 +21,13 @@ from pgstow.postgres.session import NO_TIMEOUTS, Connection
 from pgstow.postgres.tools import ClientTools
 from pgstow.restore.data_only import check_tables_are_ready
 from pgstow.restore.extensions import without_extensions
+from pgstow.restore.foundation import Foundation
 from pgstow.restore.naming import described
 from pgstow.restore.preflight import Preflight, look_ahead, missing_extensions
 from pgstow.restore.report import TargetIdentity
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
 from pgstow.restore.selection import Selection, select_whole
-from pgstow.restore.tables import select_some
+from pgstow.restore.tables import object_key, select_some
 
 __all__ = ["GUARD_SETTINGS", "Admission", "admit", "maintenance_session", "pick_pg_restore"]
 
@@ -45,13 +47,18 @@ class Admission:
     database: bytes  # in the archive's encoding
     replaces: bool  # --create --clean, and the database is there
     selection: Selection
+    beneath: tuple[TocEntry, ...]  # of the foundation's archive
     tools: ClientTools
     memory: target_sql.MemoryFacts
     preflight: Preflight
 
 
 def admit(
-    files: ArchiveFiles, target: ConnInfo, options: RestoreOptions, tools: Sequence[ClientTools]
+    files: ArchiveFiles,
+    target: ConnInfo,
+    options: RestoreOptions,
+    tools: Sequence[ClientTools],
+    foundation: Foundation | None = None,
 ) -> Admission:
     """Return how to restore into ``target``, having found nothing that speaks against it."""
     options.check()
@@ -80,14 +87,16 @@ def admit(
             )
             _check_contents(session, files, facts, selection, options)
         selection = _without_optional(session, files, selection, options)
+        beneath = _beneath(session, foundation, options)
         return Admission(
             identity=_identity(session, facts, database, oid),
             database=database,
             replaces=options.create and oid is not None,
             selection=selection,
+            beneath=beneath,
             tools=chosen_tools,
             memory=target_sql.memory_facts(session),
-            preflight=look_ahead(session, files, selection, facts, options),
+            preflight=look_ahead(session, files, selection, facts, options, beneath=beneath),
         )
 
 
@@ -154,6 +163,17 @@ def _without_optional(
         return selection
     missing = missing_extensions(session, selection.entries, encoding=files.toc.encoding)
     return without_extensions(files.toc, selection, options.optional_extensions.intersection(missing))
+
+
+def _beneath(
+    session: RawSession, foundation: Foundation | None, options: RestoreOptions
+) -> tuple[TocEntry, ...]:
+    if foundation is None:
+        return ()
+    missing = missing_extensions(session, foundation.entries, encoding=foundation.toc.encoding)
+    there = set[target_sql.ObjectKey]() if options.create else target_sql.existing_objects(session)
+    entries = foundation.without_extensions(options.optional_extensions.intersection(missing))
+    return tuple(entry for entry in entries if object_key(entry) not in there)
 
 
 # -- the server

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pgstow.core.errors import TargetRefused
@@ -36,15 +36,21 @@ def look_ahead(
     selection: Selection,
     facts: target_sql.TargetFacts,
     options: RestoreOptions,
+    *,
+    beneath: Sequence[TocEntry] = (),
 ) -> Preflight:
-    """Return what the target lacks; TargetRefused when the restore would fail for it. Nothing is touched."""
+    """Return what the target lacks; TargetRefused when the restore would fail for it. Nothing is touched.
+
+    ``beneath`` are entries of another archive that are restored before.
+    """
     wanted = [*selection.entries, *selection.foreign_keys]
     if options.create:
         wanted += [entry for entry in files.toc.entries if is_about_database(entry)]
     encoding = files.toc.encoding
-    missing_roles = _roles(session, [*wanted, *_unwanted_privileges(files, wanted)], facts, options, encoding)
+    all_wanted = [*beneath, *wanted, *_unwanted_privileges(files, wanted)]
+    missing_roles = _roles(session, all_wanted, facts, options, encoding)
     installed = {} if options.create else target_sql.installed_extensions(session)
-    warnings = _extensions(session, files, wanted, installed, encoding)
+    warnings = _extensions(session, files, [*beneath, *wanted], installed, encoding)
     untouchable = _untouchable_extensions(wanted, installed)
     remarks = _remarks(wanted, untouchable)
     lost_tablespaces = _tablespaces(session, wanted, encoding)

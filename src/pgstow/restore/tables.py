@@ -15,7 +15,7 @@ from pgstow.restore.report import Skipped
 from pgstow.restore.request import RestoreOptions
 from pgstow.restore.selection import Selection, is_about_database, without_unwanted_kinds
 
-__all__ = ["object_key", "select_some"]
+__all__ = ["needs_of", "object_key", "select_some"]
 
 _RELATIONS = {b"TABLE", b"FOREIGN TABLE", b"VIEW", b"MATERIALIZED VIEW", b"SEQUENCE"}
 _NEVER_BROUGHT = {b"TABLE", b"FOREIGN TABLE", b"VIEW", b"MATERIALIZED VIEW"}
@@ -92,6 +92,20 @@ def select_some(toc: Toc, options: RestoreOptions, existing: AbstractSet[ObjectK
         skipped=tuple(choice.skipped),
         is_whole=False,
     )
+
+
+def needs_of(toc: Toc, wanted: AbstractSet[ObjectKey]) -> tuple[TocEntry, ...]:
+    """Return what the ``wanted`` objects and all that hangs on them need besides each other, in archive order.
+
+    What cannot be had, such as a view that a function reads, is passed over, and what needs it as well.
+    """
+    choice = _Choice(toc, wanted)
+    choice.chosen = {entry.dump_id for entry in toc.entries if object_key(entry) in wanted}
+    choice.add_belongings()
+    for entry in toc.entries:
+        if entry.dump_id in choice.chosen and entry.section is not Section.NONE:
+            choice.bring_if_possible(entry)
+    return tuple(entry for entry in toc.entries if entry.dump_id in choice.brought)
 
 
 @dataclass(slots=True)
@@ -352,6 +366,11 @@ class _Choice:
                 if lacks is not None:
                     return lacks
         return None
+
+    def bring_if_possible(self, entry: TocEntry) -> None:
+        """Add what one object needs, unless a part of that cannot be had."""
+        if self._lacks(entry, set()) is None:
+            self._bring(entry)
 
     def _bring(self, entry: TocEntry) -> None:
         for other in self._needs(entry):

@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from psycopg import errors as pgerrors
 
 from pgstow.assurance.drill.place import Place
-from pgstow.core.errors import ConnectionFailed, PgstowError, PostgresError, RestoreError
+from pgstow.core.errors import ConnectionFailed, PgstowError, PostgresError, RestoreError, TargetRefused
 from pgstow.postgres import drill_databases
 from pgstow.postgres import target as target_sql
+from pgstow.postgres.archive import TocEntry
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import RawSession
 from pgstow.restore.database import apply_database_entries, create_like_source
@@ -39,15 +40,23 @@ class DatabaseOnServer(Place):
     """A new database on the server of ``server``, whatever database that names."""
 
     kind = "database"
+    _when_full = "make room on that server, name a larger one with --on URL, or leave --on out and drill on this machine"
 
     def __init__(
-        self, files: ArchiveFiles, server: ConnInfo, *, drill_id: str, note: Callable[[str], object]
+        self,
+        files: ArchiveFiles,
+        server: ConnInfo,
+        *,
+        drill_id: str,
+        note: Callable[[str], object],
+        beneath: Sequence[TocEntry] = (),
     ) -> None:
         super().__init__()
         self._files = files
         self._server = server
         self._drill_id = drill_id
         self._note = note
+        self._beneath = beneath  # of another archive, restored before
         self._names: list[bytes] = []  # of databases that we made, or are about to
         self._no_owner = True
         self._no_privileges = True
@@ -76,6 +85,7 @@ class DatabaseOnServer(Place):
         name = self._create(session)
         # Marked at once, so that it is recognised from now on, and again because the source's comment took the mark's place.
         drill_databases.mark(session, name, self._drill_id)
+        drill_databases.lift_limit(session, name)
         drill_databases.close_to_others(session, name)
         self._apply_settings(session, name)
         drill_databases.mark(session, name, self._drill_id)
@@ -90,9 +100,19 @@ class DatabaseOnServer(Place):
             try:
                 self._names.append(name)
                 self.warnings += create_like_source(
-                    session, name, self._files.manifest, self._files.toc, RestoreOptions(no_owner=True)
+                    session,
+                    name,
+                    self._files.manifest,
+                    self._files.toc,
+                    RestoreOptions(no_owner=True),
+                    connection_limit=drill_databases.UNMARKED_LIMIT,
                 )
             except PostgresError as exc:
+                if exc.facts.get("sqlstate") == pgerrors.InsufficientPrivilege.sqlstate:
+                    raise TargetRefused(
+                        f"no database can be made on that server: {exc.message}",
+                        hint="give the role CREATEDB, or connect as one that has it",
+                    ) from exc
                 if exc.facts.get("sqlstate") != pgerrors.DuplicateDatabase.sqlstate:
                     raise
                 self._names.remove(name)  # it is not ours
@@ -114,7 +134,7 @@ class DatabaseOnServer(Place):
 
     def _choose_owners(self, session: RawSession, *, is_superuser: bool) -> None:
         """Find out whether owners and privileges can be restored: roles are never made on a server that is not ours."""
-        entries = self._files.toc.entries
+        entries = [*self._beneath, *self._files.toc.entries]
         roles = needed_roles(entries)
         there = target_sql.roles(session).keys()
         missing = {*roles.owners, *roles.privileges} - there
@@ -147,6 +167,11 @@ class DatabaseOnServer(Place):
                 raise
             except PostgresError as exc:
                 self._note(f"database {name.decode()} of an earlier drill cannot be dropped: {exc.message}")
+
+    @property
+    def remains(self) -> str:
+        names = ", ".join(name.decode() for name in self._names) or "no database"
+        return f"{names} on {_host_of(self._server)}"
 
     def _remove(self) -> None:
         while self._names:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from pgstow.core.errors import ConnectionFailed, PostgresError
 from pgstow.postgres import target as target_sql
-from pgstow.postgres.archive import Toc
+from pgstow.postgres.archive import Toc, TocEntry
 from pgstow.postgres.archive.entries import unquote
 from pgstow.postgres.raw import RawSession
 from pgstow.restore.naming import text
@@ -109,14 +109,14 @@ def _shown(session: RawSession, statement: bytes) -> str:
     return " ".join(session.decode(plain).split())[:200]
 
 
-def create_missing_roles(session: RawSession, toc: Toc, *, but: Iterable[bytes] = ()) -> list[str]:
-    """Create the roles that the archive needs and the server lacks; return their names."""
-    roles = needed_roles(toc.entries)
+def create_missing_roles(session: RawSession, toc: Toc, *, beneath: Iterable[TocEntry] = ()) -> list[str]:
+    """Create the roles that the archive, and what is made ``beneath`` it, need and the server lacks; return their names."""
+    roles = needed_roles([*toc.entries, *beneath])
     wanted = {*roles.owners, *roles.privileges, *roles.others}
     for entry in toc.entries:
         if is_about_database(entry):
             wanted |= {unquote(name) for name in _ROLE_IN_DATABASE.findall(entry.defn or b"")}
-    missing = sorted(wanted - target_sql.roles(session).keys() - set(but))
+    missing = sorted(wanted - target_sql.roles(session).keys())
     for name in missing:
         session.execute(
             b"CREATE ROLE " + target_sql.quoted(session, name), doing=f"creating role {session.decode(name)}"

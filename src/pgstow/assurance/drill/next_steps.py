@@ -20,29 +20,22 @@ _BY_ERROR: Mapping[str, str] = MappingProxyType(
         "restore": "PostgreSQL refused a part of the backup. What it said names the object: a restore in an emergency would stop there,"
         " too. Repair the definition at the source, make a new backup and drill that one.",
         "tool_missing": "Install what is missing on this machine, and on the machine where you would restore in an emergency.",
-        "connection_failed": "The server was away or went away. Drill again; if it happens again, look at the server's log.",
+        "connection_failed": "The server was away or went away. Drill again; if it happens again, look at the server's log. Of a throwaway server"
+        " the remarks have what is left of it.",
         "store_unavailable": "The store could not be reached. Drill again when it can: nothing was found wrong with the backup.",
         "store_denied": "The store refused the credentials. Give the drill some that may read the repository.",
         "repository_locked": "Somebody removed the drill's lock or worked on the repository. Drill again.",
         "process_failed": "A program failed. Its words stand above; try the same release by hand on this machine.",
+        "disk_full": "The disk ran full while the backup was restored: the hint above says what to do. A real restore needs that room as well.",
         "internal": "This is a fault in pgstow. Set PGSTOW_DEBUG=1, drill again, and report what it prints.",
-    }
-)
-# Errors of the machine, a server or the store, before the backup could show what is in it.
-_NOT_ABOUT_THE_BACKUP = frozenset(
-    {
-        "tool_missing",
-        "connection_failed",
-        "store_unavailable",
-        "store_denied",
-        "repository_locked",
-        "process_failed",
-        "target_refused",
-        "internal",
     }
 )
 _NOTHING_KNOWN = "Nothing was found wrong with the backup, and nothing was proven: drill again."
 _DOUBTFUL = "Until a drill passes, take this backup for one that may not come back, and an older proven one for the last that does."
+_PARTIAL = (
+    "This is a partial backup: the types, functions and extensions that it needs come from a whole backup of the same database, made"
+    " before it. See with `pgstow list` whether this repository has one."
+)
 _BY_CHECK: Mapping[str, str] = MappingProxyType(
     {
         "content": "Rows came back that are not the ones that were saved: run `pgstow verify --read-data`, make a new backup, drill that"
@@ -77,11 +70,26 @@ def next_steps(record: DrillRecord) -> Iterator[str]:
     if record.outcome == "failed":
         if record.error_code is not None:
             yield _BY_ERROR.get(record.error_code, "The error above says what went wrong.")
-        for code in dict.fromkeys(issue.code for issue in record.issues if issue.severity == "error"):
+        if record.error_code == "restore" and record.is_partial:
+            yield _PARTIAL
+        grave = [issue for issue in record.issues if issue.severity == "error"]
+        wrong = dict.fromkeys(issue.code for issue in grave if issue.outcome == "fail")
+        unknown = dict.fromkeys(
+            issue.code for issue in grave if issue.outcome == "unknown" and issue.code not in wrong
+        )
+        for code in wrong:
             yield _BY_CHECK.get(code, f"Look at what the check {code} found, above.")
-        yield _NOTHING_KNOWN if record.error_code in _NOT_ABOUT_THE_BACKUP else _DOUBTFUL
+        if unknown:
+            yield (
+                f"What could not be found out counts as failed ({', '.join(unknown)}): its message above says why. Clear that, and drill"
+                " again."
+            )
+        only_unknown = (
+            unknown and not wrong and record.error is None and all(one.is_equal for one in record.tables)
+        )
+        yield _NOTHING_KNOWN if record.is_of_place or only_unknown else _DOUBTFUL
     if not record.is_removed:
-        yield "Something that was made for the drill is still there; the next drill removes it. The warnings name it."
+        yield "Something that was made for the drill is still there; the next drill removes it. The remarks name it."
     if _missed(record.proven_s, record.rto_target_s):
         yield (
             "The restore took longer than the target: more jobs, a faster disk, a destination nearby, or fewer and smaller indexes."

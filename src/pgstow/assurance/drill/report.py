@@ -116,8 +116,16 @@ def _issues(record: DrillRecord) -> str:
 
 def _objectives(record: DrillRecord) -> _Section:
     rows = [
-        ("Recovery time (RTO)", _achieved(record.proven_s), *_against(record.proven_s, record.rto_target_s)),
-        ("Recovery point (RPO)", _achieved(record.lost_s), *_against(record.lost_s, record.rpo_target_s)),
+        (
+            "Recovery time (RTO)",
+            _achieved(record.proven_s),
+            *_against(record, record.proven_s, record.rto_target_s),
+        ),
+        (
+            "Recovery point (RPO)",
+            _achieved(record.lost_s),
+            *_against(record, record.lost_s, record.rpo_target_s),
+        ),
     ]
     return _Section(title="Objectives", columns=("Objective", "Achieved", "Target", "Verdict"), rows=rows)
 
@@ -126,10 +134,13 @@ def _achieved(seconds: float | None) -> str:
     return "unknown" if seconds is None else duration_text(seconds)
 
 
-def _against(achieved_s: float | None, target_s: float | None) -> tuple[str, str]:
+def _against(record: DrillRecord, achieved_s: float | None, target_s: float | None) -> tuple[str, str]:
     if target_s is None:
         return "none set", "-"
-    verdict = "unknown" if achieved_s is None else "met" if achieved_s <= target_s else "MISSED"
+    if achieved_s is not None and achieved_s > target_s:
+        verdict = "MISSED"
+    else:
+        verdict = "met" if record.is_passed else "not proven"  # nothing is achieved with a backup that fails
     return duration_text(target_s), verdict
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pgstow.catalog.backups import BackupRecord
+from pgstow.catalog.backups import CRITICAL, IMPORT, BackupRecord
 from pgstow.catalog.drills import DrillRecord
 from pgstow.core.errors import BackupNotFound
 
-__all__ = ["Chosen", "Strategy", "Tier", "choose"]
+__all__ = ["Chosen", "Strategy", "Tier", "candidates", "choose"]
 
 # rotate: what was drilled longest ago, so that over time every database, kind and age has been restored once.
 Strategy = Literal["latest", "random", "oldest", "rotate"]
@@ -40,23 +40,18 @@ def choose(
     database: str | None = None,
     kind: str | None = None,
     seed: str | None = None,
+    partial_by_intent: Collection[str] = (),
 ) -> Chosen:
-    """Return the backup that ``strategy`` chooses among those of ``database`` and ``kind``; BackupNotFound if there is none.
-
-    Partial backups are chosen from only when their kind is named, or by ``rotate``, which samples every tier. Backups from
-    which a repair left something out are never chosen: to restore one, name it.
-    """
-    among = [
-        record
-        for record in records
-        if not record.is_damaged and database in (None, record.name) and kind in (None, record.kind)
-    ]
-    if kind is None and strategy != "rotate":
-        among = [record for record in among if not record.is_partial]
-    among.sort(key=lambda record: (record.time, record.id))
+    """Return the backup that ``strategy`` chooses among its ``candidates()``; BackupNotFound if there is none."""
+    records = list(records)
+    among = candidates(records, strategy, database=database, kind=kind, partial_by_intent=partial_by_intent)
     if not among:
+        others = candidates(records, "rotate", database=database, kind=kind)
         raise BackupNotFound(
-            f"no backup{_of(database, kind)} can be chosen", hint="pgstow list shows what there is"
+            f"no{' whole' if others else ''} backup{_of(database, kind)} can be chosen",
+            hint="there are partial ones: name their kind with --kind, or one by its id"
+            if others
+            else "pgstow list shows what there is",
         )
     match strategy:
         case "latest":
@@ -71,6 +66,33 @@ def choose(
             return Chosen(backup=_rotated(among, drills), strategy=strategy)
 
 
+def candidates(
+    records: Iterable[BackupRecord],
+    strategy: Strategy,
+    *,
+    database: str | None = None,
+    kind: str | None = None,
+    partial_by_intent: Collection[str] = (),
+) -> list[BackupRecord]:
+    """Return the backups of ``database`` and ``kind`` that may be chosen, the oldest first.
+
+    Partial ones only when their kind is named, by ``rotate``, which samples every tier, or where the settings leave something out of
+    every backup of that database. Those from which a repair left something out never: to restore one, name it.
+    """
+    among = [
+        record
+        for record in records
+        if not record.is_damaged and database in (None, record.name) and kind in (None, record.kind)
+    ]
+    if kind is None and strategy != "rotate":
+        among = [
+            record
+            for record in among
+            if not record.is_partial or (record.name in partial_by_intent and record.kind != CRITICAL)
+        ]
+    return sorted(among, key=lambda record: (record.time, record.id))
+
+
 def _of(database: str | None, kind: str | None) -> str:
     return (f" of {database}" if database else "") + (f" of kind {kind}" if kind else "")
 
@@ -82,7 +104,8 @@ def _latest(among: Sequence[BackupRecord]) -> BackupRecord:
             "latest is ambiguous: the repository holds backups of " + ", ".join(names),
             hint="choose one with --database NAME, or write NAME@latest",
         )
-    return among[-1]
+    # The time of a dump from elsewhere may be that of a file, and is no backup that was made since.
+    return next((record for record in reversed(among) if record.kind != IMPORT), among[-1])
 
 
 def _rotated(among: Sequence[BackupRecord], drills: Iterable[DrillRecord]) -> BackupRecord:

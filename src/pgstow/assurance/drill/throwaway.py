@@ -12,7 +12,8 @@ from pgstow.assurance.drill.place import Place
 from pgstow.assurance.drill.room import memory_bytes, refuse_too_little_room, restored_bytes, usable_cpus
 from pgstow.assurance.drill.workspace import Workspace, remove_leftovers
 from pgstow.catalog.manifest import Manifest
-from pgstow.core.errors import ProcessFailed, ToolMissing
+from pgstow.core.errors import ConnectionFailed, PgstowError, ProcessFailed, TargetRefused, ToolMissing
+from pgstow.postgres.archive import TocEntry
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import open_raw
 from pgstow.postgres.server import Cluster, ServerBinaries
@@ -23,12 +24,16 @@ from pgstow.restore.request import ArchiveFiles, RestoreOptions
 __all__ = ["ThrowawayServer", "pick_server"]
 
 _DATABASE = "drill"
+_LARGER_DISK = (
+    "set TMPDIR to a folder on a larger disk, or let the drill make its database on a server with --on URL"
+)
 _SHOWN = 10
 _LITTLE_MEMORY_BYTES = 512 << 20
 # What an archive needs many of at once: pg_restore locks every table of a transaction.
 _OUR_SETTINGS = {
     "max_locks_per_transaction": "1024",
-    "log_min_messages": "fatal",
+    "log_min_messages": "log",  # how one of its processes ended stands there, and nowhere else
+    "log_checkpoints": "off",
     "max_prepared_transactions": "0",
 }
 
@@ -37,6 +42,7 @@ class ThrowawayServer(Place):
     """A server of the backup's major release, below ``parent``. Its own superuser alone comes in, by a socket that only we reach."""
 
     kind = "throwaway"
+    _when_full = _LARGER_DISK
 
     def __init__(
         self,
@@ -46,6 +52,7 @@ class ThrowawayServer(Place):
         parent: Path,
         jobs: int,
         note: Callable[[str], object],
+        beneath: Sequence[TocEntry] = (),
     ) -> None:
         super().__init__()
         self._files = files
@@ -53,6 +60,7 @@ class ThrowawayServer(Place):
         self._parent = parent
         self._jobs = jobs
         self._note = note
+        self._beneath = beneath  # of another archive, restored before
         self._workspace: Workspace | None = None
         self._cluster: Cluster | None = None
 
@@ -68,11 +76,24 @@ class ThrowawayServer(Place):
                 f"the drill ran on PostgreSQL {binaries.version[0]}, as there is no"
                 f" {manifest.server.version_num // 10000} on this machine: install it to drill what a real restore would do"
             )
-        refuse_too_little_room(self._parent, restored_bytes(manifest, self._files.toc))
+        try:
+            cluster = self._start(binaries)
+        except OSError as exc:
+            raise TargetRefused(
+                f"no server can be made in {self._parent}: {exc.strerror}", hint=_LARGER_DISK
+            ) from exc
+        self._target = ConnInfo.parse(cluster.conninfo(_DATABASE))
+        self.server = f"PostgreSQL {binaries.version[0]}.{binaries.version[1]} ({binaries.bin_dir})"
+        self.is_isolated = True
+        self._make_roles()
+
+    def _start(self, binaries: ServerBinaries) -> Cluster:
+        """Start the server in a folder that is recognised as ours whatever happens to us. Raises OSError, PgstowError."""
+        refuse_too_little_room(self._parent, restored_bytes(self._files.manifest, self._files.toc))
         memory = memory_bytes()
         if memory < _LITTLE_MEMORY_BYTES:
             self.warnings.append(f"only {memory >> 20} MiB of memory could be used: a real server has more")
-        is_foreign = manifest.imported is not None  # what it runs nobody may have vouched for
+        is_foreign = self._files.manifest.imported is not None  # what it runs nobody may have vouched for
         self._workspace = Workspace(self._parent)
         self._cluster = Cluster(
             binaries,
@@ -95,10 +116,7 @@ class ThrowawayServer(Place):
                 "what a dump from elsewhere runs could not be kept from this machine's programs, files and network, for which"
                 " Linux 5.13 or newer is needed"
             )
-        self._target = ConnInfo.parse(self._cluster.conninfo(_DATABASE))
-        self.server = f"PostgreSQL {binaries.version[0]}.{binaries.version[1]} ({binaries.bin_dir})"
-        self.is_isolated = True
-        self._make_roles()
+        return self._cluster
 
     def _make_roles(self) -> None:
         """Create roles and memberships, so that owners and privileges are restored as they were."""
@@ -115,9 +133,24 @@ class ThrowawayServer(Place):
                 self.warnings.append(
                     "the backup has no globals: roles were made up, without their memberships and settings"
                 )
-            made = create_missing_roles(session, toc)
+            made = create_missing_roles(session, toc, beneath=self._beneath)
         if made and self._files.manifest.globals.is_captured:
             self.warnings.append(f"roles that globals.sql does not have were made up: {', '.join(made)}")
+
+    @property
+    def remains(self) -> str:
+        return str(self._workspace.folder if self._workspace is not None else self._parent)
+
+    def _log_tail(self) -> str:
+        return self._cluster.log_tail() if self._cluster is not None else ""
+
+    def explained(self, exc: PgstowError) -> PgstowError:
+        if isinstance(exc, ConnectionFailed) and self._cluster is not None and not self._cluster.is_running:
+            exc.hint = (
+                "the throwaway server is not running any more: look in this machine's system log whether somebody, or the"
+                " system for want of memory, has ended it"
+            )
+        return super().explained(exc)
 
     def _remove(self) -> None:
         cluster, workspace = self._cluster, self._workspace
