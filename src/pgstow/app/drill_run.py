@@ -173,7 +173,6 @@ class DrillRun:
             files,
             find_servers(self.request.server_path),
             parent=Path(tempfile.gettempdir()),
-            jobs=self.request.jobs,
             note=self.progress.note,
             beneath=beneath,
         )

@@ -41,8 +41,8 @@ from pgstow.cli.drill_view import (
     write_report,
 )
 from pgstow.cli.formats import safe
-from pgstow.cli.import_ import piped_dump
 from pgstow.cli.output import Outcome, Status
+from pgstow.cli.piped_dump import piped_dump
 from pgstow.core.errors import PgstowError, UsageError
 from pgstow.core.quantities import parse_duration
 from pgstow.postgres.conninfo import ConnInfo

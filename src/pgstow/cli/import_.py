@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import RenderableType
@@ -19,10 +18,11 @@ from pgstow.catalog.manifest import Manifest
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
 from pgstow.cli.output import Outcome
+from pgstow.cli.piped_dump import piped_dump
 from pgstow.cli.records import facts_table, imported_text
 from pgstow.core.errors import UsageError
 
-__all__ = ["import_command", "piped_dump"]
+__all__ = ["import_command"]
 
 
 def import_command(
@@ -77,15 +77,6 @@ def import_command(
         repository = invocation.repository(progress, is_cached=True)
         imported = import_dump(request, repository, invocation.tools(), progress)
     return _outcome(imported)
-
-
-def piped_dump() -> IO[bytes]:
-    """Return standard input. Raises UsageError for a terminal, on which nobody types a dump."""
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError(
-            "there is no dump on standard input", hint="pg_dump -Fc shop | pgstow import - (or drill -)"
-        )
-    return sys.stdin.buffer
 
 
 def _moment(text: str) -> datetime:

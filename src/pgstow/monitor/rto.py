@@ -26,7 +26,7 @@ _LEAST_NOISE = 0.02
 _SEEN = 1.25  # a size so much beyond those seen is no extrapolation yet
 _TOO_LARGE, _TOO_SMALL = 2.0, 0.25  # beyond the largest, below the smallest: nothing is said
 _OF_INDEXES = frozenset(("post-data", "indexes", "constraints", "foreign keys", "analyze"))
-_OF_ROWS = frozenset(("fetch", "pre-data", "data", "large-objects", "content"))
+_OF_ROWS = frozenset(("pre-data", "data", "large-objects", "content"))
 # Quantiles of Student's t for an interval that holds nine of ten, by degrees of freedom; beyond the table it hardly changes.
 _T = (
     6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812,

@@ -50,7 +50,6 @@ class ThrowawayServer(Place):
         servers: Sequence[ServerBinaries],
         *,
         parent: Path,
-        jobs: int,
         note: Callable[[str], object],
         beneath: Sequence[TocEntry] = (),
     ) -> None:
@@ -58,7 +57,6 @@ class ThrowawayServer(Place):
         self._files = files
         self._servers = servers
         self._parent = parent
-        self._jobs = jobs
         self._note = note
         self._beneath = beneath  # of another archive, restored before
         self._workspace: Workspace | None = None
