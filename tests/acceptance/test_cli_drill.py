@@ -108,7 +108,7 @@ def test_a_drill_with_its_reports(pgstow: Pgstow, work: Path) -> None:
     assert f"wrote {reports[0]}, " in ended.stdout
     entries = pgstow("audit", "list", "--action", "drill", "--json").json()["entries"]
     (entry,) = [one for one in entries if one["facts"].get("drill") == record["id"]]
-    assert entry["subjects"] == [record["backup_id"], "bank"]
+    assert entry["subjects"] == [record["backup_id"], "bank", record["id"]]
     listed = pgstow("drills", "list")
     assert record["id"][:8] in listed.stdout
     shown = pgstow("drills", "show", record["id"], "--format", "md")

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from pgstow.app.auditing import note_access
 from pgstow.app.drill_records import keep_drill, publish_drill, publish_kept_drills
 from pgstow.app.drill_request import DrillRequest
 from pgstow.app.drill_run import DrillRun, DrillSubject
@@ -188,7 +187,6 @@ def _earlier(request: DrillRequest, repository: Repository, note: _Note) -> list
 def _saved(request: DrillRequest, repository: Repository, record: DrillRecord, progress: Progress) -> Drilled:
     """Save the record in the repository, or else in the state folder: a drill is never lost silently."""
     progress.phase("saving the record")
-    note_access(subjects=[record.backup_id, record.backup_name, record.id])
     try:
         publish_drill(repository, record)
     except (StoreError, RepositoryLocked) as exc:

@@ -90,7 +90,7 @@ class DrillRun:
     def carry_out(self) -> DrillRecord:
         """Restore, check, remove; return the record. Raises nothing: an interruption and faults of our own are in ``ended_by``."""
         note_access(
-            subjects=[self.subject.backup.id, self.subject.backup.name],
+            subjects=[self.subject.backup.id, self.subject.backup.name, self.id],
             drill=self.id,
             target=str(self.request.server) if self.request.server is not None else None,
         )

@@ -64,6 +64,7 @@ _CONNECTION_DEFAULTS = {
     "keepalives_count": "3",
     "application_name": APPLICATION_NAME,
 }
+_LIFT_TRIES = 5
 
 
 def connect(
@@ -97,8 +98,8 @@ def _apply(connection: Connection, settings: Mapping[str, str]) -> int:
     """
     names, values = list(settings), list(settings.values())
     with translated("applying session settings"):
-        if "statement_timeout" in settings:  # a role's default must not end the statement that replaces it
-            connection.execute("SET statement_timeout = 0")
+        if "statement_timeout" in settings:
+            _lift_timeout(connection)
         row = connection.execute(
             "SELECT pg_catalog.pg_backend_pid(), pg_catalog.count(pg_catalog.set_config(s.name, given.value, false))"
             # unnest() of several arrays is the server's own whatever the search_path: ROWS FROM in the grammar
@@ -107,6 +108,19 @@ def _apply(connection: Connection, settings: Mapping[str, str]) -> int:
             (names, values),
         ).fetchone()
     return int(row[0]) if row is not None else 0
+
+
+def _lift_timeout(connection: Connection) -> None:
+    """Make sure that a role's default does not end the statements that replace it, this one among them."""
+    for is_last in (*[False] * _LIFT_TRIES, True):
+        try:
+            connection.execute("SET statement_timeout = 0")
+        except psycopg.errors.QueryCanceled:
+            if is_last:
+                raise
+            connection.rollback()
+        else:
+            return
 
 
 def _connection_failed(conninfo: ConnInfo, exc: psycopg.Error) -> ConnectionFailed:
