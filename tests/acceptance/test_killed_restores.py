@@ -92,7 +92,7 @@ def test_killed_at_a_read_then_repeated(
     refused = 0
     try:
         for kill in command.kills(
-            f"restore {'with --create' if create else 'into a database'}", AT_READS, tries=2
+            f"restore {'with --create' if create else 'into a database'}", AT_READS, tries=4
         ):
             with noting(kill):
                 await_no_sessions(target)

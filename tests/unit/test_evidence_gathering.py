@@ -10,30 +10,22 @@ from typing import cast
 
 import pytest
 
-from pgstow.app import drill as drilling
 from pgstow.app import evidence as gathering
 from pgstow.app import evidence_history
-from pgstow.app.auditing import Access, Who, recording
-from pgstow.app.drill_request import DrillRequest
 from pgstow.app.evidence_history import gone_facts, known_since, past_runs, plan_facts, secret_facts
 from pgstow.app.evidence_repositories import is_release_known, server_outdated
 from pgstow.app.evidence_trails import LetGo
 from pgstow.app.observation import History
-from pgstow.audit.journal import Journal
 from pgstow.config.reading import read_settings
 from pgstow.config.settings import Settings
 from pgstow.core.errors import StateError
-from pgstow.core.progress import SilentProgress
-from pgstow.core.secrets import Secret
 from pgstow.evidence import facts as evidence
 from pgstow.evidence.period import parse_period
 from pgstow.postgres import catalogs
 from pgstow.postgres.session import Connection
-from pgstow.repository import Repository
 from pgstow.state.database import StateDatabase, open_state
 from pgstow.state.runs import DestinationResult, RunRecord, Runs
-from pgstow.store.memory import MemoryStore
-from support.evidence import drill_record, good_facts
+from support.evidence import good_facts
 
 PERIOD = parse_period("2026-10")
 DAY = timedelta(days=1)
@@ -170,17 +162,6 @@ def test_what_is_known_against_a_server(version_num: int, told: str | None) -> N
     found = server_outdated(version_num)
     assert found is None if told is None else told in (found or "")
     assert is_release_known(version_num // 10000) is (version_num < 990000)
-
-
-def test_the_audit_entry_of_a_drill_names_it(tmp_path: Path) -> None:
-    """Records of drills carry no signature of their own: the entry of the host that made one does."""
-    repository = Repository.init(MemoryStore(), Secret("x"), hostname="h", username="u")
-    record = drill_record(PERIOD.begin)
-    access = Access("drill", who=Who(host="h", user="u"), journal=Journal(tmp_path))
-    with recording(access):
-        drilling._saved(DrillRequest(host="h", username="u"), repository, record, SilentProgress())
-    entry = access._draft("done", None)
-    assert set(entry.subjects) == {record.id, record.backup_id, record.backup_name}
 
 
 def test_no_secret_goes_into_a_bundle_with_an_error() -> None:
