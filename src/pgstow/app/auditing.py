@@ -489,7 +489,9 @@ class _Sender(threading.Thread):
         except Exception as exc:  # noqa: BLE001  not even a bug of ours may stand between a user and the data
             self.problems.append(f"the audit trail: {type(exc).__name__}: {exc}")
             return
-        # Best effort: the next one is due tomorrow, and ``audit verify`` says how many heads it was held against.
-        with contextlib.suppress(Exception):
+        try:  # once a day, whatever becomes of it: the next one is due tomorrow
             lock = object_lock_of(self.location, self._target.environ, now=self._now)
             anchor_when_due(self._target.repository, self._journal, now=self._now, lock=lock)
+        except Exception as exc:  # noqa: BLE001  the entry itself is there
+            why = exc.message if isinstance(exc, PgstowError) else f"{type(exc).__name__}: {exc}"
+            self.problems.append(f"the heads of the audit trail were not anchored today: {why}")
