@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -49,6 +53,119 @@ def test_a_signal_while_a_thread_is_started_waits_until_it_is(monkeypatch: pytes
     assert steps == ["ran", "started"]
     assert signal.getsignal(signal.SIGALRM) == alarm
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_signal_waits_until_a_lock_has_an_owner_who_gives_it_back() -> None:
+    condition = threading.Condition(cast("threading.Lock", _LockInTheRain()))
+    steps = []
+
+    @interruptible()
+    def work() -> None:
+        with condition:
+            steps.append("locked")
+            time.sleep(20)
+        steps.append("was not interrupted")
+
+    with pytest.raises(Interrupted):
+        work()
+    assert steps == ["locked"]
+    assert condition.acquire(blocking=False)
+
+
+class _LockInTheRain:
+    """A lock whose new owner gets a signal before it can know that it has it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.acquire, self.release = self._lock.acquire, self._lock.release
+
+    def __enter__(self) -> bool:
+        taken = self._lock.acquire()
+        os.kill(os.getpid(), signal.SIGINT)
+        return taken
+
+    def __exit__(self, *_exc: object) -> None:
+        self._lock.release()
+
+
+def test_a_signal_waits_until_a_program_that_is_started_can_be_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    execute_child = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+    started = []
+
+    def start_in_the_rain(self: subprocess.Popen[bytes], *arguments: Any) -> None:
+        execute_child(self, *arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", start_in_the_rain)
+
+    @interruptible()
+    def work() -> None:
+        with subprocess.Popen(["sleep", "0.2"]) as process:
+            started.append(process)
+            time.sleep(20)
+
+    with pytest.raises(Interrupted):
+        work()
+    assert started[0].returncode == 0
+
+
+def test_a_signal_while_a_module_is_loaded_waits_until_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loaded_in_the_rain.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nis_whole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @interruptible()
+    def work() -> None:
+        importlib.import_module("loaded_in_the_rain")
+        time.sleep(20)
+
+    with pytest.raises(Interrupted):
+        work()
+    assert sys.modules.pop("loaded_in_the_rain").is_whole
+
+
+@pytest.mark.parametrize("ending", ["of a weak reference", "of an object"])
+def test_a_signal_where_nobody_can_get_its_exception_comes_again(
+    ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def in_the_rain(*_arguments: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    class Thing:
+        if ending == "of an object":
+            __del__ = in_the_rain
+
+    @interruptible()
+    def work() -> None:
+        thing = Thing()
+        noticing = weakref.ref(thing, in_the_rain) if ending == "of a weak reference" else None
+        del thing
+        time.sleep(20)
+        del noticing
+
+    hook = sys.unraisablehook
+    with pytest.raises(Interrupted, match="SIGINT"):
+        work()
+    assert sys.unraisablehook is hook
+    assert capsys.readouterr().err == ""
+
+
+def test_other_exceptions_that_nobody_can_get_are_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+
+    class Thing:
+        def __del__(self) -> None:
+            raise RuntimeError
+
+    with interruptible():
+        Thing()
+    assert told == [RuntimeError]
 
 
 def test_a_signal_is_raised_at_once_elsewhere() -> None:

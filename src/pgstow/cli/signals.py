@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from typing import Literal
 
 from pgstow.core.errors import Interrupted
 
-__all__ = ["Request", "end_at_interrupts", "interruptible", "requests"]
+__all__ = ["Request", "interruptible", "requests"]
 
 Request = Literal["stop", "reload"]
 
@@ -23,15 +25,58 @@ _POSTPONED_S = (
 _PIPE_BYTES = 4096
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+# Functions that an exception from outside would leave half done: a thread that two lists know of, a program that
+# nobody waits for, a lock that nobody gives back. All of them end soon by themselves.
+_INDIVISIBLE = frozenset(
+    function.__code__
+    for function in (
+        threading.Thread.start,
+        threading.Condition.__enter__,
+        threading.Condition.__exit__,
+        subprocess.Popen.__init__,
+    )
+)
+_IMPORTING = "<frozen importlib._bootstrap>"  # a module half loaded is found half loaded by the next who asks
+
 
 class _Signalled(Interrupted, KeyboardInterrupt):
     """Both, because psycopg cancels a running query on KeyboardInterrupt and on nothing else."""
 
+    def __init__(self, number: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"interrupted by {name}", signal=name)
+        self.number = number
 
-def end_at_interrupts() -> None:
-    """Let Ctrl-C end the process with a word instead of a traceback, while there is nothing to clean up."""
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _say_and_end)
+
+class _Interruption:
+    """The first signal: raised in the main thread where that does no harm, and again where nobody can get it."""
+
+    def __init__(self) -> None:
+        self.handled = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._unraisable = sys.unraisablehook
+
+    def arrive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if _is_indivisible(frame):
+            self._postpone(number)
+            return
+        for each in self.handled:
+            signal.signal(each, _end_at_once)
+        raise _Signalled(number)
+
+    def lost(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Handle an exception that came up where it cannot go on, as in ``__del__`` or when a weak reference ends.
+
+        Source: Python, sys.unraisablehook.
+        """
+        if isinstance(unraisable.exc_value, _Signalled):
+            self._postpone(unraisable.exc_value.number)
+        else:
+            self._unraisable(unraisable)
+
+    def _postpone(self, number: int) -> None:
+        signal.signal(signal.SIGALRM, lambda _number, frame: self.arrive(number, frame))
+        signal.setitimer(signal.ITIMER_REAL, _POSTPONED_S)
 
 
 @contextlib.contextmanager
@@ -39,42 +84,29 @@ def interruptible() -> Iterator[None]:
     """Turn the first signal that arrives inside the block into Interrupted, raised in the main thread.
 
     What is under way then cleans up after itself, which may take a moment; a second signal ends the
-    process at once with exit status 130. While the main thread starts another one it is postponed, for which the
-    alarm clock is used. A signal that was being ignored (nohup, a background job of a
+    process at once with exit status 130. Where an exception would do harm or be lost it comes a moment later, for which
+    the alarm clock is used. A signal that was being ignored (nohup, a background job of a
     script) stays ignored.
     """
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    alarm = signal.getsignal(signal.SIGALRM)
-    handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if _is_starting_a_thread(frame):
-            signal.signal(signal.SIGALRM, lambda _number, then: interrupt(number, then))
-            signal.setitimer(signal.ITIMER_REAL, _POSTPONED_S)
-            return
-        for each in handled:
-            signal.signal(each, _end_at_once)
-        raise _Signalled(f"interrupted by {signal.Signals(number).name}", signal=signal.Signals(number).name)
-
-    for number in handled:
-        signal.signal(number, interrupt)
+    interruption = _Interruption()
+    before = {number: signal.getsignal(number) for number in (*interruption.handled, signal.SIGALRM)}
+    unraisable = sys.unraisablehook
     try:
+        sys.unraisablehook = interruption.lost
+        for number in interruption.handled:
+            signal.signal(number, interruption.arrive)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, alarm)
-        for number in handled:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        sys.unraisablehook = unraisable
 
 
-def _is_starting_a_thread(frame: FrameType | None) -> bool:
-    """Whether an exception would arrive inside ``Thread.start()``, whose records would be left half changed then.
-
-    The new thread and the one that starts it both remove it from a list; the second of them fails with a KeyError.
-    Source: CPython Lib/threading.py, Thread.start.
-    """
+def _is_indivisible(frame: FrameType | None) -> bool:
+    """Whether an exception would arrive inside a function that it would leave half done."""
     while frame is not None:
-        if frame.f_code is threading.Thread.start.__code__:
+        if frame.f_code in _INDIVISIBLE or frame.f_code.co_filename == _IMPORTING:
             return True
         frame = frame.f_back
     return False
@@ -122,12 +154,6 @@ def requests(at_second: Callable[[], None]) -> Iterator[Callable[[], Request]]:
         signal.set_wakeup_fd(woken_before)
         os.close(waking)
         os.close(awoken)
-
-
-def _say_and_end(_number: int, _frame: FrameType | None) -> None:
-    with contextlib.suppress(OSError):
-        os.write(2, b"error: interrupted by SIGINT\n")
-    os._exit(Interrupted.exit_code)
 
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:
