@@ -301,6 +301,18 @@ def test_many_backups_do_not_push_out_the_one_verification(
     assert rows == list(range(11))
 
 
+def test_runs_that_are_yet_to_come_are_not_believed(two: Settings, environ: dict[str, str]) -> None:
+    """One of a host whose clock was wrong would be the newest until then, and hide how every other one ends."""
+    with opened_history(two, environ) as history:
+        assert history.state is not None
+        for minutes in (61, 59, -60):
+            Runs(history.state).save(run(ago=-timedelta(minutes=minutes)))
+        facts = observe(two, environ, history, now=NOW)
+    assert facts.runs is not None
+    assert [one.started - NOW for one in facts.runs] == [timedelta(minutes=59), timedelta(minutes=-60)]
+    assert [one.started - NOW for one in facts.runs_ahead] == [timedelta(minutes=61)]
+
+
 def test_the_canary_is_asked_for(
     two: Settings, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

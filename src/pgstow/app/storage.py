@@ -73,7 +73,8 @@ def _objects(
 
 def _history(place: str, now: datetime, samples: StorageSamples | None) -> list[StorageSample]:
     """Return the samples until now: one from times to come, of a clock that was wrong, would be the newest until then."""
-    found = _unless_away(lambda: samples.of(place, since=now - _RECENT) if samples else [], [])
+    nothing: list[StorageSample] = []
+    found = _unless_away(lambda: samples.of(place, since=now - _RECENT) if samples else nothing, nothing)
     return [each for each in found if each.time <= now]
 
 
