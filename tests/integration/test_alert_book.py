@@ -123,6 +123,24 @@ def test_what_was_seen_earlier_does_not_overrule(states: Callable[[], StateDatab
     assert book.last_evaluation() == NOW
 
 
+def test_what_a_clock_that_was_ahead_left_behind_stops_nothing(states: Callable[[], StateDatabase]) -> None:
+    """Evaluations, messages, and since when something is known: none waits until that time has come."""
+    book, later = AlertBook(states()), NOW + timedelta(days=400)
+    assert book.evaluate(lambda _a, _s: ([alert()], [message()]), now=later)
+    waiting = replace(message(1), made=later, next_attempt=later)
+    book.add_message(waiting)
+    claimed = book.claim(later)
+    assert claimed is not None
+    book.reaches(["plan nightly"], now=later)
+    assert book.evaluate(lambda _a, _s: ([], []), now=NOW)
+    assert book.last_evaluation() == NOW
+    ids = {each.id for _ in range(2) if (each := book.claim(NOW)) is not None}
+    assert ids == {"m000", "m001"}
+    assert book.claim(NOW) is None
+    assert book.reaches(["plan nightly"], now=NOW)["plan nightly"].known_since == NOW
+    assert book.reaches(["plan nightly"], now=NOW + timedelta(days=1))["plan nightly"].known_since == NOW
+
+
 def test_hosts_that_evaluate_at_once_put_out_one_message(states: Callable[[], StateDatabase]) -> None:
     books = [AlertBook(states()) for _ in range(4)]
     together = threading.Barrier(len(books))
@@ -340,8 +358,9 @@ def test_from_the_facts_to_people(world: World) -> None:
     acknowledged = acknowledge(world.history, id_of("unprotected/shop")[:6], by="me")
     assert [each.fingerprint for each in acknowledged.alerts] == ["unprotected/shop"]
     assert world.check().open_alerts[0].acknowledged_by == "me"
-    world.check(databases={})
-    assert world.slack.titles() == ["OVER: unprotected shop"]
+    world.check(databases={})  # a host with other settings: it says nothing of what it does not look at
+    assert [each.fingerprint for each in world.check(databases={}).open_alerts] == ["unprotected/shop"]
+    assert world.slack.titles() == []
 
 
 def test_a_channel_that_fails_is_told_over_the_others_at_once(world: World) -> None:
@@ -567,3 +586,71 @@ def test_a_watch_evaluates_beside_the_service(world: World) -> None:
     broken(NOW)
     broken.wait()
     assert notes[-1] == "alerts could not be evaluated: the settings are wrong"
+
+
+class Blind:
+    """A watch with a clock and channels of its own, whose settings or look can be made to fail."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world, self.now_s = world, 0.0
+        self.notes: list[str] = []
+        environ = {**world.environ, "PGSTOW_STATE_DIR": str(world.folder / "state")}
+        monkeypatch.setattr("pgstow.app.alert_watch.check_alerts", self.check)
+        self.watch = AlertWatch(
+            lambda: world.settings,
+            environ,
+            self.notes.append,
+            hostname="db1",
+            channels=lambda _: {"slack": world.slack, "mail": world.mail},
+            clock_s=lambda: self.now_s,
+        )
+        self.error: Exception | None = None
+        self.hanging = threading.Event()
+        self.hanging.set()
+
+    def check(self, *_given: object, **_options: object) -> None:
+        self.hanging.wait()
+        if self.error is not None:
+            raise self.error
+
+    def tick(self, minutes: float, *, wait: bool = True) -> list[str]:
+        self.now_s += 60 * minutes
+        self.watch(NOW)
+        for thread in (self.watch._thread if wait else None, self.watch._teller):
+            if thread is not None:
+                thread.join()
+        assert self.world.mail.titles() == []  # of whom is told later, nobody can say when that is
+        return self.world.slack.titles()
+
+
+@pytest.mark.parametrize("error", [StateError("the state database is away"), KeyError("a bug")])
+def test_that_nobody_can_look_is_told_past_the_state_database(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Once, by whoever took the message; and so is its end."""
+    blind = Blind(world, monkeypatch)
+    assert blind.tick(0) == []
+    blind.error = error
+    assert [*blind.tick(1), *blind.tick(1), *blind.tick(3.9)] == []
+    world.slack.error = "no route to host"
+    assert blind.tick(0.2) == []
+    assert blind.notes[-1].endswith("did not reach slack: no route to host")
+    world.slack.error = None
+    assert blind.tick(1) == ["CRITICAL: alerts cannot be evaluated on db1"]
+    assert [*blind.tick(1), *blind.tick(600)] == []
+    blind.error = None
+    assert blind.tick(1) == ["OVER: alerts are evaluated again on db1"]
+    assert blind.tick(1) == []
+    blind.error = error
+    assert blind.tick(1) == []
+
+
+def test_a_look_that_does_not_end_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    blind = Blind(world, monkeypatch)
+    blind.hanging.clear()
+    assert [*blind.tick(0, wait=False), *blind.tick(14, wait=False)] == []
+    assert blind.tick(1.1, wait=False) == ["CRITICAL: alerts cannot be evaluated on db1"]
+    assert blind.tick(1, wait=False) == []
+    blind.hanging.set()
+    blind.watch.wait()
+    assert blind.tick(1) == ["OVER: alerts are evaluated again on db1"]

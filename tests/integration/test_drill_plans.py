@@ -147,7 +147,8 @@ def _status_knows(shop: Shop) -> None:
     standing = verdict.standing
     assert verdict.reasons == ()
     assert standing.recovery.achieved_rto_s == shop.drills("far")[-1].proven_s
-    assert standing.recovery.last_passed == shop.drills("far")[-1]
+    assert standing.recovery.last_passed is not None
+    assert standing.recovery.last_passed.id == shop.drills("far")[-1].id
     (table,) = standing.tables
     assert table.newest_row == RowMoment(at=datetime(2026, 11, 20, 10, tzinfo=UTC))
     assert (

@@ -19,9 +19,17 @@ import pytest
 from pgstow.app.checklist import run_checklist
 from pgstow.app.looking import Look
 from pgstow.app.metrics import MetricsBoard, MetricsKeeper, collect_metrics
-from pgstow.app.observation import PATIENCE, History, Place, observe, observe_place, opened_history
+from pgstow.app.observation import (
+    PATIENCE,
+    History,
+    KnownDrills,
+    Place,
+    observe,
+    observe_place,
+    opened_history,
+)
 from pgstow.app.status import repository_status, settings_status
-from pgstow.catalog.drills import save_drill
+from pgstow.catalog.drills import CheckRecord, DrillRecord, TableProof, parse_drill, save_drill
 from pgstow.config.references import Reference
 from pgstow.config.settings import RepositorySettings, Settings
 from pgstow.core.errors import Interrupted, StateError, StoreUnavailable, UsageError
@@ -293,6 +301,18 @@ def test_many_backups_do_not_push_out_the_one_verification(
     assert rows == list(range(11))
 
 
+def test_runs_that_are_yet_to_come_are_not_believed(two: Settings, environ: dict[str, str]) -> None:
+    """One of a host whose clock was wrong would be the newest until then, and hide how every other one ends."""
+    with opened_history(two, environ) as history:
+        assert history.state is not None
+        for minutes in (61, 59, -60):
+            Runs(history.state).save(run(ago=-timedelta(minutes=minutes)))
+        facts = observe(two, environ, history, now=NOW)
+    assert facts.runs is not None
+    assert [one.started - NOW for one in facts.runs] == [timedelta(minutes=59), timedelta(minutes=-60)]
+    assert [one.started - NOW for one in facts.runs_ahead] == [timedelta(minutes=61)]
+
+
 def test_the_canary_is_asked_for(
     two: Settings, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +403,42 @@ def test_a_drill_that_is_yet_to_come_is_not_believed(
     assert bool(told) is not is_believed
     if told:
         assert f"the clock of {ahead_of_us.host} was wrong" in told[0]
+
+
+def test_drills_that_were_read_are_not_read_again(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks every minute would else open and parse the records of a year every minute."""
+    repository = make_repository(tmp_path / "local")
+    checks = tuple(
+        CheckRecord(code="row_counts", outcome=each, message="m") for each in ("pass", "pass", "fail")
+    )
+    proof = TableProof(schema_="public", name="a", rows=1, size_bytes=1, load_s=0.1, is_equal=True)
+    old, new = (drill_record(ago=timedelta(days=days), checks=checks, tables=(proof,)) for days in (9, 2))
+    settings, known = settings_of({"local": tmp_path / "local"}), KnownDrills()
+    parsed: list[str] = []
+
+    def parse(data: bytes, *, where: str) -> DrillRecord:
+        parsed.append(where)
+        return parse_drill(data, where=where)
+
+    monkeypatch.setattr("pgstow.catalog.drills.parse_drill", parse)
+
+    def seen() -> list[str]:
+        (local,) = look(settings, environ, drills=known).repositories.values()
+        assert local.drills_error is None
+        assert all(
+            one.tables == () and len(one.checks) == 3 and len(one.issues) == 1 for one in local.drills or ()
+        )
+        return [one.id for one in local.drills or ()]
+
+    save_drill(repository, old)
+    assert (seen(), len(parsed)) == ([old.id], 1)
+    save_drill(repository, new)
+    assert (seen(), len(parsed)) == ([old.id, new.id], 2)
+    assert (seen(), len(parsed)) == ([old.id, new.id], 2)
+    repository.store.delete(f"pgstow/drills/{old.file_name}")
+    assert (seen(), len(parsed)) == ([new.id], 2)
 
 
 # -- what is inside

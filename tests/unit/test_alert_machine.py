@@ -15,6 +15,7 @@ from pgstow.monitor.alerts import Notification, Why, advance, is_flapping
 from pgstow.monitor.findings import Evaluation, Finding, Severity, id_of
 from pgstow.monitor.messages import address, words
 from pgstow.monitor.policy import AlertPolicy, Contact
+from pgstow.monitor.subjects import names_in
 from pgstow.state.alerts import Alert, Silence
 
 START = datetime(2026, 11, 21, 3, tzinfo=UTC)
@@ -37,6 +38,7 @@ class Watch:
         self.now = START
         self.alerts: dict[str, Alert] = {}
         self.silences: list[Silence] = []
+        self.watched: frozenset[str] | None = None
         self.told: list[tuple[datetime, Notification]] = []
 
     def look(
@@ -46,7 +48,7 @@ class Watch:
         self.now += after
         step = advance(
             self.alerts,
-            Evaluation(findings=findings, undecided=frozenset(undecided)),
+            Evaluation(findings=findings, undecided=frozenset(undecided), watched=self.watched),
             silences=self.silences,
             policy=self.policy,
             now=self.now,
@@ -232,6 +234,66 @@ def test_looking_twice_at_one_moment_counts_once() -> None:
     watch.look()
     assert watch.look(after=timedelta()) == []
     assert watch.alerts[low.fingerprint].is_open
+
+
+def test_a_clock_that_was_ahead_keeps_nothing_open_and_nobody_uninformed() -> None:
+    """What was judged and told in a year to come would else neither end nor be told again before."""
+    watch, year = Watch(), timedelta(days=365)
+    assert watch.look(finding(), after=year) == ["on call: opened"]
+    assert watch.look(finding(), after=-year) == []
+    assert watch.look(finding(), after=30 * MINUTE) == ["head: escalated"]
+    assert watch.look(finding(), after=timedelta(hours=6)) == ["on call: reminder", "head: reminder"]
+    assert watch.look() == ["on call: recovered", "head: recovered"]
+
+
+def test_who_does_not_look_at_something_ends_no_alert_of_it() -> None:
+    """Of two hosts one has settings without the repository; each looks in turn."""
+    watch, everything = Watch(), frozenset({"database shop", "repository offsite"})
+    less = frozenset({"database shop", "repository local"})
+    heard = []
+    for _ in range(100):
+        watch.watched = everything
+        heard += watch.look(finding())
+        watch.watched = less
+        heard += watch.look()
+    assert heard == ["on call: opened", "head: escalated"]
+    watch.watched = everything
+    assert watch.look() == ["on call: recovered", "head: recovered"]
+
+
+def test_what_is_in_nobodys_settings_any_more_is_dropped_and_not_over() -> None:
+    watch = Watch()
+    watch.look(finding())
+    watch.watched = frozenset({"database shop"})
+    watch.acknowledge(finding().fingerprint)
+    assert watch.look(after=59 * MINUTE) == []
+    assert watch.look() == ["on call: dropped"]
+    ((_, notification),) = watch.told[-1:]
+    (said,) = words([notification], POLICY)
+    assert said.title == "[pgstow] NOT WATCHED: backup missing shop/daily@offsite"
+    assert "Whether it is over is unknown." in said.body
+    assert not said.is_critical
+    (said,) = words([notification] * 4, POLICY)
+    assert said.title == "[pgstow] 4 not watched any more"
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "names"),
+    [
+        ("backup_missing/shop/daily@offsite", ("database shop", "repository offsite")),
+        ("unprotected/shop", ("database shop",)),
+        ("table_rpo_exceeded/shop/public.a", ("database shop",)),
+        ("repository_unreachable/offsite", ("repository offsite",)),
+        ("storage_low/repository offsite", ("repository offsite",)),
+        ("storage_low/disk of /srv", ()),
+        ("clock_skew/host a", ()),
+        ("history_unreadable/state", ()),
+        ("verify_missing/check", ("plan check",)),
+        ("canary_unacknowledged/slack", ("channel slack",)),
+    ],
+)
+def test_what_an_alert_is_about(fingerprint: str, names: tuple[str, ...]) -> None:
+    assert names_in(*fingerprint.split("/", 1)) == names
 
 
 def test_what_is_wrong_with_a_channel_goes_over_the_others() -> None:

@@ -226,6 +226,22 @@ def test_a_failure_is_over_with_the_next_success(later: RunRecord) -> None:
     assert judge(facts(runs=[later, run(DAY, "failed")])).findings == ()
 
 
+@pytest.mark.parametrize("code", ["under_way", "repository_locked"])
+def test_a_run_that_gave_way_and_is_tried_again_is_no_failure(code: str) -> None:
+    """Two plans of one database that are due at once would else alarm somebody every night."""
+    gave_way = run(HOUR, "interrupted", error_code=code)
+    assert found(facts(runs=[gave_way, run(DAY)])) == {}
+    assert found(facts(runs=[gave_way, run(DAY, "failed")])).keys() == {"backup_failed/shop/daily"}
+    assert only(facts(runs=[replace(gave_way, outcome="failed"), run(DAY)])).rule == "backup_failed"
+
+
+def test_a_run_that_is_yet_to_come_hides_no_failure() -> None:
+    ahead = run(-30 * DAY, host="b")
+    known = found(facts(runs=[run(HOUR, "failed")], runs_ahead=(ahead,)))
+    assert known.keys() == {"backup_failed/shop/daily", "clock_skew/host b"}
+    assert "1 run of b began in times to come, by up to 30 days" in known["clock_skew/host b"].message
+
+
 def test_a_run_that_is_at_work_does_not_hide_the_failure_before_it() -> None:
     known = facts(runs=[run(HOUR, "running", finished=None), run(DAY, "failed")])
     assert only(known).fingerprint == "backup_failed/shop/daily"

@@ -154,6 +154,19 @@ def test_sizes(sizes: list[int], expected: Result) -> None:
     assert result(Period.DAILY, facts, "size_normal") is expected
 
 
+def test_a_size_that_cannot_be_told_is_no_pass() -> None:
+    """Neither that of a newest backup without one, nor of one that may be where nobody can look."""
+    nights = daily(5)
+    without = [*nights[:-1], replace(nights[-1], summary=None)]
+    assert (
+        result(Period.DAILY, facts_of(place("local", without), place("far", without)), "size_normal")
+        is Result.UNKNOWN
+    )
+    seen = facts_of(place("local", nights), place("far", nights))
+    assert result(Period.DAILY, seen, "size_normal") is Result.PASS
+    assert result(Period.DAILY, repositories(seen, far=AWAY("far")), "size_normal") is Result.UNKNOWN
+
+
 @pytest.mark.parametrize(
     ("held", "expected"),
     [

@@ -107,3 +107,20 @@ def test_unreachable_server_is_told_with_a_remedy_and_without_the_password() -> 
     assert "127.0.0.1:1" in caught.value.message
     assert caught.value.hint
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:hunter@2@h/db", "postgres://u:hun/ter@2@h/db?sslmode=require"]
+)
+def test_a_password_with_bare_signs_is_refused_and_no_part_of_it_becomes_a_host(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ConnInfo.parse(url)
+    assert "hun" not in f"{caught.value} {caught.value.hint}"
+    assert "%40" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:a%40b@h:1,i:2/db%40x?options=-c%20x%3Da@b", "postgresql:///db?host=@socket"]
+)
+def test_other_signs_stay_what_they_are(url: str) -> None:
+    assert ConnInfo.parse(url).dbname in ("db@x", "db")

@@ -35,6 +35,12 @@ def test_an_older_report_that_ends_later_changes_nothing(book: ControlBook) -> N
     assert [each.result for each in book.read()] == ["fail"]
 
 
+def test_a_report_from_times_to_come_gives_way(book: ControlBook) -> None:
+    book.replace({"C1": "pass"}, made=NOW + timedelta(days=30))
+    book.replace({"C1": "fail"}, made=NOW)
+    assert [each.result for each in book.read()] == ["fail"]
+
+
 def test_what_is_no_pass_is_below_one() -> None:
     results = {"C1": "pass", "C2": "waived", "C3": "fail", "C4": "unknown", "C5": "a word of a later version"}
     status, made = control_families(

@@ -10,13 +10,18 @@ from typing import Any
 import pytest
 
 from pgstow.app.plan_retention import newest_attempts, read_attempts
+from pgstow.app.retention import RetentionRequest, plan_retention_only
 from pgstow.config.settings import Settings
-from pgstow.retention import Attempt
+from pgstow.core.progress import SilentProgress
+from pgstow.retention import Attempt, AttemptHistory
 from pgstow.state.database import StateDatabase, open_state, state_folder
 from pgstow.state.runs import DestinationResult, RunRecord, Runs
+from support.policies import NOW, add_backups, backup_snapshot, daily, make_repository
 from support.settings_files import SMALL, look
 
-START = datetime(2026, 11, 20, 2, tzinfo=UTC)
+START = datetime.now(UTC).replace(microsecond=0) - timedelta(
+    days=7
+)  # runs that are yet to come are not believed
 
 
 @pytest.fixture
@@ -105,6 +110,14 @@ def test_a_repository_that_a_backup_did_not_reach(settings: Settings, state: Sta
     )
 
 
+def test_a_run_that_is_yet_to_come_makes_up_for_nothing(settings: Settings, state: StateDatabase) -> None:
+    save(state, 0, "failed")
+    save(state, 365 * 24, "done")
+    found = newest(settings, state)
+    assert found is not None
+    assert not found.has_succeeded
+
+
 def test_a_history_that_is_not_there_is_told_and_not_made(settings: Settings, tmp_path: Path) -> None:
     def read(given: Settings, environ: dict[str, str]) -> str | None:
         history = read_attempts(given, environ, repository="local", conceal=lambda _: None)
@@ -122,3 +135,23 @@ def test_a_history_that_is_not_there_is_told_and_not_made(settings: Settings, tm
     assert read(settings, here) is None
     (state_folder(here) / "state.db").write_bytes(b"no database" * 1000)
     assert "failed" in str(read(settings, here))
+
+
+def test_a_database_that_is_not_in_the_settings_is_told(tmp_path: Path) -> None:
+    """One that was renamed there, for instance: its backups would stay for good, and nobody would know why."""
+    repository = make_repository(tmp_path / "local")
+    for name in ("shop", "old", "gone"):
+        add_backups(daily(2, name=name), repository)
+    add_backups([backup_snapshot(NOW, name="dump", kind="import")], repository)
+    repository.marks().retire("gone", at=NOW + timedelta(days=1), by="me", reason="sold")
+
+    def notes(*names: str) -> list[str]:
+        request = RetentionRequest(history=lambda: AttemptHistory(names=names or None))
+        return [
+            note.partition(":")[0]
+            for note in plan_retention_only(repository, request, SilentProgress()).notes
+        ]
+
+    assert notes("shop") == ["old is not in the settings"]
+    assert notes("shop", "old") == []
+    assert notes() == []

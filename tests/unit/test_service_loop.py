@@ -211,6 +211,16 @@ def test_a_clock_that_was_set_kills_nobody(party: Party) -> None:
     assert [host.id for host in bury(first, party.state)] == ["b"]
 
 
+def test_who_died_before_the_clock_was_set_back_is_dead(party: Party) -> None:
+    """Its plan would else wait until the time has come again at which it was last heard."""
+    (_, first), (_, second) = party.host("a"), party.host("b")
+    party.beat_for(60, first, second)
+    party.state.time -= timedelta(days=30)
+    first.beat()
+    party.beat_for(40, first)
+    assert [host.id for host in bury(first, party.state)] == ["b"]
+
+
 def test_a_process_that_certainly_ended_is_not_waited_for(party: Party) -> None:
     _, first = party.host("a")
     row = replace(describe_host("run", shape=1, dead_after_s=30.0), id="gone", pid=2**22 - 3)
@@ -236,6 +246,29 @@ def test_the_run_of_a_dead_host_begins_again(party: Party) -> None:
     assert taken is not None
     assert taken.runs == ("r1",), "the new run knows which it takes over"
     assert not Dues(party.state).settle(again.key, host="run-1"), "the old one has lost it"
+
+
+def test_a_state_database_that_was_restored_from_an_old_copy(party: Party) -> None:
+    """What was done since is due again, and runs, although the queue, which is another file, knows it to have ended."""
+    service, _ = party.host("a")
+    service.look()
+    old = Dues(party.state).settled("nightly", "shop")
+    assert old is not None
+    party.state.time += timedelta(hours=1)
+    service.look()
+    done = only(party.queue.waiting())
+    take(party, done, host="a")
+    party.queue.set(done, "ended")
+    assert Dues(party.state).settle(done.key, host="a")
+    service.look()
+    assert party.queue.waiting() == []
+    with party.state.begin() as connection:  # as if the copy were back
+        connection.execute(sa.text("DELETE FROM dues"))
+        connection.execute(sa.text("UPDATE schedules SET settled_until = :old"), {"old": old[0].timestamp()})
+    service.look()
+    service.look()
+    again = only(party.queue.waiting())
+    assert (again.key, again.attempt) == (done.key, 2)
 
 
 def test_an_order_that_ended_without_beginning_is_given_up_in_the_end(party: Party) -> None:

@@ -114,6 +114,17 @@ def quota(store: WatchedStore, samples: StorageSamples | None, now: datetime) ->
     return facts
 
 
+def test_a_sample_from_times_to_come_is_not_the_newest(state: StateDatabase) -> None:
+    """Else nothing would be kept until then, and the bucket listed every minute."""
+    store = WatchedStore(MemoryStore())
+    store.put("data/1", b"x" * 100)
+    quota(store, StorageSamples(state), NOW + timedelta(days=60))
+    for minutes in (0, 1, 59):
+        quota(store, StorageSamples(state), NOW + timedelta(minutes=minutes))
+    assert len(store.names("list")) == 2
+    assert StorageSamples(state).of("repository off-site", since=NOW)[0].time == NOW
+
+
 def test_a_bucket_is_listed_once_an_hour(state: StateDatabase) -> None:
     store = WatchedStore(MemoryStore())
     for day in range(4):

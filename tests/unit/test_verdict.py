@@ -29,6 +29,13 @@ def test_healthy() -> None:
     assert verdict.level is Level.OK
 
 
+def test_that_nobody_looks_for_alerts_is_told_where_somebody_wants_them() -> None:
+    unknown = facts_of(runs=[run()], alerts=None)
+    assert reasons(unknown) == set()
+    assert reasons(replace(unknown, has_channels=True)) == {("warning", "alerts_unknown")}
+    assert reasons(replace(unknown, has_channels=True, alerts=())) == set()
+
+
 def both(*snapshots: Snapshot) -> Facts:
     return facts_of(repository_facts("local", snapshots), repository_facts("far", snapshots))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from pgstow.app.observation import History, observe
+from pgstow.app.observation import CLOCKS_APART, History, KnownDrills, observe
 from pgstow.config.settings import Settings
 from pgstow.monitor.facts import Facts, TableSize
 from pgstow.monitor.policy import AlertPolicy, Contact
@@ -14,7 +14,7 @@ from pgstow.monitor.rules import ChannelFacts, PingFacts, TellingFacts
 from pgstow.monitor.rules.backups import newest_that_must_hold
 from pgstow.state.alerts import AlertBook
 
-__all__ = ["alert_facts", "alert_policy", "channel_target", "ping_target", "telling_facts"]
+__all__ = ["alert_facts", "alert_policy", "channel_target", "ping_target", "telling_facts", "watched_names"]
 
 _EVERYBODY = "everybody"
 
@@ -33,13 +33,14 @@ def alert_facts(
     *,
     now: datetime,
     note: Callable[[str], None],
+    drills: KnownDrills | None = None,
 ) -> Facts:
     """Return the facts of now.
 
     What is in the newest backups is taken from the history as far as it says that nothing critical is missing; only
     otherwise the backups themselves are read, which needs the index of a repository.
     """
-    facts = observe(settings, environ, history, now=now, note=note)
+    facts = observe(settings, environ, history, now=now, drills=drills, note=note)
     return replace(facts, contents=_contents(settings, environ, history, facts, note))
 
 
@@ -78,6 +79,17 @@ def _contents(
     return {key: value for key, value in by_backup.items() if key not in seen} | dict(read.contents)
 
 
+def watched_names(settings: Settings) -> frozenset[str]:
+    """Return what the settings name, as alerts are about it."""
+    named = {
+        "database": settings.databases,
+        "repository": settings.repositories,
+        "plan": settings.plans,
+        "channel": settings.channels,
+    }
+    return frozenset(f"{what} {name}" for what, names in named.items() for name in names)
+
+
 def channel_target(name: str) -> str:
     """Return the name under which it is remembered how a channel was reached."""
     return f"channel {name}"
@@ -96,14 +108,16 @@ def telling_facts(settings: Settings, book: AlertBook, *, now: datetime) -> Tell
     canaries = book.canaries()
 
     def channel(target: str, name: str) -> ChannelFacts:
-        mine = [each for each in canaries if each.channel == name]
+        mine = [each for each in canaries if each.channel == name and each.sent <= now + CLOCKS_APART]
         return ChannelFacts(
             name=name,
             known_since=reaches[target].known_since,
             failed=reaches[target].failed,
             error=reaches[target].error,
             canary_sent=max((each.sent for each in mine), default=None),
-            canary_acknowledged=max((each.acknowledged for each in mine if each.acknowledged), default=None),
+            canary_acknowledged=max(
+                (min(each.acknowledged, now) for each in mine if each.acknowledged), default=None
+            ),
         )
 
     return TellingFacts(

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pgstow.monitor.facts import AlertFacts
+from pgstow.monitor.subjects import database_of
 from pgstow.state.alerts import AlertBook
 from pgstow.state.database import StateDatabase
 
 __all__ = ["StateAlerts"]
 
 _LATELY = timedelta(hours=26)  # even who evaluates once a day has done so
+_CLOCKS_APART = timedelta(hours=1)  # further ahead a clock was wrong, and nothing is known
 
 
 class StateAlerts:
@@ -24,7 +26,7 @@ class StateAlerts:
     def open_alerts(self, now: datetime) -> tuple[AlertFacts, ...] | None:
         """Return the alerts that are open; None where nobody looked lately, so that none says nothing."""
         evaluated = self._book.last_evaluation()
-        if evaluated is None or now - evaluated > _LATELY:
+        if evaluated is None or not -_CLOCKS_APART <= now - evaluated <= _LATELY:
             return None
         return tuple(
             AlertFacts(
@@ -34,7 +36,7 @@ class StateAlerts:
                 subject=alert.subject,
                 message=alert.message,
                 since=alert.since or alert.first_seen,
-                database=_database(alert.rule, alert.subject),
+                database=database_of(alert.rule, alert.subject),
                 is_acknowledged=alert.acknowledged is not None,
             )
             for alert in self._book.alerts()
@@ -49,22 +51,3 @@ class StateAlerts:
         moments = [acknowledged.get(channel) for channel in self._channels]
         known = [moment for moment in moments if moment is not None]
         return min(known) if known and len(known) == len(moments) else None
-
-
-_OF_OTHERS = (
-    "repository_",
-    "snapshots_",
-    "storage_",
-    "clock_",
-    "history_",
-    "retention_",
-    "verify_",
-    "channel_",
-    "canary_",
-    "ping_",
-)
-
-
-def _database(rule: str, subject: str) -> str | None:
-    """Return the database that a subject begins with; None where it is about something else."""
-    return None if rule.startswith(_OF_OTHERS) else subject.partition("/")[0]

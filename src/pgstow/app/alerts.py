@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from pgstow.app.alert_facts import alert_facts, alert_policy, channel_target, telling_facts
-from pgstow.app.observation import History
+from pgstow.app.alert_facts import (
+    alert_facts,
+    alert_policy,
+    channel_target,
+    telling_facts,
+    watched_names,
+)
+from pgstow.app.observation import History, KnownDrills
 from pgstow.config.settings import Settings
 from pgstow.core.errors import Interrupted, PgstowError, StateError, UsageError
 from pgstow.monitor.alerts import Step, advance
 from pgstow.monitor.channels import AppriseChannel, BrokenChannel, Channel
+from pgstow.monitor.facts import Facts
 from pgstow.monitor.findings import Evaluation, id_of
 from pgstow.monitor.messages import Words, address, canary, words
 from pgstow.monitor.policy import AlertPolicy
@@ -134,6 +141,7 @@ def check_alerts(
     *,
     channels: Mapping[str, Channel] | None = None,
     unless_within_s: float | None = None,
+    drills: KnownDrills | None = None,
     note: Callable[[str], None] = lambda _message: None,
 ) -> CheckReport | None:
     """Judge the facts of now, note what became of the alerts, and tell whoever is to be told.
@@ -147,15 +155,15 @@ def check_alerts(
     if last is not None and 0 <= (now - last).total_seconds() < (unless_within_s or 0):
         return None
     channels = open_channels(settings, environ) if channels is None else channels
-    facts = alert_facts(settings, environ, history, now=now, note=note)
+    facts = alert_facts(settings, environ, history, now=now, note=note, drills=drills)
     policy = alert_policy(settings)
 
-    evaluation = evaluate(facts, telling_facts(settings, book, now=now))
+    evaluation = _judged(facts, settings, book, now)
     is_current = _apply(book, evaluation, policy, tuple(channels), now)
     deliveries = deliver(book, channels, state.now)
     if any(each.error is not None for each in deliveries):
         # A channel that just failed is told over the others now, not at the next look, which may be a day away.
-        evaluation = evaluate(facts, telling_facts(settings, book, now=now))
+        evaluation = _judged(facts, settings, book, now)
         is_current = _apply(book, evaluation, policy, tuple(channels), now)
         deliveries += deliver(book, channels, state.now, without=_failed(deliveries))
     open_alerts = tuple(alert for alert in book.alerts() if alert.is_open)
@@ -168,6 +176,11 @@ def check_alerts(
         refused=book.refused(),
         is_outdated=not is_current,
     )
+
+
+def _judged(facts: Facts, settings: Settings, book: AlertBook, now: datetime) -> Evaluation:
+    evaluation = evaluate(facts, telling_facts(settings, book, now=now))
+    return replace(evaluation, watched=watched_names(settings))
 
 
 def _failed(deliveries: Sequence[Delivery]) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client.metrics_core import Metric
 
 from pgstow import __version__
-from pgstow.app.observation import History, observe, opened_history
+from pgstow.app.observation import History, KnownDrills, observe, opened_history
 from pgstow.config.settings import Settings
 from pgstow.core.errors import PgstowError, StateError
 from pgstow.monitor.control_metrics import control_families
@@ -30,12 +30,22 @@ def collect_metrics(
     history: History,
     *,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    drills: KnownDrills | None = None,
     note: Callable[[str], None] = lambda _message: None,
     conceal: Callable[[str], None] = lambda _secret: None,
 ) -> tuple[Facts, list[Metric]]:
     """Look at everything and return what was found, also as metrics."""
     begun = time.monotonic()
-    facts = observe(settings, environ, history, now=clock(), with_contents=True, note=note, conceal=conceal)
+    facts = observe(
+        settings,
+        environ,
+        history,
+        now=clock(),
+        with_contents=True,
+        drills=drills,
+        note=note,
+        conceal=conceal,
+    )
     families = metrics_of(facts, collect_seconds=time.monotonic() - begun)
     return facts, [*families, *control_families(_controls(history))]
 
@@ -92,12 +102,14 @@ class MetricsKeeper:
         environ: Mapping[str, str],
         *,
         note: Callable[[str], None],
+        drills: KnownDrills | None = None,
         every: timedelta = timedelta(minutes=5),
     ) -> None:
         self._board = board
         self._settings = settings
         self._environ = environ
         self._note = note
+        self._drills = drills
         self._every = every
         self._last: datetime | None = None
         self._thread: threading.Thread | None = None
@@ -122,8 +134,16 @@ class MetricsKeeper:
             settings = self._settings()
             with opened_history(settings, self._environ) as history:
                 _, families = collect_metrics(
-                    settings, self._environ, history, clock=lambda: now, note=self._note
+                    settings,
+                    self._environ,
+                    history,
+                    clock=lambda: now,
+                    drills=self._drills,
+                    note=self._note,
                 )
             self._board.publish(families)
         except PgstowError as exc:
             self._note(f"metrics were not collected: {exc.message}")
+        except Exception as exc:  # noqa: BLE001  the age of the old ones tells; the log tells why
+            text = f"{type(exc).__name__}: {exc}".split("\n", 1)[0]
+            self._note(f"metrics were not collected: {text}")

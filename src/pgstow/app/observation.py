@@ -6,6 +6,7 @@ The truth about backups is read from the repositories. What cannot be reached is
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from pgstow.app.alert_source import StateAlerts
 from pgstow.app.opening import local_folder
 from pgstow.app.storage import observe_storage
 from pgstow.catalog.backups import BackupFiles, BackupRecord, list_backups
-from pgstow.catalog.drills import DrillRecord, read_drills
+from pgstow.catalog.drills import CheckRecord, DrillRecord, read_drills
 from pgstow.config.connections import credentials_of
 from pgstow.config.settings import (
     CriticalTable,
@@ -50,10 +51,12 @@ from pgstow.store.opening import open_retrying_store
 from pgstow.store.retrying import RetryPolicy
 
 __all__ = [
+    "CLOCKS_APART",
     "PATIENCE",
     "AlertSource",
     "History",
     "Insides",
+    "KnownDrills",
     "Place",
     "database_facts",
     "observe",
@@ -69,8 +72,9 @@ PATIENCE = RetryPolicy(give_up_after_s=15.0)
 
 _HISTORY = timedelta(days=92)
 _DRILLS = timedelta(days=366)
-_CLOCKS_APART = timedelta(hours=1)  # more than clocks that anybody looks after are
+CLOCKS_APART = timedelta(hours=1)  # more than clocks that anybody looks after are
 _MOST_RUNS = 5000
+_PASSED = CheckRecord(code="passed", outcome="pass", message="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,27 @@ class Insides:
 
     tables: dict[str, Mapping[str, TableSize]] = field(default_factory=dict)
     server_versions: dict[str, int] = field(default_factory=dict)
+
+
+class KnownDrills:
+    """Drills that a process which looks again and again has read already, for several threads.
+
+    A record is written once and never changed, so that it need not be fetched, opened and parsed every minute for a year.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, dict[str, DrillRecord]] = {}
+
+    def of(self, repository: Repository) -> Mapping[str, DrillRecord]:
+        """Return those of one repository, by the names of their files."""
+        with self._lock:
+            return self._known.get(repository.store.location, {})
+
+    def remember(self, repository: Repository, drills: Iterable[DrillRecord]) -> None:
+        """Keep these instead, and forget the others."""
+        with self._lock:
+            self._known[repository.store.location] = {one.file_name: one for one in drills}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +165,7 @@ def observe(
     with_storage: bool = True,
     with_drills: bool = True,
     with_upkeep: bool = False,
+    drills: KnownDrills | None = None,
     note: Callable[[str], None] = lambda _message: None,
     conceal: Callable[[str], None] = lambda _secret: None,
 ) -> Facts:
@@ -147,7 +173,7 @@ def observe(
 
     ``note`` hears of passing failures, ``conceal`` of every secret that is used.
     ``with_contents`` the tables of the newest backups are read as well, which needs the index of a repository;
-    ``with_drills`` the records of the last year's drills;
+    ``with_drills`` the records of the last year's drills; what is in ``drills`` is not read again;
     ``with_upkeep`` keys and clocks are looked at, for which a tiny object is written to each store and removed.
     """
     chosen = [each for name, each in settings.databases.items() if not databases or name in databases]
@@ -161,12 +187,14 @@ def observe(
             insides=insides if with_contents else None,
             with_drills=with_drills,
             with_upkeep=with_upkeep,
+            drills=drills,
             of=names,
             note=note,
         )
         for name, repository in settings.repositories.items()
     }
     runs, runs_error = observed_runs(history, now)
+    begun, ahead = _begun(runs, now)
     plans = tuple(plan_facts(settings, now, databases=names))
     return Facts(
         now=now,
@@ -174,9 +202,11 @@ def observe(
         repositories=repositories,
         plans=plans,
         policy=settings.alerts,
-        runs=runs,
+        runs=begun,
+        runs_ahead=ahead,
         runs_error=runs_error,
         alerts=_open_alerts(history, now),
+        has_channels=bool(settings.channels),
         contents=insides.tables,
         server_versions=insides.server_versions,
         known_since=_known_since(history, plans, repositories, sorted(names), now),
@@ -280,6 +310,16 @@ def observed_runs(history: History, now: datetime) -> tuple[tuple[RunRecord, ...
         return None, exc
 
 
+def _begun(
+    runs: tuple[RunRecord, ...] | None, now: datetime
+) -> tuple[tuple[RunRecord, ...] | None, tuple[RunRecord, ...]]:
+    """Return the runs that have begun, and those that are yet to: these would be the newest until then, whatever others do."""
+    if runs is None:
+        return None, ()
+    ahead = tuple(run for run in runs if run.started > now + CLOCKS_APART)
+    return tuple(run for run in runs if run not in ahead) if ahead else runs, ahead
+
+
 def _newest_published(runs: Iterable[RunRecord]) -> list[str]:
     """Return the ids of the newest runs of each database and kind that published, as many as are compared."""
     counts: Counter[tuple[str | None, str]] = Counter()
@@ -321,6 +361,7 @@ def observe_place(
     insides: Insides | None = None,
     with_drills: bool = True,
     with_upkeep: bool = False,
+    drills: KnownDrills | None = None,
     of: Iterable[str] | None = None,
     note: Callable[[str], None] = lambda _message: None,
 ) -> RepositoryFacts:
@@ -348,25 +389,40 @@ def observe_place(
         unreadable=tuple(exc.message for exc in damaged),
     )
     if with_drills:
-        facts = _with_drills(facts, repository, now)
+        facts = _with_drills(facts, repository, now, drills)
     if with_upkeep:
         facts = _with_upkeep(facts, repository, now, note)
     return facts if history is None else _with_storage(facts, place, repository, environ, history, now)
 
 
-def _with_drills(facts: RepositoryFacts, repository: Repository, now: datetime) -> RepositoryFacts:
+def _with_drills(
+    facts: RepositoryFacts, repository: Repository, now: datetime, known: KnownDrills | None
+) -> RepositoryFacts:
     """Return the facts with the drills of the last year, as far as they can be read."""
     damaged: list[RepositoryDamaged] = []
+    before = known.of(repository) if known is not None else None
     try:
-        drills = read_drills(repository, since=now - _DRILLS, damaged=damaged)
+        read = read_drills(repository, since=now - _DRILLS, damaged=damaged, known=before)
     except Interrupted:
         raise
     except PgstowError as exc:
         return replace(facts, drills_error=exc)
+    drills = [_outlined(one) for one in read]
+    if known is not None:
+        known.remember(repository, drills)
     errors: list[PgstowError] = [*damaged]
-    begun = [one for one in drills if one.started <= now + _CLOCKS_APART]
+    begun = [one for one in drills if one.started <= now + CLOCKS_APART]
     errors += (_not_yet(one) for one in drills if one not in begun)
     return replace(facts, drills=tuple(begun), drills_error=errors[0] if errors else None)
+
+
+def _outlined(drill: DrillRecord) -> DrillRecord:
+    """Return a drill without its tables; of the checks that passed nothing is left but how many they were.
+
+    Thousands of each stand in the record of a large database, and nothing that is judged here asks for them.
+    """
+    checks = tuple(_PASSED if one.outcome == "pass" else one for one in drill.checks)
+    return drill.model_copy(update={"tables": (), "checks": checks})
 
 
 def _not_yet(drill: DrillRecord) -> PgstowError:

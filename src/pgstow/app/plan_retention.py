@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
-from pgstow.app.observation import opened_history
+from pgstow.app.observation import CLOCKS_APART, opened_history
 from pgstow.catalog.backups import CRITICAL
 from pgstow.config.settings import Settings
 from pgstow.core.errors import PgstowError, StateError
@@ -30,7 +31,7 @@ def read_attempts(
     """Return what the state database of the settings says; where it is away, that it is not known. None is made."""
     if settings.state is None:
         if not is_state_kept_here(environ):
-            return _unknown("this machine has no history of runs")
+            return _unknown(settings, "this machine has no history of runs")
     else:
         with contextlib.suppress(PgstowError):  # told when it is opened
             conceal(settings.state.resolve(environ).reveal())
@@ -50,23 +51,28 @@ def newest_attempts(
     One of the critical tables that ended well does not make up for a failed one of everything.
     """
     if state is None:
-        return _unknown("the state database is away" if problem is None else problem.message)
+        return _unknown(settings, "the state database is away" if problem is None else problem.message)
     try:
-        return AttemptHistory(attempts=_attempts(settings, Runs(state), repository))
+        latest = state.now() + CLOCKS_APART
+        attempts = _attempts(settings, Runs(state), repository, latest)
+        return AttemptHistory(attempts=attempts, names=tuple(settings.databases))
     except StateError as exc:
-        return _unknown(exc.message)
+        return _unknown(settings, exc.message)
 
 
-def _unknown(why: str) -> AttemptHistory:
+def _unknown(settings: Settings, why: str) -> AttemptHistory:
     return AttemptHistory(
-        problem=f"whether the newest runs failed is not known, and only the repository was judged: {why}"
+        names=tuple(settings.databases),
+        problem=f"whether the newest runs failed is not known, and only the repository was judged: {why}",
     )
 
 
-def _attempts(settings: Settings, runs: Runs, repository: str | None) -> dict[str, Attempt]:
+def _attempts(settings: Settings, runs: Runs, repository: str | None, latest: datetime) -> dict[str, Attempt]:
+    """Return the newest attempt of each database; what began after ``latest`` was written by a clock that was wrong."""
     attempts = {}
     for name in settings.databases:
-        ended = [one for one in runs.find(database=name, job="backup") if one.outcome in _SUCCEEDED]
+        found = runs.find(database=name, job="backup", with_tables=False)
+        ended = [one for one in found if one.outcome in _SUCCEEDED and one.started <= latest]
         attempt = _newest([_attempt(name, one, repository) for one in ended])
         if attempt is not None:
             attempts[name] = attempt

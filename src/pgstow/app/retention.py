@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from pgstow.app.auditing import note_access
 from pgstow.app.holding import Waits
 from pgstow.app.prune import prune_under
+from pgstow.catalog.backups import IMPORT
 from pgstow.core.errors import Interrupted, PgstowError
 from pgstow.core.progress import Progress
 from pgstow.repository import Repository, RepositoryLock
-from pgstow.retention import AttemptHistory, RetentionPolicies
+from pgstow.retention import AttemptHistory, Decision, ReasonCode, RetentionPolicies
 from pgstow.upkeep.expire import ExpiryPlan, PlannedDrops, expire, plan_expiry
 from pgstow.upkeep.prune import PruneResult
 from pgstow.upkeep.prune_plan import PruneOptions, PrunePlan
@@ -92,4 +93,22 @@ def _plan(
     plan = plan_expiry(
         repository, lock, request.policy, progress, attempts=history.attempts, name=request.name
     )
-    return plan if history.problem is None else replace(plan, notes=(*plan.notes, history.problem))
+    problem = () if history.problem is None else (history.problem,)
+    return replace(plan, notes=(*plan.notes, *_of_strangers(plan, history.names), *problem))
+
+
+def _of_strangers(plan: ExpiryPlan, names: Collection[str] | None) -> Iterator[str]:
+    """Yield what to know of databases that nobody backs up by the settings, such as one that was renamed there."""
+    if names is None:
+        return
+    of_name: dict[str, list[Decision]] = {}
+    for decision in plan.decisions:
+        of_name.setdefault(decision.backup.name, []).append(decision)
+    for name, decisions in sorted(of_name.items()):
+        is_retired = any(one.code is ReasonCode.RETIRED for each in decisions for one in each.reasons)
+        is_made_here = any(each.backup.kind != IMPORT for each in decisions)
+        if name not in names and is_made_here and not is_retired:
+            yield (
+                f"{name} is not in the settings: while no new backup of it arrives none of the others ages, and the last ones stay;"
+                f" if it is gone, pgstow retire {name} says so"
+            )

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pgstow.app.alert_watch import AlertWatch
 from pgstow.app.metrics import MetricsBoard, MetricsKeeper
+from pgstow.app.observation import KnownDrills
 from pgstow.app.run_due import scheduled_runs
 from pgstow.config.keeping import forget_copies
 from pgstow.config.settings import Settings
@@ -23,6 +24,7 @@ from pgstow.jobs.presence import DEAD_AFTER_S, Presence, describe_host
 from pgstow.jobs.service import Scheduled, Service, ServiceParts
 from pgstow.jobs.workers import Workers
 from pgstow.monitor.exporter import serve_metrics
+from pgstow.repository.holder import Holder
 from pgstow.state.database import StateDatabase
 from pgstow.state.spool import Spool
 
@@ -145,8 +147,17 @@ class Serving:
         """Give what is called about once a minute: alerts and metrics; these are answered meanwhile, where that is wanted."""
         request, monitoring = self._request, self.settings.monitoring
         board = MetricsBoard(monitoring.textfile)
-        metrics = MetricsKeeper(board, lambda: self.settings, request.environ, note=request.note)
-        alerts = AlertWatch(lambda: self.settings, request.environ, request.note)
+        drills = KnownDrills()
+        metrics = MetricsKeeper(
+            board, lambda: self.settings, request.environ, note=request.note, drills=drills
+        )
+        alerts = AlertWatch(
+            lambda: self.settings,
+            request.environ,
+            request.note,
+            hostname=Holder.current().hostname,
+            drills=drills,
+        )
         with contextlib.ExitStack() as stack:
             if monitoring.listen is not None:
                 stack.enter_context(serve_metrics(monitoring.listen, board.text))

@@ -72,7 +72,10 @@ def _objects(
 
 
 def _history(place: str, now: datetime, samples: StorageSamples | None) -> list[StorageSample]:
-    return _unless_away(lambda: samples.of(place, since=now - _RECENT) if samples else [], [])
+    """Return the samples until now: one from times to come, of a clock that was wrong, would be the newest until then."""
+    nothing: list[StorageSample] = []
+    found = _unless_away(lambda: samples.of(place, since=now - _RECENT) if samples else nothing, nothing)
+    return [each for each in found if each.time <= now]
 
 
 def _kept(

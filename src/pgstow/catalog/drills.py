@@ -9,6 +9,7 @@ of itself gives its name, so that one cannot stand in the place of another.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -218,15 +219,20 @@ def read_drills(
     *,
     since: datetime | None = None,
     damaged: list[RepositoryDamaged] | None = None,
+    known: Mapping[str, DrillRecord] | None = None,
 ) -> list[DrillRecord]:
     """Return the drills that began at or after ``since``, the oldest first; older ones are not fetched.
 
     The first record that cannot be read, or that stands in the place of another, raises, unless the caller gives a list.
+    ``known`` are records of this repository that were read before, by the names of their files: they never change, and what
+    is still listed is not read again.
     """
     records = repository.records(_FOLDER)
     first = f"{since.astimezone(UTC):{_TIME}}" if since is not None else ""
-    found: list[DrillRecord] = []
-    for name, content in records.load(name for name in records.names() if name >= first):
+    names = [name for name in records.names() if name >= first]
+    before = {name: known[name] for name in names if name in known} if known is not None else {}
+    found = [one for one in before.values() if since is None or one.started >= since]
+    for name, content in records.load(name for name in names if name not in before):
         try:
             if isinstance(content, RepositoryDamaged):
                 raise content

@@ -3,6 +3,9 @@
 A finding becomes an alert when its rule's patience ends, and the alert is over when it was not found as often as the rule
 wants. One that opens again and again is kept open until it has been quiet for an hour. An alert is told to the first
 contact, to the next ones while nobody acknowledges it, and again after a while; who was told hears of its end.
+
+Hosts that share alerts may have different settings for a while. Who does not look at something ends no alert of it; one that
+nobody has seen for an hour, nor looked for, is dropped, which is not told as its end.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ __all__ = ["Notification", "Step", "Why", "advance", "is_flapping"]
 
 _FLAP_WINDOW = timedelta(hours=1)
 _FLAP_OPENINGS = 3
+_UNWATCHED = timedelta(hours=1)  # after which what is in these settings no more is taken to be in nobody's
 _REMEMBERED = timedelta(days=7)  # how long an alert that is over is still listed
 
 
@@ -32,6 +36,11 @@ class Why(StrEnum):
     WORSE = "worse"
     REMINDER = "reminder"
     RECOVERED = "recovered"
+    DROPPED = "dropped"  # nobody looks at it any more: whether it is over is unknown
+
+    @property
+    def is_end(self) -> bool:
+        return self in (Why.RECOVERED, Why.DROPPED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +73,7 @@ def advance(
     Looking twice at the same ``now`` counts as once. Severities of findings are ``Severity``; of the contacts, the one
     with the shortest delay is told first.
     """
+    alerts = {fingerprint: _not_ahead(alert, now) for fingerprint, alert in alerts.items()}
     found = {finding.fingerprint: finding for finding in evaluation.findings}
     seen = [
         alert
@@ -78,6 +88,7 @@ def advance(
             alert,
             is_silenced=any(silence.covers(alert.fingerprint, now) for silence in silences),
             is_inhibited=any(each in unsettled for each in alert.inhibited_by),
+            is_watched=evaluation.is_watched(alert.rule, alert.subject),
             policy=policy,
             now=now,
         )
@@ -89,6 +100,30 @@ def advance(
 def is_flapping(alert: Alert, now: datetime) -> bool:
     """Whether an alert opened so often within an hour that its end is not believed at once."""
     return len(_recent(alert.openings, now)) >= _FLAP_OPENINGS
+
+
+def _not_ahead(alert: Alert, now: datetime) -> Alert:
+    """Return an alert as if what a clock that was ahead wrote down had happened now: it would go on until then."""
+    if alert.judged <= now:
+        return alert
+    return replace(
+        alert,
+        first_seen=min(alert.first_seen, now),
+        last_seen=min(alert.last_seen, now),
+        judged=now,
+        clean_since=_at_latest(alert.clean_since, now),
+        opened=_at_latest(alert.opened, now),
+        closed=_at_latest(alert.closed, now),
+        tellable_since=_at_latest(alert.tellable_since, now),
+        silence_ended=_at_latest(alert.silence_ended, now),
+        acknowledged=_at_latest(alert.acknowledged, now),
+        openings=tuple(min(each, now) for each in alert.openings),
+        told={contact: min(at, now) for contact, at in alert.told.items()},
+    )
+
+
+def _at_latest(moment: datetime | None, now: datetime) -> datetime | None:
+    return None if moment is None else min(moment, now)
 
 
 def _recent(openings: Iterable[datetime], now: datetime) -> tuple[datetime, ...]:
@@ -107,7 +142,8 @@ def _seen(
     assert alert is not None
     if alert.closed is not None:
         return alert if now - alert.closed <= _REMEMBERED else None
-    if evaluation.is_undecided(fingerprint):
+    is_watched = evaluation.is_watched(alert.rule, alert.subject)
+    if evaluation.is_undecided(fingerprint) or (not is_watched and now - alert.last_seen < _UNWATCHED):
         return alert
     if alert.opened is None:
         return _withdrawn(alert, now)
@@ -189,10 +225,16 @@ def _not_found(alert: Alert, now: datetime) -> Alert:
 
 
 def _tell(
-    alert: Alert, *, is_silenced: bool, is_inhibited: bool, policy: AlertPolicy, now: datetime
+    alert: Alert,
+    *,
+    is_silenced: bool,
+    is_inhibited: bool,
+    is_watched: bool,
+    policy: AlertPolicy,
+    now: datetime,
 ) -> tuple[Alert, list[Notification]]:
     if alert.closed is not None:
-        return _tell_end(alert)
+        return _tell_end(alert, Why.RECOVERED if is_watched else Why.DROPPED)
     if alert.opened is None:
         return alert, []
     if is_silenced or is_inhibited:
@@ -246,10 +288,10 @@ def _why(alert: Alert, contact: Contact, policy: AlertPolicy, now: datetime, *, 
     return Why.REMINDER if (now - before).total_seconds() >= policy.repeat_s else None
 
 
-def _tell_end(alert: Alert) -> tuple[Alert, list[Notification]]:
+def _tell_end(alert: Alert, why: Why) -> tuple[Alert, list[Notification]]:
     """Tell everybody who was told that it is over, silence or not: nobody is left believing what is no longer so."""
     ended = replace(alert, told={}, told_severity=None, told_extent=0)
-    return ended, [Notification(why=Why.RECOVERED, alert=alert, contact=name) for name in alert.told]
+    return ended, [Notification(why=why, alert=alert, contact=name) for name in alert.told]
 
 
 def _is_worse(alert: Alert) -> bool:

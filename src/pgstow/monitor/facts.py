@@ -168,7 +168,8 @@ class Facts:
     """Everything that was gathered at ``now``.
 
     ``runs``, newest first, is None where the history could not be read: see ``runs_error``; so are ``alerts``, the open
-    ones. ``contents`` are the tables of newest backups by backup id: what is not in it was not looked at. So are
+    ones. ``runs_ahead`` say that they began in times to come, and are judged by nothing else. ``has_channels``: somebody wants to be told
+    of alerts. ``contents`` are the tables of newest backups by backup id: what is not in it was not looked at. So are
     ``server_versions``, as PostgreSQL numbers them (150019). ``known_since`` says when what is not there yet was first
     expected: ``DATABASE/KIND@REPOSITORY`` of backups, ``plan NAME``, ``database NAME`` and ``repository NAME``.
     """
@@ -179,8 +180,10 @@ class Facts:
     plans: tuple[PlanFacts, ...]
     policy: AlertPolicy = field(default_factory=AlertPolicy)
     runs: tuple[RunRecord, ...] | None = None
+    runs_ahead: tuple[RunRecord, ...] = ()
     runs_error: PgstowError | None = None
     alerts: tuple[AlertFacts, ...] | None = None
+    has_channels: bool = False
     contents: Mapping[str, Mapping[str, TableSize]] = field(default_factory=dict)
     server_versions: Mapping[str, int] = field(default_factory=dict)
     known_since: Mapping[str, datetime] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from pgstow.core.errors import Fact
+from pgstow.monitor.subjects import names_in
 
 __all__ = ["Evaluation", "Finding", "Severity", "fingerprint", "id_of"]
 
@@ -64,11 +65,17 @@ class Finding:
 class Evaluation:
     """The findings, and what could not be judged: an open alert of that neither goes on nor ends.
 
-    ``undecided`` holds fingerprints, and beginnings of fingerprints that end with ``*``.
+    ``undecided`` holds fingerprints, and beginnings of fingerprints that end with ``*``. ``watched`` names what was looked
+    at, as ``monitor.subjects`` does; None: everything there is.
     """
 
     findings: tuple[Finding, ...] = ()
     undecided: frozenset[str] = frozenset()
+    watched: frozenset[str] | None = None
+
+    def is_watched(self, rule: str, subject: str) -> bool:
+        """Whether this was looked at, so that it is over where it was not found."""
+        return self.watched is None or self.watched.issuperset(names_in(rule, subject))
 
     def is_undecided(self, fingerprint: str) -> bool:
         """Whether nothing can be said of this one."""

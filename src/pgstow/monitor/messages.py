@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from pgstow.monitor.alerts import Notification, Why, is_flapping
 from pgstow.monitor.findings import Severity, id_of
@@ -12,7 +13,7 @@ from pgstow.monitor.policy import AlertPolicy
 from pgstow.monitor.rules.common import lasting, moment, some
 from pgstow.state.alerts import Alert
 
-__all__ = ["Words", "address", "canary", "words"]
+__all__ = ["Words", "address", "blind", "canary", "seeing_again", "words"]
 
 _MOST_SINGLE = 3  # more to one channel at once become one message
 
@@ -22,6 +23,7 @@ _HEADS: Mapping[Why, str] = {
     Why.WORSE: "worse: ",
     Why.REMINDER: "still: ",
     Why.RECOVERED: "",
+    Why.DROPPED: "",
 }
 
 
@@ -62,19 +64,45 @@ def words(notifications: Sequence[Notification], policy: AlertPolicy) -> list[Wo
     if len(notifications) <= _MOST_SINGLE:
         return [_single(each, policy) for each in notifications]
     ordered = sorted(notifications, key=_order)
-    wrong = [each for each in ordered if each.why is not Why.RECOVERED]
+    wrong = [each for each in ordered if not each.why.is_end]
     is_critical = any(_is_critical(each.alert) for each in wrong)
-    title = f"[pgstow] {some(len(wrong), 'alert')}" if wrong else "[pgstow] all of it is over"
-    if wrong and len(wrong) < len(ordered):
-        title += f", {len(ordered) - len(wrong)} over"
+    over = sum(each.why is Why.RECOVERED for each in ordered)
+    unwatched = len(ordered) - len(wrong) - over
+    told = [
+        some(len(wrong), "alert") if wrong else "",
+        f"{unwatched} not watched any more" if unwatched else "",
+        f"{over} over" if over else "",
+    ]
+    title = ", ".join(part for part in told if part) if over < len(ordered) else "all of it is over"
     return [
         Words(
-            title=title,
+            title=f"[pgstow] {title}",
             body="\n\n".join([*("\n".join(_paragraph(each)) for each in ordered), *_contacts(policy, wrong)]),
             is_critical=is_critical,
             fingerprints=tuple(each.alert.fingerprint for each in ordered),
         )
     ]
+
+
+def blind(host: str, why: str, since: datetime) -> Words:
+    """Return the message that nobody can say whether anything is wrong."""
+    return Words(
+        title=f"[pgstow] CRITICAL: alerts cannot be evaluated on {host}",
+        body=f"Critical: since {moment(since)} pgstow on {host} has not been able to judge whether anything is wrong: {why}\n\n"
+        "Whatever fails meanwhile is told by nobody but dead man's switches.\n\n"
+        "What to do: look at the state database and at the log of pgstow serve; pgstow alerts check tries the same by hand, and "
+        "pgstow status --check looks at the repositories without it. Its end is told.",
+        is_critical=True,
+    )
+
+
+def seeing_again(host: str, since: datetime) -> Words:
+    """Return the message that alerts are evaluated again."""
+    return Words(
+        title=f"[pgstow] OVER: alerts are evaluated again on {host}",
+        body=f"Over: since {moment(since)} alerts could not be evaluated on {host}. What is wrong now is told as ever.",
+        is_critical=False,
+    )
 
 
 def canary(channel: str, code: str) -> Words:
@@ -90,8 +118,8 @@ def canary(channel: str, code: str) -> Words:
 
 def _single(notification: Notification, policy: AlertPolicy) -> Words:
     alert, why = notification.alert, notification.why
-    is_over = why is Why.RECOVERED
-    state = "OVER" if is_over else alert.severity.upper()
+    is_over = why.is_end
+    state = {Why.RECOVERED: "OVER", Why.DROPPED: "NOT WATCHED"}.get(why, alert.severity.upper())
     paragraphs = ["\n".join(_paragraph(notification)), *_contacts(policy, () if is_over else [notification])]
     return Words(
         title=f"[pgstow] {state}: {_HEADS[why]}{_shortened(alert.rule)} {alert.subject}",
@@ -107,6 +135,12 @@ def _shortened(rule: str) -> str:
 
 def _paragraph(notification: Notification) -> list[str]:
     alert = notification.alert
+    if notification.why is Why.DROPPED:
+        return [
+            f"Not watched any more: {_shortened(alert.rule)} {alert.subject}, which is in nobody's settings.",
+            "Whether it is over is unknown.",
+            f"It was: {alert.message}",
+        ]
     if notification.why is Why.RECOVERED:
         assert alert.closed is not None
         began = alert.opened or alert.first_seen
@@ -152,4 +186,4 @@ def _is_critical(alert: Alert) -> bool:
 
 def _order(notification: Notification) -> tuple[bool, int, str]:
     alert = notification.alert
-    return notification.why is Why.RECOVERED, -Severity(alert.severity).rank, alert.fingerprint
+    return notification.why.is_end, -Severity(alert.severity).rank, alert.fingerprint

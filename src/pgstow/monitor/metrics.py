@@ -267,6 +267,9 @@ def _of_runs(facts: Facts) -> Iterator[Metric]:
 
 
 def _of_alerts(facts: Facts) -> Iterator[Metric]:
+    known = gauge("alerts_up", "1 where somebody evaluated the alerts within a day, else 0.")
+    known.add_metric([], float(facts.alerts is not None))
+    yield known
     family = gauge("open_alerts", "Alerts that are open.", "database", "rule", "severity")
     counts: dict[tuple[str, str, str], int] = {}
     for alert in facts.alerts or ():

@@ -80,6 +80,9 @@ def _general_reasons(facts: Facts) -> Iterator[Reason]:
     if facts.runs_error is not None:
         text = f"the history of runs is unknown: {facts.runs_error.message}"
         yield Reason(level=Level.UNKNOWN, code="history_unknown", text=text)
+    if facts.has_channels and facts.alerts is None and facts.runs_error is None:
+        text = "nobody has evaluated the alerts within a day: whatever is wrong, nobody is told"
+        yield Reason(level=Level.WARNING, code="alerts_unknown", text=text, look="pgstow alerts check")
     for alert in facts.alerts or ():
         if alert.database is None:
             yield _alert_reason(alert.severity, alert.message)

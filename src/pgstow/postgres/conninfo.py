@@ -20,6 +20,17 @@ from pgstow.core.secrets import Secret
 __all__ = ["ConnInfo"]
 
 _SECRETS = ("password", "sslpassword")
+_URL = re.compile(r"postgres(?:ql)?://([^/?]*)/?([^?]*)")
+
+
+def _refuse_bare_signs(text: str) -> None:
+    """Refuse a URL whose password holds @ or / as they are: libpq takes the rest of it for a host, which everybody may see."""
+    found = _URL.match(text)
+    if found is not None and (found[1].count("@") > 1 or "@" in found[2]):
+        raise UsageError(
+            "the connection string has an @ where none can be",
+            hint="in user, password and database write %40 for @, %2F for /, %3A for : and %25 for %",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +51,7 @@ class ConnInfo:
         """
         if text and "=" not in text and "://" not in text:
             text = make_conninfo(dbname=text)
+        _refuse_bare_signs(text)
         try:
             given = {key: str(value) for key, value in conninfo_to_dict(text).items() if value is not None}
         except psycopg.ProgrammingError as exc:

@@ -84,10 +84,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptHistory:
-    """The newest run of each database; ``problem`` says why nothing is known of runs where something should be."""
+    """The newest run of each database; ``problem`` says why nothing is known of runs where something should be.
+
+    ``names`` are the databases in the settings; None where there are none to know it from.
+    """
 
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     problem: str | None = None
+    names: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,9 @@ _LOCK = 0x7067_7374_6F78  # an advisory lock's number: one evaluation at a time
 _CLAIM = timedelta(minutes=3)  # longer than one delivery may take
 _RETRY = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=2))
 _KEPT = timedelta(days=30)
+# What is further ahead was written by a clock that was wrong: it must not stand in the way until that time has come.
+_LONGEST_LOOK = timedelta(minutes=15)  # from a look at the facts to its end, on another host
+_LONGEST_WAIT = timedelta(hours=3)  # of a message that is tried again
 
 # What an evaluation makes of the alerts and silences there are: all alerts, and the messages to send.
 Change = Callable[[Mapping[str, Alert], Sequence[Silence]], tuple[Iterable[Alert], Sequence[Message]]]
@@ -60,13 +63,13 @@ class AlertBook:
     def evaluate(self, change: Change, *, now: datetime) -> bool:
         """Replace all alerts by those that ``change`` makes of them and put its messages out, at once or not at all.
 
-        One evaluation at a time, whatever the host. Return False, having changed nothing, when a later look at the facts
-        than that of ``now`` was evaluated already: what is older must not overrule it.
+        One evaluation at a time, whatever the host. Return False, having changed nothing, when a look at the facts a little
+        later than that of ``now`` was evaluated already: what is older must not overrule it.
         """
         with self._state.begin() as connection:
             self._exclude_others(connection)
             last = connection.execute(sa.select(EVALUATIONS.c.made)).scalar_one_or_none()
-            if last is not None and now < last:
+            if last is not None and now < last <= now + _LONGEST_LOOK:
                 return False
             alerts = {alert.fingerprint: alert for alert in self._alerts(connection)}
             silences = [_silence(row) for row in connection.execute(sa.select(SILENCES))]
@@ -149,9 +152,9 @@ class AlertBook:
             .where(
                 MESSAGES.c.sent.is_(None),
                 MESSAGES.c.given_up.is_(None),
-                MESSAGES.c.next_attempt <= now,
+                sa.or_(MESSAGES.c.next_attempt <= now, MESSAGES.c.next_attempt > now + _LONGEST_WAIT),
                 MESSAGES.c.channel.not_in(list(without)),
-                sa.or_(MESSAGES.c.claimed_until.is_(None), MESSAGES.c.claimed_until <= now),
+                _is_unclaimed(now),
             )
             .order_by(MESSAGES.c.made, MESSAGES.c.id)
         )
@@ -221,10 +224,15 @@ class AlertBook:
             _reach(connection, target, now, error)
 
     def reaches(self, targets: Iterable[str], *, now: datetime) -> dict[str, Reach]:
-        """Return how each target was last reached; one that is new is known from now on."""
+        """Return how each target was last reached; one that is new is known from now on.
+
+        So is one that a clock which was ahead made known only in times to come: nothing would be missed until then.
+        """
         wanted = list(targets)
         with self._state.begin() as connection:
             self._exclude_others(connection)
+            ahead = REACHES.c.known_since > now
+            connection.execute(sa.update(REACHES).where(ahead).values(known_since=now))
             known = {row.target: Reach(**row._mapping) for row in connection.execute(sa.select(REACHES))}  # noqa: SLF001  SQLAlchemy's documented name for it
             new = [Reach(target=each, known_since=now) for each in wanted if each not in known]
             for each in new:
@@ -280,12 +288,17 @@ def _supersede(connection: Connection, messages: Iterable[Message], now: datetim
         MESSAGES.c.sent.is_(None),
         MESSAGES.c.given_up.is_(None),
         MESSAGES.c.channel.in_(list(said)),
-        sa.or_(MESSAGES.c.claimed_until.is_(None), MESSAGES.c.claimed_until <= now),
+        _is_unclaimed(now),
     )
     for row in connection.execute(waiting).all():
         if row.fingerprints and said[row.channel].issuperset(row.fingerprints):
             values = {"given_up": now, "error": "a later message says what became of it"}
             connection.execute(sa.update(MESSAGES).where(MESSAGES.c.id == row.id).values(values))
+
+
+def _is_unclaimed(now: datetime) -> sa.ColumnElement[bool]:
+    claimed_until = MESSAGES.c.claimed_until
+    return sa.or_(claimed_until.is_(None), claimed_until <= now, claimed_until > now + _LONGEST_WAIT)
 
 
 def _forget(connection: Connection, now: datetime) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -13,6 +13,7 @@ from pgstow.state.schema import METADATA, Moment
 
 __all__ = ["ControlBook", "ControlStatus"]
 
+_LONGEST_REPORT = timedelta(hours=1)  # what is further ahead was written by a clock that was wrong
 _CONTROLS = sa.Table(
     "controls",
     METADATA,
@@ -38,10 +39,10 @@ class ControlBook:
         self._state = state
 
     def replace(self, results: Mapping[str, str], *, made: datetime) -> None:
-        """Put these in the place of what is there, unless that is of a later report."""
+        """Put these in the place of what is there, unless that is of a report made a little later, beside this one."""
         with self._state.begin() as connection:
             newest = connection.execute(sa.select(sa.func.max(_CONTROLS.c.made))).scalar_one_or_none()
-            if newest is not None and newest > made:
+            if newest is not None and made < newest <= made + _LONGEST_REPORT:
                 return
             connection.execute(sa.delete(_CONTROLS))
             rows = [

@@ -120,8 +120,17 @@ def _open_sqlite(path: Path) -> StateDatabase:
 def _open_postgresql(secret: Secret) -> StateDatabase:
     try:
         url = make_url(secret.reveal())
-    except sa.exc.ArgumentError as exc:
-        raise UsageError("the address of the state database is not a URL", hint="postgresql://...") from exc
+    except (sa.exc.ArgumentError, ValueError):  # from None: what it was read from may hold a password
+        raise UsageError(
+            "the address of the state database is not a URL",
+            hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE; in a password %, :, /, ? and @ are written as %25, %3A, ...",
+        ) from None
+    if (
+        "@" in f"{url.host or ''}{url.database or ''}"
+    ):  # the rest of a password, which would be told as a place
+        raise UsageError(
+            "the password in the address of the state database has an @ in it", hint="write it as %40"
+        )
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise UsageError(
             "the state database must be PostgreSQL", hint="write postgresql://..., or leave state out"

@@ -58,8 +58,11 @@ class HostRow:
     run: str | None = None
 
     def is_silent(self, now: datetime, *, patience: float = 1) -> bool:
-        """Whether it has said nothing for longer than it promised, so many times as long with ``patience``."""
-        return self.beat is None or (now - self.beat).total_seconds() > patience * self.dead_after_s
+        """Whether it has said nothing for longer than it promised, so many times as long with ``patience``.
+
+        So far ahead of ``now`` it spoke before the clock was set back, and has not since.
+        """
+        return self.beat is None or abs((now - self.beat).total_seconds()) > patience * self.dead_after_s
 
 
 class Hosts:

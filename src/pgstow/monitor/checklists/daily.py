@@ -61,12 +61,19 @@ def _backups_present(standing: DatabaseStanding) -> Item:
 def _size(standing: DatabaseStanding, kind: KindStanding, policy: AlertPolicy) -> Item:
     *before, newest = kind.sizes or (0,)
     usual = usual_size(before)
-    if usual is None:
+    is_good: bool | None
+    if (
+        kind.newest is not None and kind.newest.size_bytes is None
+    ):  # else the one before would be taken for it
+        is_good, evidence = None, f"the size of the newest, {kind.newest.short_id}, cannot be told"
+    elif usual is None:
         is_good, evidence = None, f"there are {len(before)} earlier {kind.kind} backups to compare with"
     else:
         is_good = not is_unusual(newest, usual, policy)
         share = f" ({(newest - usual) / usual:+.1%})" if usual else ""
         evidence = f"{size_words(newest)}; the median of those before is {size_words(usual)}{share}"
+        if is_good and not kind.is_known:
+            is_good, evidence = None, f"{evidence}; the newest may be one that cannot be seen"
     return Item(
         code="size_normal",
         title=f"The size of the {kind.kind} backup is as usual",

@@ -291,7 +291,14 @@ def _newest_runs(facts: Facts) -> Iterator[tuple[str, str, RunRecord]]:
     known = {database.name for database in facts.databases}
     newest: dict[tuple[str, str], RunRecord] = {}
     for run in facts.runs or ():
-        if run.job == "backup" and run.database in known and run.outcome not in ("running", "missed"):
+        if run.job != "backup" or run.database not in known or _gave_way(run):
+            continue
+        if run.outcome not in ("running", "missed"):
             newest.setdefault((run.database, run.kind), run)
     for (database, kind), run in sorted(newest.items()):
         yield database, kind, run
+
+
+def _gave_way(run: RunRecord) -> bool:
+    """Whether it left the field to others and is tried again: what it was to bring is missing only when it is late."""
+    return run.outcome == "interrupted" and run.error_code in ("repository_locked", "under_way")

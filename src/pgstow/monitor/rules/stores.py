@@ -219,7 +219,9 @@ def clock_skew(facts: Facts) -> Judgement:
 def _of_hosts(facts: Facts) -> Judgement:
     if facts.runs is None:
         yield everything_of("clock_skew", "host ")
-    seen: set[str] = set()
+    seen = {run.host for run in facts.runs_ahead}
+    for host in sorted(seen):
+        yield _of_runs_ahead(host, facts)
     for run in facts.runs or ():
         if run.outcome in ("running", "missed") or run.host in seen:
             continue
@@ -234,3 +236,17 @@ def _of_hosts(facts: Facts) -> Judgement:
                 hint="set the clock by NTP",
                 since=run.started,
             )
+
+
+def _of_runs_ahead(host: str, facts: Facts) -> Finding:
+    ahead = [run for run in facts.runs_ahead if run.host == host]
+    ahead_s = (max(run.started for run in ahead) - facts.now).total_seconds()
+    return Finding(
+        rule="clock_skew",
+        subject=f"host {host}",
+        severity=Severity.WARNING,
+        message=f"{some(len(ahead), 'run')} of {host} began in times to come, by up to {lasting(ahead_s)}: its clock was wrong, "
+        "and how these ended is left out until then",
+        hint="set the clock by NTP; what these runs made is in the repositories, and judged there",
+        facts={"runs": [run.id for run in ahead][:20]},
+    )
