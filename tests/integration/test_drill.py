@@ -19,7 +19,7 @@ from pgstow.app.audit import read_heads, verify_trail
 from pgstow.app.drill import drill, drill_and_tell
 from pgstow.app.drill_request import DrillRequest, DrillTerms
 from pgstow.app.restore import restore
-from pgstow.assurance.drill import given_server, throwaway, workspace
+from pgstow.assurance.drill import given_server, throwaway
 from pgstow.assurance.drill.globals import create_globals, create_missing_roles
 from pgstow.assurance.drill.next_steps import next_steps
 from pgstow.assurance.drill.report import markdown_report
@@ -38,7 +38,7 @@ from pgstow.core.errors import (
 )
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
-from pgstow.postgres import drill_databases
+from pgstow.postgres import drill_databases, workspace
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.server import Cluster, embedded_server

@@ -22,7 +22,6 @@ from pgstow.assurance.drill.next_steps import next_steps
 from pgstow.assurance.drill.place import Place
 from pgstow.assurance.drill.room import memory_bytes, refuse_too_little_room, restored_bytes, usable_cpus
 from pgstow.assurance.drill.throwaway import pick_server
-from pgstow.assurance.drill.workspace import Workspace, remove_leftovers
 from pgstow.catalog.backups import BackupFiles, list_backups
 from pgstow.catalog.manifest import LargeObjectsRecord, Manifest, TableRecord
 from pgstow.core.errors import (
@@ -37,6 +36,7 @@ from pgstow.core.errors import (
 from pgstow.postgres.archive import Section, Toc, TocEntry
 from pgstow.postgres.extension_packages import packages_of
 from pgstow.postgres.server import ServerBinaries
+from pgstow.postgres.workspace import Workspace, remove_leftovers
 from pgstow.restore.extensions import needing_extensions, without_extensions
 from pgstow.restore.request import RestoreOptions
 from pgstow.restore.selection import Selection
@@ -300,7 +300,7 @@ def test_a_folder_in_use_is_left_alone_and_one_of_the_dead_is_removed(tmp_path: 
     said: list[str] = []
     mine = Workspace(tmp_path)
     script = (
-        "import os, sys; from pathlib import Path; from pgstow.assurance.drill.workspace import Workspace;"
+        "import os, sys; from pathlib import Path; from pgstow.postgres.workspace import Workspace;"
         "print(Workspace(Path(sys.argv[1])).folder, flush=True); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)

@@ -19,7 +19,6 @@ from pgstow.app.holding import holding
 from pgstow.app.import_archive import save_archive
 from pgstow.app.import_request import Imported, ImportRequest
 from pgstow.app.import_script import ScriptImport, save_script
-from pgstow.assurance.drill.workspace import working_folder
 from pgstow.capture.destinations import Destination, Destinations, FanOutWriter
 from pgstow.capture.options import CapturedBackup
 from pgstow.capture.publish import Identity
@@ -39,6 +38,7 @@ from pgstow.postgres.archive import (
     is_tar,
 )
 from pgstow.postgres.tools import ClientTools
+from pgstow.postgres.workspace import working_folder
 from pgstow.repository import LeasedDatabase, Repository
 from pgstow.store.local import LocalStore
 

@@ -18,6 +18,7 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.programs import connected
 from pgstow.postgres.session import connect
 from pgstow.postgres.tools import ClientTools
+from pgstow.postgres.workspace import working_folder
 from pgstow.restore.messages import read_failure, without_statements
 from pgstow.restore.naming import described
 from pgstow.restore.selection import PRIVILEGES, Selection
@@ -75,8 +76,9 @@ class Sections:
         cls, tools: ClientTools, target: ConnInfo, toc: Toc, *, flags: Sequence[str], settings: dict[str, str]
     ) -> Iterator[Sections]:
         """Prepare runs on ``toc``; ``flags`` go to every run, ``settings`` into every session of pg_restore."""
-        with tempfile.TemporaryDirectory(prefix="pgstow-restore-") as folder:
-            sections = cls(tools, target, toc, Path(folder), tuple(flags), settings)
+        # What a killed restore left there is removed first: definitions may hold the passwords of user mappings.
+        with working_folder(Path(tempfile.gettempdir()), lambda _: None, "restore") as folder:
+            sections = cls(tools, target, toc, folder, tuple(flags), settings)
             if not sections._are_options_accepted():
                 sections.settings = {}
             yield sections

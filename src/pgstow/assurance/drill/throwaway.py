@@ -10,7 +10,6 @@ from pathlib import Path
 from pgstow.assurance.drill.globals import create_globals, create_missing_roles
 from pgstow.assurance.drill.place import Place
 from pgstow.assurance.drill.room import memory_bytes, refuse_too_little_room, restored_bytes, usable_cpus
-from pgstow.assurance.drill.workspace import Workspace, remove_leftovers
 from pgstow.catalog.manifest import Manifest
 from pgstow.core.errors import ConnectionFailed, PgstowError, ProcessFailed, TargetRefused, ToolMissing
 from pgstow.postgres.archive import TocEntry
@@ -18,6 +17,7 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import open_raw
 from pgstow.postgres.server import Cluster, ServerBinaries
 from pgstow.postgres.throwaway_settings import throwaway_settings
+from pgstow.postgres.workspace import Workspace, remove_leftovers
 from pgstow.restore.guard import GUARD_SETTINGS
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
 
