@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from pgstow.app.audit import read_heads, verify_trail
 from pgstow.app.drill import drill, drill_and_tell
 from pgstow.app.drill_request import DrillRequest, DrillTerms
 from pgstow.app.restore import restore
-from pgstow.assurance.drill import given_server, throwaway, workspace
+from pgstow.assurance.drill import given_server, throwaway
 from pgstow.assurance.drill.globals import create_globals, create_missing_roles
+from pgstow.assurance.drill.memory import Memory
 from pgstow.assurance.drill.next_steps import next_steps
 from pgstow.assurance.drill.report import markdown_report
 from pgstow.audit.anchoring import heads_listed
@@ -38,7 +39,7 @@ from pgstow.core.errors import (
 )
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
-from pgstow.postgres import drill_databases
+from pgstow.postgres import drill_databases, workspace
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.server import Cluster, embedded_server
@@ -351,6 +352,39 @@ def test_a_disk_that_is_too_small(
     assert record.is_removed
     assert list(temporary.iterdir()) == []
     assert read_drills(small) == [record]
+
+
+def test_too_little_memory(
+    small: Repository,
+    client_tools: list[ClientTools],
+    temporary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scarce = Memory(total_bytes=8 << 30, available_bytes=64 << 20)
+    monkeypatch.setattr(throwaway, "memory_of", lambda: scarce)
+    record = drill(request(jobs=3), small, client_tools, SilentProgress())
+    assert (record.outcome, record.error_code, record.is_removed) == ("failed", "target_refused", True)
+    assert record.error is not None and record.error.startswith("64 MiB of memory are available")
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_time_is_told_before_anything_begins(
+    small: Repository, client_tools: list[ClientTools], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throwaway, "restored_bytes", lambda *_: 1 << 60)  # it need not go on
+    (backup,) = list_backups(small)
+    small.load_index()
+    (table,) = BackupFiles(small, backup).manifest.tables
+    for days in (1, 2, 3):
+        earlier = drill_record(ago=timedelta(days=days), backup_name="small", size_bytes=table.size_bytes)
+        save_drill(small, earlier)
+    notes = Notes()
+    record = drill(request(rto_target_s=600.0), small, client_tools, notes)
+    assert any(note.startswith("this will take about 50 min") for note in notes.notes)
+    assert any("the RTO of 10 min 00 s will probably be missed" in one for one in record.warnings)
+    others = Notes()
+    assert not drill(request(), small, client_tools, others).warnings
+    assert any(note.startswith("this will take about 50 min") for note in others.notes)
 
 
 def test_a_server_that_does_not_start_and_a_folder_that_cannot_be_removed(

@@ -271,3 +271,55 @@ def test_a_dump_of_a_whole_server_with_one_database_brings_its_roles(
     assert "GRANT pg_monitor TO boss" in kept
     assert files.record.time == datetime(2026, 1, 31, 2, tzinfo=UTC)
     assert [table.rows for table in manifest.tables] == [2]
+
+
+def test_rows_that_users_added_to_a_table_of_an_extension(tmp_path: Path) -> None:
+    """As PostGIS keeps reference systems: the table is the extension's, and pg_dump saves the rows that users added."""
+    install = b"CREATE EXTENSION tablefunc;\n\\stop here\n"
+    as_postgis_does = """
+        CREATE TABLE public.config (id int PRIMARY KEY, t text); ALTER EXTENSION tablefunc ADD TABLE public.config;
+        CREATE TABLE public.ours (id int, t text);
+        UPDATE pg_extension SET extconfig = ARRAY['public.config'::regclass::oid], extcondition = ARRAY['WHERE id > 9']
+        WHERE extname = 'tablefunc'; INSERT INTO public.config VALUES (1, 'its own')"""
+    rows = b"COPY public.%b (id, t) FROM stdin;\n10\ta user's\n11\t\\N\n\\.\nSELECT 1;\n"
+    with Cluster(server_binaries(15), settings=server_settings(15)) as cluster:
+        server = ScriptServer(
+            cluster=cluster, progress=SilentProgress(), default_database="geo", default_encoding="UTF8"
+        )
+
+        def run(text: bytes) -> None:
+            server.run(PieceReader(iter([text]), what="geo.sql"), name="geo.sql")
+
+        with pytest.raises(ArchiveError, match="is a command to psql"):
+            run(install)
+        execute(server.conninfo("geo"), as_postgis_does)
+        for text in (
+            rows.replace(b"FROM stdin", b"FROM stdin WHERE id > 10") % b"config",  # which would be evaluated
+            b"BEGIN;\n" + rows % b"config",
+            rows % b"ours",
+        ):
+            with pytest.raises(PgstowError, match="permission denied for table"):
+                run(text)
+        run(rows % b"config")
+        found = fetch(server.conninfo("geo"), "SELECT id, t FROM public.config ORDER BY 1")
+        assert found == [(1, "its own"), (10, "a user's"), (11, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("README.md", "# pgstow\n\nBackups, proven.\n", "README.md is no dump that pg_dump"),
+        ("data.json", '{"a": 1}\n', "data.json is no dump"),
+        ("my.sql", "-- MySQL dump 10.13\n/*!40101 SET NAMES utf8 */;\n", "but one of MySQL or MariaDB"),
+    ],
+)
+def test_what_is_no_sql_starts_no_server(
+    name: str, content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cluster, "__enter__", lambda _: pytest.fail("a server was started"))
+    path = tmp_path / name
+    path.write_text(content)
+    repository = memory_repository()
+    with pytest.raises(ArchiveError, match=message) as caught:
+        import_into(repository, path, [])
+    assert "custom, directory and tar archives and SQL" in str(caught.value.hint)

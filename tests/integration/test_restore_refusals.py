@@ -358,3 +358,33 @@ def test_what_only_an_extensions_owner_may_say(pg15: Cluster, database: Database
     finally:
         execute(target, f'ALTER DATABASE "{target.dbname}" OWNER TO postgres; DROP OWNED BY tenant CASCADE')
         execute(admin, "DROP ROLE tenant")
+
+
+def test_a_role_that_may_not_make_what_the_archive_holds(
+    pg15: Cluster, database: Databases, tmp_path: Path
+) -> None:
+    """It is told before anything is touched, and not by the first table of many."""
+    source, target = database(pg15), database(pg15)
+    execute(source, "CREATE TABLE t (a int); CREATE SCHEMA app; CREATE TABLE app.u (a int)")
+    files = dump(source, tools_for(source), tmp_path / "dump")
+    admin = target.with_database("postgres")
+    execute(admin, "CREATE ROLE guest LOGIN")
+    try:
+        as_guest = ConnInfo.parse(pg15.conninfo(target.dbname or "", user="guest"))
+        with pytest.raises(TargetRefused, match="guest may not create databases") as caught:
+            bring_back(files, as_guest.with_database("made_by_guest"), create=True, no_owner=True)
+        assert "CREATEDB" in str(caught.value.hint)
+        with pytest.raises(TargetRefused, match="guest may not create schema app in database") as caught:
+            bring_back(files, as_guest, no_owner=True)
+        assert "GRANT CREATE ON DATABASE" in str(caught.value.hint)
+        execute(admin, f'GRANT CREATE ON DATABASE "{target.dbname}" TO guest')
+        with pytest.raises(
+            TargetRefused, match=r"anything in schema public, and table public\.t belongs"
+        ) as caught:
+            bring_back(files, as_guest, no_owner=True)
+        assert "GRANT CREATE ON SCHEMA public TO guest" in str(caught.value.hint)
+        assert objects(target) == []
+        execute(target, "GRANT CREATE ON SCHEMA public TO guest")
+        assert len(bring_back(files, as_guest, no_owner=True).tables) == 2
+    finally:
+        execute(target, "DROP OWNED BY guest CASCADE; DROP ROLE guest")

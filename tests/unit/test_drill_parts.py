@@ -18,11 +18,11 @@ import pytest
 
 from pgstow.app.drill_request import DrillRequest, DrillTerms
 from pgstow.assurance.drill.globals import statements_of
+from pgstow.assurance.drill.memory import Memory, memory_of, refuse_too_little_memory, usable_cpus
 from pgstow.assurance.drill.next_steps import next_steps
 from pgstow.assurance.drill.place import Place
-from pgstow.assurance.drill.room import memory_bytes, refuse_too_little_room, restored_bytes, usable_cpus
+from pgstow.assurance.drill.room import refuse_too_little_room, restored_bytes
 from pgstow.assurance.drill.throwaway import pick_server
-from pgstow.assurance.drill.workspace import Workspace, remove_leftovers
 from pgstow.catalog.backups import BackupFiles, list_backups
 from pgstow.catalog.manifest import LargeObjectsRecord, Manifest, TableRecord
 from pgstow.core.errors import (
@@ -35,8 +35,10 @@ from pgstow.core.errors import (
     ToolMissing,
 )
 from pgstow.postgres.archive import Section, Toc, TocEntry
+from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.extension_packages import packages_of
 from pgstow.postgres.server import ServerBinaries
+from pgstow.postgres.workspace import Workspace, remove_leftovers, working_folder
 from pgstow.restore.extensions import needing_extensions, without_extensions
 from pgstow.restore.request import RestoreOptions
 from pgstow.restore.selection import Selection
@@ -186,8 +188,58 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_machine() -> None:
-    assert memory_bytes() > 1 << 20
+    memory = memory_of()
+    assert 1 << 20 < memory.available_bytes <= memory.total_bytes
     assert 1 <= usable_cpus() <= (os.cpu_count() or 1)
+
+
+def a_system(root: Path, files: dict[str, str]) -> Path:
+    for name, content in {"proc/meminfo": MEMINFO, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return root
+
+
+MEMINFO = (
+    "MemTotal: 8388608 kB\nMemFree: 1 kB\nMemAvailable: 4194304 kB\nSwapTotal: 9 kB\nSwapFree: 1048576 kB\n"
+)
+SERVICE = "sys/fs/cgroup/system.slice/pgstow.service"
+OLD = "sys/fs/cgroup/memory/docker/4711"
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("files", "total_gib", "available_gib"),
+    [
+        ({}, 8, 5),
+        ({"proc/self/cgroup": "0::/system.slice/pgstow.service\n", f"{SERVICE}/memory.max": f"{GIB}\n",
+          f"{SERVICE}/memory.current": f"{GIB}\n", f"{SERVICE}/memory.stat": f"anon 5\ninactive_file {GIB // 2}\nactive_file 0\n"},
+         1, 0.5),
+        ({"proc/self/cgroup": "0::/system.slice/pgstow.service\n", f"{SERVICE}/memory.max": "max\n",
+          "sys/fs/cgroup/system.slice/memory.max": f"{3 * GIB}\n", "sys/fs/cgroup/system.slice/memory.current": f"{GIB}\n"}, 3, 2),
+        ({"sys/fs/cgroup/memory.max": f"{2 * GIB}\n", "sys/fs/cgroup/memory.current": f"{3 * GIB}\n"}, 2, 0),
+        ({"proc/self/cgroup": "4:cpu,memory:/docker/4711\n", f"{OLD}/memory.limit_in_bytes": f"{GIB}\n",
+          f"{OLD}/memory.usage_in_bytes": f"{GIB // 4}\n"}, 1, 0.75),
+        ({"proc/self/cgroup": "0::/../../etc\n", "etc/memory.max": "1\n"}, 8, 5),
+    ],
+    ids=["machine", "service", "slice", "full container", "version 1", "no way out"],
+)  # fmt: skip
+def test_memory_is_what_limits_leave(
+    files: dict[str, str], total_gib: float, available_gib: float, tmp_path: Path
+) -> None:
+    memory = memory_of(a_system(tmp_path, files))
+    assert memory == Memory(total_bytes=int(total_gib * GIB), available_bytes=int(available_gib * GIB))
+
+
+def test_too_little_memory_is_refused() -> None:
+    small = Memory(total_bytes=GIB, available_bytes=256 << 20)
+    refuse_too_little_memory(small, shared_buffers=32 << 20, build_bytes=16 << 20, jobs=2)
+    with pytest.raises(
+        TargetRefused, match=r"256 MiB of memory are available, and a drill with 3 jobs"
+    ) as caught:
+        refuse_too_little_memory(small, shared_buffers=32 << 20, build_bytes=64 << 20, jobs=3)
+    assert "--jobs 1" in str(caught.value.hint)
 
 
 # -- what is asked for
@@ -300,7 +352,7 @@ def test_a_folder_in_use_is_left_alone_and_one_of_the_dead_is_removed(tmp_path: 
     said: list[str] = []
     mine = Workspace(tmp_path)
     script = (
-        "import os, sys; from pathlib import Path; from pgstow.assurance.drill.workspace import Workspace;"
+        "import os, sys; from pathlib import Path; from pgstow.postgres.workspace import Workspace;"
         "print(Workspace(Path(sys.argv[1])).folder, flush=True); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
@@ -367,3 +419,28 @@ def test_the_process_of_a_stale_pid_file_is_not_ended(tmp_path: Path) -> None:
         assert other.poll() is None
         other.kill()
     assert not workspace.folder.exists()
+
+
+def test_what_killed_restores_and_connections_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Definitions and connection parameters may hold passwords, so they must not stay there for good."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    script = (
+        "import os, sys; from pathlib import Path; from pgstow.postgres.workspace import Workspace;"
+        "kept = [Workspace(Path(sys.argv[1]), kind) for kind in ('restore', 'connection')];"
+        "[(one.folder / 'secret').write_text('x') for one in kept]; os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    of_the_dead = {path.name.split("-")[1] for path in tmp_path.iterdir()}
+    assert of_the_dead == {"restore", "connection"}
+    with working_folder(tmp_path, lambda _: None, "restore") as ours:
+        assert [path for path in tmp_path.glob("pgstow-restore-*") if path != ours] == []
+        assert ours.stat().st_mode & 0o777 == 0o700
+        with working_folder(tmp_path, lambda _: None, "restore"):
+            assert ours.exists(), "it is in use"
+    # One parameter without a variable of its own goes through a file, beside which others are looked for.
+    with ConnInfo.parse("host=h connect_timeout=3 tcp_user_timeout=5").tool_env() as env:
+        kept = Path(env["PGSERVICEFILE"]).parent
+        assert list(tmp_path.iterdir()) == [kept]
+    assert list(tmp_path.iterdir()) == []

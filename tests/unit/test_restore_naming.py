@@ -24,6 +24,7 @@ from support.archives import entry
         (b"POLICY", b"CREATE POLICY p ON app.t USING ((x = ' TO d'::text));\n", set()),
         (b"USER MAPPING", b"CREATE USER MAPPING FOR \"u x\" SERVER s OPTIONS (\n    password 'FOR me SERVER'\n);\n", {b"u x"}),
         (b"USER MAPPING", b"CREATE USER MAPPING FOR PUBLIC SERVER s;\n", set()),
+        (b"USER MAPPING", b"CREATE USER MAPPING FOR public SERVER s;\n", set()),
         (b"TABLE", b"GRANT x TO y;\n", set()),
     ],
 )  # fmt: skip

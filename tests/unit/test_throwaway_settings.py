@@ -16,12 +16,17 @@ def mib(setting: str) -> float:
 
 @pytest.mark.parametrize(
     ("memory_mib", "cpus", "shared_buffers", "a_build"),
-    [(24_000, 2, 128, 256), (24_000, 64, 128, 64), (512, 1, 64, 64), (100, 4, 12.5, 64), (1, 0, 1, 64)],
+    [(24_000, 2, 128, 256), (24_000, 64, 128, 64), (512, 1, 64, 64), (90, 4, 11.25, 30), (1, 0, 1, 16)],
 )
 def test_memory(memory_mib: int, cpus: int, shared_buffers: float, a_build: float) -> None:
     settings = throwaway_settings(memory_bytes=memory_mib * _MIB, cpus=cpus)
     assert mib(settings["shared_buffers"]) == shared_buffers
     assert mib(settings["maintenance_work_mem"]) == a_build
+
+
+def test_all_builds_together_leave_memory_for_the_rest() -> None:
+    settings = throwaway_settings(memory_bytes=300 * _MIB, cpus=2, jobs=4)
+    assert 4 * mib(settings["maintenance_work_mem"]) == 100
 
 
 def test_one_build_uses_several_processors_only_where_there_are_more_than_the_jobs_need() -> None:

@@ -95,6 +95,7 @@ def drill_and_tell(
             started=started,
             notes=notes,
             heads=_heads(repository, note),
+            earlier=lambda: _readable_drills(repository),
             settle=settle,
         )
         record = run.carry_out()
@@ -182,6 +183,14 @@ def _earlier(request: DrillRequest, repository: Repository, note: _Note) -> list
     for exc in damaged:
         note(f"{exc.message}: it does not count for the choice")
     return drills
+
+
+def _readable_drills(repository: Repository) -> list[DrillRecord]:
+    """Return the drills that were made, for a forecast, which is of use and not needed: none where the store is in the way."""
+    try:
+        return read_drills(repository, damaged=[])
+    except StoreError:
+        return []
 
 
 def _saved(request: DrillRequest, repository: Repository, record: DrillRecord, progress: Progress) -> Drilled:

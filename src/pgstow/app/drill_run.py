@@ -16,6 +16,7 @@ from pathlib import Path
 import pgstow
 from pgstow.app.auditing import note_access
 from pgstow.app.drill_findings import error_code, error_hint, left_out, restore_phases, table_proofs
+from pgstow.app.drill_forecast import against_target, forecast_drill, forecast_text
 from pgstow.app.drill_request import DrillRequest
 from pgstow.app.foundation import foundation_for
 from pgstow.assurance.drill.checking import check_restored
@@ -67,6 +68,9 @@ class DrillRun:
     notes: list[str] = field(default_factory=list)  # what was noted before the drill itself began
     heads: tuple[AuditHead, ...] = ()  # of the repository's audit trail
     was_imported: bool = False  # the time until now was spent on taking a dump in
+    earlier: Callable[[], Sequence[DrillRecord]] = (
+        tuple  # the drills that were made before, as far as they can be read
+    )
     settle: Callable[[], None] = lambda: None  # called when nothing but reading was done, and may raise
     clock: Callable[[], float] = time.monotonic
     ended_by: BaseException | None = None
@@ -139,6 +143,7 @@ class DrillRun:
             self._manifest = files.manifest
             self._manifest_sha256 = hashlib.sha256(files.read("manifest.json")).hexdigest()
             self._foundation = foundation_for(self.repository, self.subject.backup, files, self.progress.note)
+            self._tell_time(self._manifest)
             place = self._place = self._choose_place(files)
         with self._phase("server", "making a place to restore into"):
             place.make()
@@ -163,6 +168,17 @@ class DrillRun:
         ) as session:
             self._restored_bytes = target_sql.database_bytes(session)
 
+    def _tell_time(self, manifest: Manifest) -> None:
+        """Say before anything is begun how long it will take, as far as earlier drills show it."""
+        forecast = forecast_drill(self.earlier(), manifest, place=self._wanted_place)
+        if forecast is None:
+            return
+        self.progress.note(forecast_text(forecast))
+        feared = against_target(forecast, self.request.rto_target_s)
+        if feared is not None:
+            self.progress.note(feared)
+            self._warnings.append(feared)
+
     def _choose_place(self, files: BackupFiles) -> Place:
         beneath = self._foundation.entries if self._foundation is not None else ()
         if self.request.server is not None:
@@ -175,6 +191,7 @@ class DrillRun:
             parent=Path(tempfile.gettempdir()),
             note=self.progress.note,
             beneath=beneath,
+            jobs=self.request.jobs,
         )
 
     def _restore(self, files: BackupFiles, place: Place) -> RestoreReport:

@@ -19,7 +19,6 @@ from pgstow.app.holding import holding
 from pgstow.app.import_archive import save_archive
 from pgstow.app.import_request import Imported, ImportRequest
 from pgstow.app.import_script import ScriptImport, save_script
-from pgstow.assurance.drill.workspace import working_folder
 from pgstow.capture.destinations import Destination, Destinations, FanOutWriter
 from pgstow.capture.options import CapturedBackup
 from pgstow.capture.publish import Identity
@@ -38,7 +37,9 @@ from pgstow.postgres.archive import (
     decompressed,
     is_tar,
 )
+from pgstow.postgres.script_beginning import SCRIPT_HEAD_BYTES, begins_like_dump, foreign_database
 from pgstow.postgres.tools import ClientTools
+from pgstow.postgres.workspace import working_folder
 from pgstow.repository import LeasedDatabase, Repository
 from pgstow.store.local import LocalStore
 
@@ -201,9 +202,10 @@ def _recognised(head: bytes, stream: PieceReader, name: str) -> _Dump:
             f"{name} is in UTF-16, as PowerShell writes what goes through a pipe",
             hint="let pg_dump write the file itself: pg_dump --file=NAME",
         )
-    if b"\0" in head:
+    if b"\0" in head or not begins_like_dump(stream.peek(SCRIPT_HEAD_BYTES)):
+        of_whom = foreign_database(head)
         raise ArchiveError(
-            f"{name} is no dump that pg_dump or pg_dumpall makes",
+            f"{name} is no dump that pg_dump or pg_dumpall makes{f', but one of {of_whom}' if of_whom else ''}",
             hint="custom, directory and tar archives and SQL can be imported, also compressed (gzip, zstd, lz4, bzip2, xz)",
         )
     return stream

@@ -16,7 +16,6 @@ from typing import Self
 from pgstow.app.dump_source import DumpSource
 from pgstow.app.import_archive import backup_name, version_num
 from pgstow.app.import_request import ImportRequest
-from pgstow.assurance.drill.workspace import working_folder
 from pgstow.capture.destinations import FanOutWriter
 from pgstow.capture.globals import CapturedGlobals
 from pgstow.capture.logical import Capture, SavedContents, capture
@@ -31,6 +30,7 @@ from pgstow.postgres.script_forms import CREATE_ROLE, plain
 from pgstow.postgres.script_server import UNSAFE_ENCODINGS, ScriptServer, server_settings
 from pgstow.postgres.server import Cluster, ServerBinaries, find_servers
 from pgstow.postgres.tools import ClientTools, pick
+from pgstow.postgres.workspace import working_folder
 
 __all__ = ["ScriptImport", "save_script"]
 

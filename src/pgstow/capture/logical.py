@@ -94,6 +94,7 @@ class SavedContents:
     contents: Contents
     tables: Sequence[CapturedTable]
     large_objects: dict[int, CapturedLargeObject]
+    materialized_views_bytes: int
     known_objects: KnownLargeObjects | None
     globals: CapturedGlobals
     configuration: ConfigurationRecord
@@ -180,6 +181,7 @@ def _read(
         with translated("looking at the server"):
             found = catalogs.extensions(leader.connection)
             system = catalogs.system_identifier(leader.connection)
+            view_pages = catalogs.materialized_view_pages(leader.connection)
         reuse = plan_reuse(
             job.base,
             Source(system_identifier=system, extensions=found, leader=leader),
@@ -200,6 +202,7 @@ def _read(
             contents=contents,
             tables=tables,
             large_objects={captured.oid: captured for captured in read.large_objects},
+            materialized_views_bytes=view_pages * leader.facts.block_bytes,
             known_objects=read.known_objects,
             globals=captured_globals,
             configuration=configuration,

@@ -146,6 +146,13 @@ class TableRecord(_Record):
     name: str
     rows: int
     size_bytes: int  # of the member, trailer included
+    heap_bytes: int | None = (
+        None  # what the rows took in the source, TOAST apart; older backups and dumps do not say
+    )
+    toast_bytes: int | None = None
+    index_bytes: int | None = (
+        None  # about, of all its indexes together; None where the server had never counted
+    )
     pages: int = 0
     pages_per_range: int = 0
     ranges: str | None = None  # member with the page-range index, e.g. ranges/3456
@@ -261,6 +268,9 @@ class Manifest(_Record):
     settings: dict[str, str]
     tables: tuple[TableRecord, ...]
     large_objects: LargeObjectsRecord = LargeObjectsRecord()
+    materialized_views_bytes: int | None = (
+        None  # about, with their indexes; older backups and dumps do not say
+    )
     globals: GlobalsRecord
     configuration: ConfigurationRecord | None = None  # None in imported and in older backups
     extensions: tuple[ExtensionRecord, ...] = ()

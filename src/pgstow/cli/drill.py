@@ -108,21 +108,7 @@ def drill_command(
         username=invocation.username,
     )
     request.check()
-    with invocation.output.progress() as progress:
-        if dump is not None:
-            if database is not None or kind is not None:
-                raise UsageError("--database and --kind choose among backups, and a dump is named")
-            drilled = drill_dump(
-                dump,
-                request,
-                invocation.tools(),
-                progress,
-                environ=invocation.environ,
-                stdin=piped_dump() if dump == STDIN else None,
-            )
-        else:
-            repository = invocation.repository(progress, is_cached=True, without_config=True)
-            drilled = drill_and_tell(request, repository, invocation.tools(), progress)
+    drilled = _carried_out(invocation, request, dump)
     written: list[Path] = []
     unwritten: list[PgstowError] = []
     for path, form in reports:
@@ -132,6 +118,24 @@ def drill_command(
         except PgstowError as exc:
             unwritten.append(exc)
     return _outcome(invocation, drilled, written, unwritten, is_dump=dump is not None)
+
+
+def _carried_out(invocation: Invocation, request: DrillRequest, dump: str | None) -> Drilled:
+    """Carry out the drill of a backup of the repository, or of a dump, which needs none."""
+    if dump is not None and (request.database is not None or request.kind is not None):
+        raise UsageError("--database and --kind choose among backups, and a dump is named")
+    with invocation.output.progress() as progress:
+        if dump is None:
+            repository = invocation.repository(progress, is_cached=True, without_config=True)
+            return drill_and_tell(request, repository, invocation.tools(), progress)
+        return drill_dump(
+            dump,
+            request,
+            invocation.tools(),
+            progress,
+            environ=invocation.environ,
+            stdin=piped_dump() if dump == STDIN else None,
+        )
 
 
 def is_dump(text: str) -> bool:

@@ -34,6 +34,7 @@ __all__ = [
     "held_table_locks",
     "lock_tables",
     "lock_waiters",
+    "materialized_view_pages",
     "moved_tables",
     "role_names",
     "server_facts",
@@ -67,6 +68,7 @@ class TableFacts:
     is_heap: bool
     heap_bytes: int
     toast_bytes: int
+    index_bytes: int | None  # about; None where the server has never counted the pages
     row_estimate: int
     root: tuple[bytes, bytes] | None  # (schema, name) of the partition root
     condition: bytes | None  # of an extension configuration table
@@ -102,6 +104,11 @@ _CAPTURABLE = """
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
       AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 """
+# Of a table's indexes, as VACUUM or ANALYZE last counted them. What asks for an index's real size takes a lock on it, and would
+# wait for whoever rebuilds it.
+_INDEX_PAGES = """(
+    SELECT coalesce(sum(ic.relpages), 0) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
+    WHERE i.indrelid = c.oid)"""
 _QUALIFIED = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)"
 
 
@@ -164,6 +171,19 @@ def moved_tables(connection: Connection) -> list[TableName]:
     return [TableName(oid, qualified) for oid, qualified in rows]
 
 
+def materialized_view_pages(connection: Connection) -> int:
+    """Return about how many pages all materialized views take with their indexes, as the server last counted them."""
+    row = connection.execute(
+        f"""
+        SELECT coalesce(sum(c.relpages + coalesce(t.relpages, 0) + {_INDEX_PAGES}), 0)::bigint
+        FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
+        WHERE c.relkind = 'm' AND c.relispopulated
+        """
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def table_facts(connection: Connection, oids: Sequence[int]) -> dict[int, TableFacts]:
     """Return facts of the given tables, by OID."""
     rows = connection.execute(
@@ -171,6 +191,7 @@ def table_facts(connection: Connection, oids: Sequence[int]) -> dict[int, TableF
         SELECT c.oid, {_QUALIFIED}, n.nspname, c.relname, pg_catalog.pg_relation_filenode(c.oid)::bigint,
                coalesce(am.amname = 'heap', false), pg_catalog.pg_relation_size(c.oid),
                CASE WHEN c.reltoastrelid = 0 THEN 0 ELSE pg_catalog.pg_relation_size(c.reltoastrelid) END,
+               CASE WHEN c.relpages > 0 THEN (pg_catalog.pg_relation_size(c.oid)::numeric / c.relpages * {_INDEX_PAGES})::bigint END,
                greatest(c.reltuples, 0)::bigint, rn.nspname, rc.relname, x.condition, x.oid IS NOT NULL OR d.objid IS NOT NULL
         FROM pg_catalog.pg_class c
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -197,10 +218,11 @@ def table_facts(connection: Connection, oids: Sequence[int]) -> dict[int, TableF
             is_heap=row[5],
             heap_bytes=row[6],
             toast_bytes=row[7],
-            row_estimate=row[8],
-            root=(row[9], row[10]) if row[10] is not None else None,
-            condition=row[11],
-            extension_owned=row[12],
+            index_bytes=row[8],
+            row_estimate=row[9],
+            root=(row[10], row[11]) if row[11] is not None else None,
+            condition=row[12],
+            extension_owned=row[13],
         )
         for row in rows
     }

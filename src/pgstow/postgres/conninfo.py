@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgstow.core.errors import UsageError
 from pgstow.core.secrets import Secret
+from pgstow.postgres.workspace import working_folder
 
 __all__ = ["ConnInfo"]
 
@@ -149,8 +150,9 @@ class ConnInfo:
                 f"{', '.join(sorted(rest))} cannot be combined with service={service}",
                 hint="move the parameter into the service file",
             )
-        with tempfile.TemporaryDirectory(prefix="pgstow-") as folder:  # mode 0700
-            path = Path(folder) / "service.conf"
+        # Of mode 0700, and removed by the next one should we be killed: a password may stand in it.
+        with working_folder(Path(tempfile.gettempdir()), lambda _: None, "connection") as folder:
+            path = folder / "service.conf"
             path.write_text("[pgstow]\n" + "".join(f"{key}={value}\n" for key, value in rest.items()))
             yield {**env, "PGSERVICEFILE": str(path), "PGSERVICE": "pgstow"}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pgstow.postgres.raw import RawSession
-from pgstow.postgres.target import database_oid, drop_database, quoted
+from pgstow.postgres.target import database_oid, drop_database, quoted, subscriptions
 
 __all__ = [
     "UNMARKED_LIMIT",
@@ -11,6 +13,7 @@ __all__ = [
     "drill_databases",
     "drop_if_abandoned",
     "drop_if_there",
+    "drop_subscriptions",
     "hold",
     "is_closed_to_others",
     "lift_limit",
@@ -89,8 +92,22 @@ def drill_databases(session: RawSession) -> list[bytes]:
     return [row[0] or b"" for row in rows]
 
 
-def drop_if_abandoned(session: RawSession, name: bytes) -> bool:
-    """Drop a drill's database unless a drill holds it or anybody is connected to it; return whether that was done."""
+def drop_subscriptions(session: RawSession) -> None:
+    """Drop the subscriptions of the session's own database, and reach nobody by that: their publishers are not asked to forget them."""
+    for name in subscriptions(session, None):
+        subscription = quoted(session, name)
+        session.execute(
+            b"ALTER SUBSCRIPTION %b DISABLE; ALTER SUBSCRIPTION %b SET (slot_name = NONE); DROP SUBSCRIPTION %b"
+            % (subscription, subscription, subscription),
+            doing=f"dropping subscription {session.decode(name)}",
+        )
+
+
+def drop_if_abandoned(session: RawSession, name: bytes, *, prepare: Callable[[], object]) -> bool:
+    """Drop a drill's database unless a drill holds it or anybody is connected to it; return whether that was done.
+
+    ``prepare`` is called when it is sure to be dropped.
+    """
     got = session.value(
         b"SELECT pg_catalog.pg_try_advisory_lock(%b, pg_catalog.hashtext($1::text))" % _LOCK_CLASS,
         name,
@@ -106,6 +123,7 @@ def drop_if_abandoned(session: RawSession, name: bytes) -> bool:
         )
         if used != b"0":
             return False
+        prepare()
         drop_database(session, name, force=False)
         return True
     finally:

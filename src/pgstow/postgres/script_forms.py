@@ -14,6 +14,7 @@ from pgstow.postgres.archive import unquote
 
 __all__ = [
     "CLUSTER_WIDE",
+    "COPY_ROWS",
     "CREATE_DATABASE",
     "CREATE_ROLE",
     "CREATE_SERVER",
@@ -96,6 +97,8 @@ _OF_GLOBALS = re.compile(
 # What would reach out to other servers, or needs what a throwaway server has not.
 LEFT_OUT = _form(rb"(?:CREATE|ALTER|COMMENT ON) SUBSCRIPTION .*|SECURITY LABEL .*")
 ROLE_SWITCH = _form(rb"(?:SET SESSION AUTHORIZATION (?P<role>{n}|{s})|RESET SESSION AUTHORIZATION)")
+# Rows of a table, as pg_dump writes it: no condition, no option, nothing that would be evaluated.
+COPY_ROWS = _form(rb"COPY (?P<table>{q})(?: \({n}(?:, ?{n})*\))? FROM STDIN")
 IS_COPY = re.compile(rb"COPY\b.*\bFROM\s+STDIN\b", re.IGNORECASE | re.DOTALL)
 
 _GRANTED = _form(

@@ -24,6 +24,7 @@ from pgstow.postgres.copy_in import CopyIn, FalseAlarm
 from pgstow.postgres.raw import RawSession, open_raw
 from pgstow.postgres.script_forms import (
     CLUSTER_WIDE,
+    COPY_ROWS,
     CREATE_DATABASE,
     CREATE_ROLE,
     CREATE_SERVER,
@@ -43,6 +44,7 @@ from pgstow.postgres.script_forms import (
     plain,
     roles_in,
 )
+from pgstow.postgres.script_sessions import AUTHOR, MAINTENANCE, OUR_NAMES, ScriptSessions, shown
 from pgstow.postgres.scripts import Command, SqlScript, Statement
 from pgstow.postgres.server import Cluster
 from pgstow.postgres.target import DatabaseShape, create_database, quoted, user_objects
@@ -62,19 +64,17 @@ _SETTINGS = {
     "timezone": "UTC",
 }
 _NO_EVENT_TRIGGERS_SINCE = 17
-_AUTHOR = "postgres"  # whom statements run as: what has no other owner belongs to him, as on most servers
-_MAINTENANCE = ("postgres", "template1")
 _STALL_TIMEOUT_S = 900.0
-_LOCK_TIMEOUT = "10s"  # a script that holds locks in a transaction of its own must not stop us for good
-_SHOWN_BYTES = 120
-# What a superuser asks must not find operators and functions that the script made, so public is no place to look in, but
-# for statements of the script: those name only what they are about.
-_OUR_NAMES = {"search_path": ""}
 _MONEY_COLUMNS = (
     b"SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid >= 16384 AND atttypid IN (790, 791) LIMIT 1"
 )
+# A table that an extension has given to pg_dump to save, of an owner whom no script can be.
+_TABLE_OF_EXTENSION = b"""
+    SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_extension e ON c.oid = ANY (e.extconfig)
+    JOIN pg_catalog.pg_roles me ON me.rolname = current_user AND me.oid = e.extowner AND me.oid = c.relowner
+    WHERE c.oid = pg_catalog.to_regclass($1::text) AND c.relkind = 'r'
+      AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)"""
 _MONEY_WARNING = "columns of type money: a dump does not tell with which lc_monetary they were written; read as in the C locale"
-_THEIR_NAMES = b"SET search_path = public"
 # In these a backslash or quote may be the second half of a character, so where strings end cannot be told by bytes.
 UNSAFE_ENCODINGS = frozenset({"BIG5", "GB18030", "GBK", "JOHAB", "SHIFT_JIS_2004", "SJIS", "UHC"})
 _CONNECT = re.compile(rb"\\connect\s+(?:-reuse-previous=on\s+)?(.+?)\s*")
@@ -82,7 +82,6 @@ _RESTRICT = re.compile(rb"\\(un)?restrict\s+([A-Za-z0-9]+)\s*")
 _EVENT_TRIGGER_MADE = re.compile(rb"CREATE\s+EVENT\s+TRIGGER\s+(%b)" % NAME_ANY, re.IGNORECASE)
 _MISSING_ROLE = re.compile(r'role "(.+)" does not exist', re.DOTALL)
 _DENIED = re.compile(r"permission denied for (schema|database) (.+)", re.DOTALL)
-_NOTHING_GRANTED = "01007"  # privilege_not_granted, a warning
 _MAY_MEAN_SUPERUSER = (
     "a dump that nobody vouches for is run without the rights of a superuser; if you trust it, restore it with psql into a"
     " server of your own and back that up with pgstow backup"
@@ -114,7 +113,7 @@ class ScriptServer:
     _lent: list[tuple[str, bytes]] = field(default_factory=list)  # what takes it back
     _is_inert: bool = True  # nothing was made so far that could be called
     _restricted: bytes | None = None
-    _sessions: _Sessions = field(init=False)
+    _sessions: ScriptSessions = field(init=False)
 
     def conninfo(self, database: str, user: str | None = None) -> ConnInfo:
         return ConnInfo.parse(self.cluster.conninfo(database, user=user or self.admin))
@@ -126,7 +125,7 @@ class ScriptServer:
         script = SqlScript(stream, name=name)
         self._restricted = None
         with contextlib.ExitStack() as stack:
-            self._sessions = _Sessions(self, stack)
+            self._sessions = ScriptSessions(self, stack)
             for item in script:
                 if isinstance(item, Command):
                     self._command(item, name)
@@ -151,11 +150,11 @@ class ScriptServer:
         second = open_raw(self.conninfo("postgres"), encoding="UTF8", settings={})
         with contextlib.closing(second):
             second.execute(
-                f"ALTER ROLE postgres RENAME TO {self.admin}_first; CREATE ROLE {_AUTHOR} LOGIN CREATEDB".encode(),
+                f"ALTER ROLE postgres RENAME TO {self.admin}_first; CREATE ROLE {AUTHOR} LOGIN CREATEDB".encode(),
                 doing="preparing the server",
             )
-            for database in _MAINTENANCE:
-                owner = f"ALTER DATABASE {database} OWNER TO {_AUTHOR}".encode()
+            for database in MAINTENANCE:
+                owner = f"ALTER DATABASE {database} OWNER TO {AUTHOR}".encode()
                 second.execute(owner, doing="preparing the server")
             roles = second.rows(b"SELECT rolname FROM pg_catalog.pg_roles", doing="listing roles")
         self._known_roles = {role[0] or b"" for role in roles}
@@ -166,7 +165,7 @@ class ScriptServer:
             admin = self._sessions.admin()
             name = quoted(admin, role)
             admin.execute(
-                b"CREATE ROLE %b NOLOGIN; GRANT %b TO %b" % (name, name, _AUTHOR.encode()),
+                b"CREATE ROLE %b NOLOGIN; GRANT %b TO %b" % (name, name, AUTHOR.encode()),
                 doing="making a role",
             )
             self._known_roles.add(role)
@@ -178,7 +177,7 @@ class ScriptServer:
         text = statement.text
         if (match := CREATE_ROLE.fullmatch(text)) is not None:
             self._keep(statement)
-            self._ensure_roles({plain(match["name"])} - {_AUTHOR.encode()})
+            self._ensure_roles({plain(match["name"])} - {AUTHOR.encode()})
         elif CLUSTER_WIDE.fullmatch(text):
             self._keep(statement)
         elif (match := CREATE_DATABASE.fullmatch(text)) is not None:
@@ -186,7 +185,7 @@ class ScriptServer:
         elif EVENT_TRIGGER.fullmatch(text):
             self._event_triggers.append((self._sessions.database, text))
         elif LEFT_OUT.fullmatch(text):
-            self.warnings.append(f"line {statement.line:,} was left out: {_shown(text)}")
+            self.warnings.append(f"line {statement.line:,} was left out: {shown(text)}")
         elif (match := ROLE_SWITCH.fullmatch(text)) is not None:
             self._switch_role(match["role"])
         elif IS_COPY.match(text):
@@ -197,7 +196,7 @@ class ScriptServer:
     def _keep(self, statement: Statement) -> None:
         if not may_be_kept(statement.text):
             raise ArchiveError(
-                f"line {statement.line:,}: {_shown(statement.text)} is not written as pg_dumpall writes it"
+                f"line {statement.line:,}: {shown(statement.text)} is not written as pg_dumpall writes it"
             )
         self.globals.append(statement.text)
 
@@ -230,7 +229,7 @@ class ScriptServer:
         elif GRANT.fullmatch(text):
             self._late.append((self._sessions.database, text))
         elif (match := CREATE_SERVER.fullmatch(text)) is not None:
-            self._lend(b"USAGE", b"FOREIGN DATA WRAPPER", match["wrapper"], _AUTHOR.encode())
+            self._lend(b"USAGE", b"FOREIGN DATA WRAPPER", match["wrapper"], AUTHOR.encode())
             author.run(text)
         elif (match := OWNER_TO.fullmatch(text)) is not None:
             self._change_owner(text, match, primary)
@@ -271,28 +270,41 @@ class ScriptServer:
         if role is None or role.lower() == b"default":
             author.run(b"RESET ROLE")
             return
-        self._ensure_roles({plain(role)} - {_AUTHOR.encode()})
+        self._ensure_roles({plain(role)} - {AUTHOR.encode()})
         author.run(b"SET ROLE " + quoted(self._sessions.admin(), plain(role)))
 
     def _copy(self, text: bytes, script: SqlScript) -> None:
+        rows = script.rows()
         try:
-            copy = CopyIn(
-                self._sessions.author().connection,
-                text,
-                stop=threading.Event(),
-                stall_timeout_s=_STALL_TIMEOUT_S,
-                is_wary=False,
-            )
+            copy = _copy_in(self._sessions.author(), text)
         except pgerrors.InsufficientPrivilege:  # a table of an extension's: PostGIS has one in every dump
-            if any(script.rows()):
+            first = next(rows, b"")
+            if not first:
+                return
+            if not self._belongs_to_extension(text):
                 raise
-            return
-        for piece in script.rows():
+            copy = _copy_in(self._sessions.admin(), text)
+            copy.write(first)
+        for piece in rows:
             copy.write(piece)
         try:
             self.progress.advance(rows=copy.finish())
         except FalseAlarm as exc:  # which nobody raises who is not wary
             raise ArchiveError("the server spoke in the middle of the rows") from exc
+
+    def _belongs_to_extension(self, text: bytes) -> bool:
+        """Whether rows go into a table that an extension of ours keeps for users, and nothing of the script is run by that.
+
+        The script's author can neither make such a table nor hang anything on it.
+        """
+        match = COPY_ROWS.fullmatch(text)
+        if match is None or self._sessions.is_in_transaction:
+            return False
+        return bool(
+            self._sessions.admin().rows(
+                _TABLE_OF_EXTENSION, match["table"], doing="looking whose table it is"
+            )
+        )
 
     def _heed_settings(self, script: SqlScript, item: Statement, name: str) -> None:
         """Read on as the server would, whose settings the script may have changed."""
@@ -319,23 +331,23 @@ class ScriptServer:
         connect = _CONNECT.fullmatch(command.text)
         if connect is None or self._restricted is not None:
             raise ArchiveError(
-                f"{where}: {_shown(command.text)} is a command to psql, which no dump needs: it could run programs",
+                f"{where}: {shown(command.text)} is a command to psql, which no dump needs: it could run programs",
                 hint="only what pg_dump and pg_dumpall write is understood: \\connect, \\restrict and \\unrestrict",
             )
         database = _database_in(connect[1], where)
-        if database not in (*self.databases, *_MAINTENANCE):
+        if database not in (*self.databases, *MAINTENANCE):
             raise ArchiveError(f"{where}: database {database} was not created before")
         self._sessions.connect(database)
 
     def _create_database(self, name: bytes, options: dict[str, str]) -> None:
         database = name.decode("utf-8", "backslashreplace")
-        others = [one for one in self.databases if one not in _MAINTENANCE]
+        others = [one for one in self.databases if one not in MAINTENANCE]
         if others:
             raise ArchiveError(
                 f"the dump holds several databases ({', '.join([*others, database])}, ...), and a backup holds one",
                 hint="dump each by itself with pg_dump; roles and settings come with pg_dumpall --globals-only",
             )
-        if database not in _MAINTENANCE:
+        if database not in MAINTENANCE:
             self.make_database(database, options)
 
     def make_database(self, database: str, options: dict[str, str]) -> None:
@@ -352,11 +364,11 @@ class ScriptServer:
             locale=(options.get("ICU_LOCALE") or options.get("BUILTIN_LOCALE") or locale)
             if provider != "libc"
             else None,
-            owner=_AUTHOR.encode(),
+            owner=AUTHOR.encode(),
         )
-        plain_c = DatabaseShape(encoding=encoding, collate="C", ctype="C", owner=_AUTHOR.encode())
+        plain_c = DatabaseShape(encoding=encoding, collate="C", ctype="C", owner=AUTHOR.encode())
         server = self.conninfo("postgres")
-        with contextlib.closing(open_raw(server, encoding="UTF8", settings=_OUR_NAMES)) as session:
+        with contextlib.closing(open_raw(server, encoding="UTF8", settings=OUR_NAMES)) as session:
             try:
                 create_database(
                     session, database.encode(), wished if wished.collate or wished.locale else plain_c
@@ -375,36 +387,36 @@ class ScriptServer:
     def _finish(self) -> None:
         """Give what only superusers own to whom it belongs. Nothing of the script is run any more."""
         with contextlib.ExitStack() as stack:
-            self._sessions = _Sessions(self, stack)
-            self._sessions.connect(_MAINTENANCE[0])
+            self._sessions = ScriptSessions(self, stack)
+            self._sessions.connect(MAINTENANCE[0])
             for database in dict.fromkeys(one for one, _ in self._lent):
                 self._sessions.connect(database)
                 self._take_back()
-            promotion = f"ALTER ROLE {_AUTHOR} SUPERUSER".encode()
+            promotion = f"ALTER ROLE {AUTHOR} SUPERUSER".encode()
             self._sessions.admin().rows(promotion, doing="handing over what the superuser made")
             for database, text in self._late:
                 self._sessions.connect(database)
                 self._as_superuser(text)
-            for database in (*self.databases, *_MAINTENANCE):
+            for database in (*self.databases, *MAINTENANCE):
                 self._sessions.connect(database)
                 session = self._sessions.admin()
-                handover = f"REASSIGN OWNED BY {self.admin} TO {_AUTHOR}".encode()
+                handover = f"REASSIGN OWNED BY {self.admin} TO {AUTHOR}".encode()
                 session.rows(handover, doing="handing over what the superuser made")
                 if session.rows(_MONEY_COLUMNS, doing="looking for columns of type money"):
                     self.warnings.append(_MONEY_WARNING)
-                if database in _MAINTENANCE and user_objects(session)[0]:
+                if database in MAINTENANCE and user_objects(session)[0]:
                     self.databases.append(database)
             for database, text in self._event_triggers:  # last, so that they see nothing of this
                 self._sessions.connect(database)
                 self._as_superuser(text)
                 if (made := _EVENT_TRIGGER_MADE.match(text)) is not None:
-                    owner = b"ALTER EVENT TRIGGER %b OWNER TO %b" % (made[1], _AUTHOR.encode())
-                    self._sessions.admin().rows(owner, doing=_shown(owner))
+                    owner = b"ALTER EVENT TRIGGER %b OWNER TO %b" % (made[1], AUTHOR.encode())
+                    self._sessions.admin().rows(owner, doing=shown(owner))
 
     def _as_superuser(self, text: bytes) -> None:
         """Run a statement; if it makes somebody an owner, as if he were a superuser."""
         match = OWNER_TO.fullmatch(text)
-        if match is None or plain(match["owner"]) == _AUTHOR.encode():
+        if match is None or plain(match["owner"]) == AUTHOR.encode():
             self._sessions.run_as_admin(text)
             return
         self._ensure_roles({plain(match["owner"])})
@@ -414,92 +426,14 @@ class ScriptServer:
         session.rows(b"ALTER ROLE %b NOSUPERUSER" % match["owner"], doing="taking a superuser's rights back")
 
 
-class _Sessions:
-    """The author's and the superuser's session in the database that the script is in."""
-
-    def __init__(self, server: ScriptServer, stack: contextlib.ExitStack) -> None:
-        self._server = server
-        self._stack = stack
-        self._author: RawSession | None = None
-        self._admin: RawSession | None = None
-        self._notices: list[str] = []
-        self._database: str | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._author is not None
-
-    @property
-    def database(self) -> str:
-        r"""Where the script is; one without \connect gets a database when it first needs one."""
-        if self._database is None:
-            default = self._server.default_database
-            if default is not None and default not in self._server.databases:
-                self._server.make_database(default, {})
-            self._database = default or _MAINTENANCE[0]
-        return self._database
-
-    def connect(self, database: str) -> None:
-        """Go on in another database."""
-        for session in (self._author, self._admin):
-            if session is not None:
-                session.close()
-        self._author = self._admin = None
-        self._database = database
-
-    def author(self) -> RawSession:
-        if self._author is None:
-            self._author = self._open(_AUTHOR, {})
-            self._author.connection.add_notice_handler(
-                lambda notice: self._notices.append(notice.sqlstate or "")
-            )
-        return self._author
-
-    def admin(self) -> RawSession:
-        if self._admin is None:
-            self._admin = self._open(self._server.admin, {"lock_timeout": _LOCK_TIMEOUT, **_OUR_NAMES})
-        if self._author is not None:  # names are to be read as they were written
-            encoding = self.setting(b"client_encoding")
-            if self._admin.connection.pgconn.parameter_status(b"client_encoding") != encoding.encode():
-                self._admin.execute(
-                    b"SET client_encoding = '%b'" % encoding.encode(), doing="following the script"
-                )
-        return self._admin
-
-    def run_as_admin(self, text: bytes) -> None:
-        """Run one statement of the script, which evaluates nothing, with a superuser's rights."""
-        session = self.admin()
-        session.execute(_THEIR_NAMES, doing="following the script")
-        try:
-            session.rows(text, doing=_shown(text))
-        finally:
-            session.execute(b"SET search_path = ''", doing="following the script")
-
-    def _open(self, user: str, settings: dict[str, str]) -> RawSession:
-        session = open_raw(
-            self._server.conninfo(self.database, user),
-            encoding=self._server.default_encoding,
-            settings=settings,
-        )
-        self._stack.callback(session.close)
-        return session
-
-    def setting(self, name: bytes) -> str:
-        assert self._author is not None
-        return (self._author.connection.pgconn.parameter_status(name) or b"").decode()
-
-    @property
-    def is_in_transaction(self) -> bool:
-        return (
-            self._author is not None
-            and self._author.connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE
-        )
-
-    def has_granted_nothing(self) -> bool:
-        """Whether the last statement was a GRANT that the server did not carry out, and only warned."""
-        found = _NOTHING_GRANTED in self._notices
-        self._notices.clear()
-        return found
+def _copy_in(session: RawSession, text: bytes) -> CopyIn:
+    return CopyIn(
+        session.connection,
+        text,
+        stop=threading.Event(),
+        stall_timeout_s=_STALL_TIMEOUT_S,
+        is_wary=False,
+    )
 
 
 def _database_in(text: bytes, where: str) -> str:
@@ -521,14 +455,7 @@ def _failed(name: str, item: Statement, exc: psycopg.Error) -> PostgresError:
     if isinstance(exc, pgerrors.InsufficientPrivilege):
         hint = _MAY_MEAN_SUPERUSER
     return PostgresError(
-        f"{name}, line {item.line:,}, statement {item.number:,}: {primary} in {_shown(item.text)}",
+        f"{name}, line {item.line:,}, statement {item.number:,}: {primary} in {shown(item.text)}",
         hint=hint,
         sqlstate=exc.sqlstate,
     )
-
-
-def _shown(text: bytes) -> str:
-    """Return how a statement begins, without any value that it may hold."""
-    first = b" ".join(text[: 4 * _SHOWN_BYTES].partition(b"'")[0].split())
-    shown = first[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
-    return shown if len(text.split()) <= len(first.split()) else f"{shown} ..."

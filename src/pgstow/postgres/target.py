@@ -11,6 +11,7 @@ from pgstow.postgres.raw import RawSession, array
 from pgstow.postgres.session import translated
 
 __all__ = [
+    "CreationRights",
     "DatabaseShape",
     "ExtensionFacts",
     "MemoryFacts",
@@ -19,6 +20,7 @@ __all__ = [
     "TargetFacts",
     "available_extensions",
     "create_database",
+    "creation_rights",
     "database_bytes",
     "database_oid",
     "drop_database",
@@ -28,10 +30,13 @@ __all__ = [
     "make_durable",
     "memory_facts",
     "other_sessions",
+    "preloaded_libraries",
     "qualified",
     "quoted",
+    "reset_setting",
     "restoring_sessions",
     "roles",
+    "subscriptions",
     "tablespaces",
     "target_facts",
     "user_objects",
@@ -256,6 +261,32 @@ def roles(session: RawSession) -> dict[bytes, RoleFacts]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CreationRights:
+    """What the session's role may make. ``schemas``: those of its database, and whether it may make something there."""
+
+    may_create_databases: bool
+    may_create_schemas: bool
+    schemas: dict[bytes, bool]
+
+
+def creation_rights(session: RawSession) -> CreationRights:
+    """Return what the session's role may make on the server, and in its database."""
+    rows = session.rows(
+        b"""
+        SELECT r.rolsuper OR r.rolcreatedb, pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
+               n.nspname, pg_catalog.has_schema_privilege(n.oid, 'CREATE')
+        FROM pg_catalog.pg_roles r, pg_catalog.pg_namespace n WHERE r.rolname = current_user
+        """,
+        doing="asking what the role may create",
+    )
+    return CreationRights(
+        may_create_databases=any(row[0] == b"t" for row in rows),
+        may_create_schemas=any(row[1] == b"t" for row in rows),
+        schemas={row[2] or b"": row[3] == b"t" for row in rows},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExtensionFacts:
     """An extension of the target; ``may_comment``: the session's role may change it."""
 
@@ -359,6 +390,52 @@ def drop_database(session: RawSession, name: bytes, *, force: bool) -> None:
     """Drop a database; ``force`` ends its sessions first. Raises PostgresError."""
     pattern = b"DROP DATABASE %I WITH (FORCE)" if force else b"DROP DATABASE %I"
     _execute_formatted(session, pattern, name, doing=f"dropping database {session.decode(name)}")
+
+
+def subscriptions(session: RawSession, database: bytes | None) -> list[bytes]:
+    """Return the subscriptions of a database, by default of the session's own: with one it cannot be dropped."""
+    rows = session.rows(
+        b"""
+        SELECT s.subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
+        WHERE d.datname = coalesce($1::text, pg_catalog.current_database()) ORDER BY s.subname
+        """,
+        database,
+        doing="looking for subscriptions",
+    )
+    return [name or b"" for (name,) in rows]
+
+
+def preloaded_libraries(session: RawSession, name: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """Return role (empty: everybody), setting and value of libraries that sessions of a database load as they begin."""
+    rows = session.rows(
+        b"""
+        SELECT coalesce(r.rolname, ''), split_part(one, '=', 1), pg_catalog.substr(one, pg_catalog.strpos(one, '=') + 1)
+        FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase
+        LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole, unnest(s.setconfig) AS one
+        WHERE d.datname = $1::text AND (s.setrole = 0 OR r.rolname = current_user)
+              AND split_part(one, '=', 1) IN ('session_preload_libraries', 'local_preload_libraries')
+        """,
+        name,
+        doing="looking which libraries the database's sessions load",
+    )
+    return [(role or b"", setting or b"", value or b"") for role, setting, value in rows]
+
+
+def reset_setting(session: RawSession, name: bytes, role: bytes, setting: bytes) -> None:
+    """Take back a setting of a database, or of a role in it. Raises PostgresError."""
+    if role:
+        _execute_formatted(
+            session,
+            b"ALTER ROLE %I IN DATABASE %I RESET %I",
+            role,
+            name,
+            setting,
+            doing="taking back a setting",
+        )
+    else:
+        _execute_formatted(
+            session, b"ALTER DATABASE %I RESET %I", name, setting, doing="taking back a setting"
+        )
 
 
 def _execute_formatted(session: RawSession, pattern: bytes, *values: bytes, doing: str) -> None:

@@ -5,7 +5,7 @@ Chosen by measuring drills (``python -m bench --only drill``). What made no diff
 
 from __future__ import annotations
 
-__all__ = ["throwaway_settings"]
+__all__ = ["build_memory", "shared_memory", "throwaway_settings"]
 
 _MIB = 1 << 20
 
@@ -27,25 +27,37 @@ _ALWAYS = {
 # Rows and indexes are written past them, and the system caches files anyway; larger ones took more processor time.
 _SHARED_BUFFERS = 128 * _MIB
 _BUILD_AT_LEAST = 64 * _MIB  # PostgreSQL's own default
+_BUILD_IN_NEED = 16 * _MIB  # where there is too little memory for that
 _BUILD_AT_MOST = 256 * _MIB  # more only moves sorts out of the processor's caches
 _ALL_BUILDS_SHARE = 8  # of the memory
+_ALL_BUILDS_AT_MOST = 3  # of the memory, before the default is undercut
 
 
-def throwaway_settings(*, memory_bytes: int, cpus: int) -> dict[str, str]:
-    """Return settings for a machine with this much memory, most of which others may use, and so many processors.
+def throwaway_settings(*, memory_bytes: int, cpus: int, jobs: int = 1) -> dict[str, str]:
+    """Return settings for a machine with this much memory to be had, most of which others may use, and so many processors.
 
-    Index builds get their memory for as many at a time as there are processors; only where there are more than two, one
-    build may use several.
+    Only where there are more than two processors one build of an index may use several.
     """
-    for_a_build = memory_bytes // _ALL_BUILDS_SHARE // max(cpus, 1)
     settings = {
         **_ALWAYS,
-        "shared_buffers": _in_kib(min(_SHARED_BUFFERS, max(memory_bytes // 8, _MIB))),
-        "maintenance_work_mem": _in_kib(min(max(for_a_build, _BUILD_AT_LEAST), _BUILD_AT_MOST)),
+        "shared_buffers": _in_kib(shared_memory(memory_bytes)),
+        "maintenance_work_mem": _in_kib(build_memory(memory_bytes=memory_bytes, cpus=cpus, jobs=jobs)),
     }
     if cpus <= 2:
         settings["max_parallel_maintenance_workers"] = "0"
     return settings
+
+
+def shared_memory(memory_bytes: int) -> int:
+    """Return the bytes of shared_buffers."""
+    return min(_SHARED_BUFFERS, max(memory_bytes // 8, _MIB))
+
+
+def build_memory(*, memory_bytes: int, cpus: int, jobs: int) -> int:
+    """Return the bytes that one build of an index gets, of which there are as many at a time as ``jobs``."""
+    wanted = min(max(memory_bytes // _ALL_BUILDS_SHARE // max(cpus, 1), _BUILD_AT_LEAST), _BUILD_AT_MOST)
+    fitting = max(memory_bytes // _ALL_BUILDS_AT_MOST // max(jobs, 1), _BUILD_IN_NEED)
+    return min(wanted, fitting)
 
 
 def _in_kib(size_bytes: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
+from psycopg import errors as pgerrors
 
 from pgstow.catalog.manifest import Manifest
 from pgstow.core.errors import ContentMismatch
@@ -30,6 +31,7 @@ from pgstow.restore.sent_rows import ReadTarget, SentRows
 __all__ = ["Comparison", "Part", "parts_of", "reading_session", "refuse_differences"]
 
 _SHOWN = 10
+_MUST_SEE_ALL = "a comparison reads every row: connect as a superuser or a role with BYPASSRLS, or compare nothing (rows are counted in any case)"
 _PIECE_BYTES = 1 << 20
 _BUFFER_BYTES = 4 << 20
 _PART_PAGES = 16384  # 128 MiB: large tables are read by several sessions
@@ -196,7 +198,10 @@ def _read(
         for piece in rows.pieces(None, _PIECE_BYTES):
             digester.add(piece.data)
     except psycopg.Error as exc:
-        raise postgres_error(f"reading {name} back", exc) from exc
+        error = postgres_error(f"reading {name} back", exc)
+        if isinstance(exc, pgerrors.InsufficientPrivilege):
+            error.hint = _MUST_SEE_ALL
+        raise error from exc
 
 
 def _statement(part: Part, codec: str) -> bytes:

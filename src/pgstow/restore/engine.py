@@ -25,6 +25,7 @@ from pgstow.restore.foreign_keys import set_foreign_keys
 from pgstow.restore.foundation import Foundation, create_missing_schemas
 from pgstow.restore.guard import GUARD_SETTINGS, Admission, admit, maintenance_session
 from pgstow.restore.large_objects import listed_large_objects, load_large_objects
+from pgstow.restore.late import restore_late
 from pgstow.restore.load import Loader, load_settings
 from pgstow.restore.load_tasks import LoadTask, plan_tasks
 from pgstow.restore.losses import refuse_losses
@@ -147,6 +148,7 @@ class _Run:
     read_early: set[bytes] = field(default_factory=set)
     unset: list[UnsetForeignKey] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    lost: int = 0  # entries that were tried and refused
     warnings: list[str] = field(default_factory=list)
 
     def begin(self, phase: str, telling: str) -> None:
@@ -189,7 +191,13 @@ def _make_database(run: _Run, admission: Admission) -> None:
             session, admission.database, run.files.manifest, run.files.toc, run.options
         )
         run.created_database = run.is_touched = True
-        apply_database_entries(session, admission.database, run.files.toc, run.options)
+        run.warnings += apply_database_entries(
+            session,
+            admission.database,
+            run.files.toc,
+            run.options,
+            connect=lambda: run.open_session().close(),
+        )
 
 
 def _what_is_said_of_the_database(files: ArchiveFiles) -> list[Skipped]:
@@ -282,7 +290,7 @@ def _load_rows(run: _Run, admission: Admission, runs: Runs) -> None:
         run.files,
         run.target,
         jobs=run.options.jobs,
-        maintenance_work_mem=_maintenance_memory(admission.memory, run.options.jobs),
+        maintenance_work_mem=_maintenance_memory(admission.memory, run.options),
         stall_timeout_s=run.options.stall_timeout_s,
         progress=run.progress,
         encoding=run.files.toc.encoding,
@@ -308,7 +316,8 @@ def _read_early(run: _Run, admission: Admission, runs: Runs, builds: Sequence[Bu
     """Return the tables that are read back while others load: none where others know the database by its name."""
     if run.comparison is None or not run.options.create or admission.replaces:
         return []
-    return may_be_read_early(run.comparison.sent.targets, run.files.toc, runs.post_data, builds)
+    after_rows = [*runs.post_data, *runs.late]
+    return may_be_read_early(run.comparison.sent.targets, run.files.toc, after_rows, builds)
 
 
 def _steps(session: RawSession, tasks: Sequence[LoadTask]) -> list[list[LoadTask]]:
@@ -337,22 +346,28 @@ def _restore_other_data(run: _Run, admission: Admission, runs: Runs, sections: S
 
 def _restore_the_rest(run: _Run, admission: Admission, runs: Runs, sections: Sections) -> None:
     run.begin("post-data", "building indexes and constraints")
-    memory = _maintenance_memory(admission.memory, run.options.jobs)
+    memory = _maintenance_memory(admission.memory, run.options)
     left = [entry for entry in runs.post_data if entry.dump_id not in run.built]
     sections.restore(left, jobs=run.options.jobs, maintenance_work_mem=memory)
     if admission.selection.foreign_keys:
         with run.session() as session:
             run.unset += set_foreign_keys(session, run.files.toc, admission.selection.foreign_keys)
+    late = restore_late(sections, runs.late, jobs=run.options.jobs, maintenance_work_mem=memory)
+    run.lost = len(late.skipped)
+    run.skipped += late.skipped
+    run.warnings += late.warnings
 
 
-def _maintenance_memory(memory: target_sql.MemoryFacts, jobs: int) -> int:
+def _maintenance_memory(memory: target_sql.MemoryFacts, options: RestoreOptions) -> int:
     """Return the memory for each job that builds an index.
 
     The machine's size cannot be asked for. shared_buffers is commonly a quarter of it or less, so all jobs
-    together may take as much once more; 256 MiB in any case, 1 GiB at most.
+    together may take as much once more; 256 MiB in any case, 1 GiB at most. Who knows better says so.
     """
+    if options.build_bytes is not None:
+        return options.build_bytes
     together = min(max(memory.shared_buffers, 256 * _MIB), 1024 * _MIB)
-    return max(together // jobs, memory.maintenance_work_mem)
+    return max(together // options.jobs, memory.maintenance_work_mem)
 
 
 def _finish(run: _Run, admission: Admission) -> None:
@@ -403,6 +418,7 @@ def _report(run: _Run, admission: Admission, runs: Runs) -> RestoreReport:
         *runs.pre_data,
         *runs.data,
         *runs.post_data,
+        *runs.late,
         *admission.selection.table_data,
     ]
     return RestoreReport(
@@ -415,7 +431,7 @@ def _report(run: _Run, admission: Admission, runs: Runs) -> RestoreReport:
         rows=sum(table.rows for table in run.tables),
         size_bytes=sum(table.size_bytes for table in run.tables) + run.large_object_bytes,
         large_objects=run.large_objects,
-        objects=len(entries) + len(admission.selection.foreign_keys) - len(run.unset),
+        objects=len(entries) + len(admission.selection.foreign_keys) - len(run.unset) - run.lost,
         timings_s={**run.timings_s, "total": round(run.clock() - run.started, 3)},
         spans=run.timesheet.spans(),
         compared=tuple(run.compared),

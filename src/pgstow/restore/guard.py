@@ -268,6 +268,14 @@ def _check_creation(
     _require_confirmation(options, reason, name, with_clean=True)
     if database == facts.database:
         raise TargetRefused(f"database {name} cannot be replaced: it is the one used to create others")
+    subscribed = [session.decode(one) for one in target_sql.subscriptions(session, database)]
+    if subscribed:
+        raise TargetRefused(
+            f"database {name} cannot be dropped while it has the subscription{'s' if len(subscribed) > 1 else ''}"
+            f" {', '.join(subscribed)}",
+            hint="nothing was touched; drop them first, in that database (DROP SUBSCRIPTION; where the publisher is gone, after"
+            " ALTER SUBSCRIPTION ... DISABLE and SET (slot_name = NONE))",
+        )
     if options.disconnect_others:
         return oid
     _refuse_beside_restore(session, database)

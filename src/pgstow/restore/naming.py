@@ -13,7 +13,15 @@ from pgstow.postgres.archive import TocEntry
 from pgstow.postgres.archive.entries import QUALIFIED_NAME, unquote
 from pgstow.postgres.encodings import decoded
 
-__all__ = ["altered_table", "described", "mentioned_roles", "rename_database", "split_name", "text"]
+__all__ = [
+    "altered_table",
+    "described",
+    "mentioned_roles",
+    "rename_database",
+    "split_name",
+    "split_statements",
+    "text",
+]
 
 # Strings, quoted names, punctuation and words of a statement made by pg_dump.
 _TOKEN = re.compile(rb"""[eE]?'(?:[^']|'')*+'|"(?:[^"]|"")*+"|[,;()]|[^\s,;()'"]++""")
@@ -61,7 +69,8 @@ def mentioned_roles(entry: TocEntry) -> set[bytes]:
         return {unquote(role) for role in re.findall(_NAME, match["roles"])} - {b"PUBLIC"} if match else set()
     if entry.desc == b"USER MAPPING":
         match = _MAPPING_ROLE.match(statement)
-        return {unquote(match[1])} - {b"PUBLIC"} if match else set()
+        # pg_dump writes public in small letters here; no role can have that name
+        return {unquote(match[1])} - {b"PUBLIC", b"public"} if match else set()
     return set()
 
 
@@ -89,3 +98,15 @@ def rename_database(statements: bytes, new_name: bytes) -> bytes:
         parts += [statements[end : match.start()], new_name if before == b"DATABASE" else match[0]]
         before, end = match[0], match.end()
     return b"".join(parts) + statements[end:]
+
+
+def split_statements(statements: bytes) -> list[bytes]:
+    """Return the single statements, without their semicolons, of what pg_dump writes about a database."""
+    found: list[bytes] = []
+    begin = 0
+    for match in _TOKEN.finditer(statements):
+        if match[0] == b";":
+            found.append(statements[begin : match.start()].strip())
+            begin = match.end()
+    rest = statements[begin:].strip()
+    return [one for one in (*found, rest) if one and not one.startswith(b"--")]

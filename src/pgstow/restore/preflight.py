@@ -13,6 +13,7 @@ from pgstow.postgres.raw import RawSession
 from pgstow.restore.naming import described, mentioned_roles, text
 from pgstow.restore.report import Skipped
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
+from pgstow.restore.rights import refuse_without_rights
 from pgstow.restore.selection import PRIVILEGES, Selection, is_about_database
 
 __all__ = ["Preflight", "look_ahead", "missing_extensions", "needed_roles"]
@@ -49,6 +50,7 @@ def look_ahead(
     encoding = files.toc.encoding
     all_wanted = [*beneath, *wanted, *_unwanted_privileges(files, wanted)]
     missing_roles = _roles(session, all_wanted, facts, options, encoding)
+    refuse_without_rights(session, [*beneath, *wanted], facts, options, encoding)
     installed = {} if options.create else target_sql.installed_extensions(session)
     warnings = _extensions(session, files, [*beneath, *wanted], installed, encoding)
     untouchable = _untouchable_extensions(wanted, installed)

@@ -64,6 +64,7 @@ class RestoreOptions:
     )  # where the server lacks one, it and what needs it is skipped
     report_differences: bool = False  # with compare: tables that differ are no error but reported
     jobs: int = 2
+    build_bytes: int | None = None  # memory for each index that is built; None: by the server's own settings
     disconnect_others: bool = False  # with clean and create: end the sessions that use the old database
     stall_timeout_s: float = 900.0  # longest time the target may take no rows
 

@@ -18,13 +18,26 @@ from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.programs import connected
 from pgstow.postgres.session import connect
 from pgstow.postgres.tools import ClientTools
+from pgstow.postgres.workspace import working_folder
 from pgstow.restore.messages import read_failure, without_statements
 from pgstow.restore.naming import described
 from pgstow.restore.selection import PRIVILEGES, Selection
 
-__all__ = ["Runs", "Sections", "arrange"]
+__all__ = ["REFRESH", "Runs", "Sections", "arrange"]
 
 _TAIL_LINES = 5000  # an error comes before its statement, which may be long
+REFRESH = b"MATERIALIZED VIEW DATA"
+# What nothing else needs and a server may refuse, for reasons of its own; with what is said of them.
+_LATE = {
+    REFRESH,
+    b"EVENT TRIGGER",
+    b"PUBLICATION",
+    b"PUBLICATION TABLE",
+    b"PUBLICATION TABLES IN SCHEMA",
+    b"SECURITY LABEL",
+    b"SUBSCRIPTION",
+    b"SUBSCRIPTION TABLE",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +47,7 @@ class Runs:
     pre_data: tuple[TocEntry, ...]
     data: tuple[TocEntry, ...]  # sequence values, statistics, large objects without their contents
     post_data: tuple[TocEntry, ...]
+    late: tuple[TocEntry, ...] = ()  # what a recovery can do without
 
 
 def arrange(toc: Toc, selection: Selection, left_out: frozenset[int]) -> Runs:
@@ -44,16 +58,23 @@ def arrange(toc: Toc, selection: Selection, left_out: frozenset[int]) -> Runs:
     """
     wanted = {entry.dump_id for entry in selection.entries} - left_out
     runs: dict[Section, list[TocEntry]] = {Section.PRE_DATA: [], Section.DATA: [], Section.POST_DATA: []}
+    late: dict[int, TocEntry] = {}
     current = Section.PRE_DATA
     for entry in toc.entries:
         if entry.section is not Section.NONE:
             current = entry.section
-        if entry.dump_id in wanted and not entry.has_data:
+        if entry.dump_id not in wanted or entry.has_data:
+            continue
+        is_about_late = entry.section is Section.NONE and not late.keys().isdisjoint(entry.dependencies)
+        if entry.desc in _LATE or is_about_late:
+            late[entry.dump_id] = entry
+        else:
             runs[Section.POST_DATA if entry.desc in PRIVILEGES else current].append(entry)
     return Runs(
         pre_data=tuple(runs[Section.PRE_DATA]),
         data=tuple(runs[Section.DATA]),
         post_data=tuple(runs[Section.POST_DATA]),
+        late=tuple(late.values()),
     )
 
 
@@ -75,8 +96,9 @@ class Sections:
         cls, tools: ClientTools, target: ConnInfo, toc: Toc, *, flags: Sequence[str], settings: dict[str, str]
     ) -> Iterator[Sections]:
         """Prepare runs on ``toc``; ``flags`` go to every run, ``settings`` into every session of pg_restore."""
-        with tempfile.TemporaryDirectory(prefix="pgstow-restore-") as folder:
-            sections = cls(tools, target, toc, Path(folder), tuple(flags), settings)
+        # What a killed restore left there is removed first: definitions may hold the passwords of user mappings.
+        with working_folder(Path(tempfile.gettempdir()), lambda _: None, "restore") as folder:
+            sections = cls(tools, target, toc, folder, tuple(flags), settings)
             if not sections._are_options_accepted():
                 sections.settings = {}
             yield sections
@@ -91,11 +113,18 @@ class Sections:
         return True
 
     def restore(
-        self, entries: Sequence[TocEntry], *, jobs: int = 1, maintenance_work_mem: int | None = None
+        self,
+        entries: Sequence[TocEntry],
+        *,
+        jobs: int = 1,
+        maintenance_work_mem: int | None = None,
+        is_one_transaction: bool = False,
+        has_row_security: bool = False,
     ) -> None:
         """Restore ``entries``, in this order as far as dependencies between parallel jobs allow.
 
-        Raises RestoreError with the message and the object it is about.
+        ``is_one_transaction``: all of them or none; for one job alone. ``has_row_security``: policies filter what statements
+        read, where pg_restore would have them fail. Raises RestoreError with the message and the object it is about.
         """
         if not entries:
             return
@@ -103,7 +132,9 @@ class Sections:
         listed = self.folder / "list"
         listed.write_bytes(list_file(entries))
         extra = {"maintenance_work_mem": f"{maintenance_work_mem // 1024}kB"} if maintenance_work_mem else {}
-        self._run([*self.flags, f"--jobs={jobs}", f"--use-list={listed}", str(archive)], self.toc, extra)
+        how = ["--single-transaction"] if is_one_transaction else [f"--jobs={jobs}"]
+        how += ["--enable-row-security"] if has_row_security else []
+        self._run([*self.flags, *how, f"--use-list={listed}", str(archive)], self.toc, extra)
 
     def drop(self, drops: Toc) -> None:
         """Drop everything in ``drops`` (an archive that only drops), all of it or nothing.

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from psycopg import errors as pgerrors
 
@@ -21,9 +22,10 @@ from pgstow.postgres import drill_databases
 from pgstow.postgres import target as target_sql
 from pgstow.postgres.archive import TocEntry
 from pgstow.postgres.conninfo import ConnInfo
-from pgstow.postgres.raw import RawSession
+from pgstow.postgres.raw import RawSession, open_raw
+from pgstow.postgres.session import connect
 from pgstow.restore.database import apply_database_entries, create_like_source
-from pgstow.restore.guard import maintenance_session
+from pgstow.restore.guard import GUARD_SETTINGS, maintenance_session
 from pgstow.restore.naming import text
 from pgstow.restore.preflight import needed_roles
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
@@ -126,7 +128,13 @@ class DatabaseOnServer(Place):
         """Give it the settings of the source's database; a server may refuse some of them."""
         options = RestoreOptions(no_privileges=True)
         try:
-            apply_database_entries(session, name, self._files.toc, options)
+            self.warnings += apply_database_entries(
+                session,
+                name,
+                self._files.toc,
+                options,
+                connect=lambda: connect(self._server.with_database(name.decode())).close(),
+            )
         except ConnectionFailed:
             raise
         except RestoreError as exc:
@@ -161,7 +169,9 @@ class DatabaseOnServer(Place):
             if not _NAME.fullmatch(name):
                 continue
             try:
-                if drill_databases.drop_if_abandoned(session, name):
+                if drill_databases.drop_if_abandoned(
+                    session, name, prepare=partial(self._drop_subscriptions, session, name)
+                ):
                     self._note(f"dropped database {name.decode()}, which a drill that was killed had left")
             except ConnectionFailed:
                 raise
@@ -183,13 +193,25 @@ class DatabaseOnServer(Place):
         """Drop it if it is there; over a new connection where the old one is gone."""
         try:
             if self._session is not None:
+                self._drop_subscriptions(self._session, name)
                 drill_databases.drop_if_there(self._session, name)
                 return
         except PgstowError:
             pass  # the connection may be gone, or in the middle of what was interrupted
         place = self._server.with_database(name.decode())
         with maintenance_session(place, self._files.toc.encoding) as session:
+            self._drop_subscriptions(session, name)
             drill_databases.drop_if_there(session, name)
+
+    def _drop_subscriptions(self, session: RawSession, name: bytes) -> None:
+        """Drop the subscriptions that were restored, which were never enabled: the database can be dropped only then."""
+        if not target_sql.subscriptions(session, name):
+            return
+        place = self._server.with_database(name.decode())
+        with contextlib.closing(
+            open_raw(place, encoding=self._files.toc.encoding, settings=GUARD_SETTINGS)
+        ) as inside:
+            drill_databases.drop_subscriptions(inside)
 
 
 def _host_of(server: ConnInfo) -> str:

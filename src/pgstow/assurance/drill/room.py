@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
 
-from pgstow.catalog.manifest import Manifest
+from pgstow.catalog.manifest import Manifest, TableRecord
 from pgstow.core.errors import TargetRefused
-from pgstow.postgres.archive import Toc
+from pgstow.postgres.archive import Toc, TocEntry
 
-__all__ = ["memory_bytes", "refuse_too_little_room", "restored_bytes", "usable_cpus"]
+__all__ = ["refuse_too_little_room", "restored_bytes"]
 
 _MIB = 1 << 20
 _SERVER_BYTES = 300 * _MIB  # an empty server, its write-ahead log, and what it writes on its way
 _ROW_BYTES = 28  # header and line pointer of a row
+_COLUMN_BYTES = 6  # by how much a number may be longer in a row than as text
 _INDEX_ROW_BYTES = 40  # of a sorted index of a number, a time or a short text
+_TOAST_SHARE = 1.1  # of its text, which a long value does not exceed by more
 _KEYS = (b"PRIMARY KEY", b"UNIQUE", b"EXCLUDE")
-_CGROUP_LIMITS = (
-    "/sys/fs/cgroup/memory.max",
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)
+_VIEW_DATA = b"MATERIALIZED VIEW DATA"
 
 
 def restored_bytes(manifest: Manifest, toc: Toc) -> int:
     """Return about how much the disk must have for a server with this backup in it.
 
-    A row takes its text and a header, and a part of that again in each index; the largest table's indexes are sorted on disk.
-    Measured with 15, as a multiple of what drills took at most beyond an empty server (which is 40 MiB): 1.0 to 2.1 for ordinary
-    rows with none to five indexes, 0.8 for long values that do not compress and 21 for some that do, 0.6 with a GIN index over
-    documents, 0.3 where a materialized view holds more than its table. What is told too low ends as a full disk, which is said.
+    Tables and indexes take what they took in the source, which the manifest says, but not the room that deleted rows
+    had left there. Where it does not say, a row takes its text and a header, and a part of that again in each index. The
+    largest index is sorted on disk. What is told too low ends as a full disk, which is said.
     """
     indexes = _indexes_by_data(toc)
-    rows_bytes, index_bytes, largest = 0, 0, 0
+    columns = {entry.dump_id: _columns(entry) for entry in toc.entries if entry.desc == b"TABLE DATA"}
+    total, largest = 0, 0
     for table in manifest.tables:
-        rows_bytes += table.size_bytes + table.rows * _ROW_BYTES
-        one_index = table.rows * _INDEX_ROW_BYTES
-        index_bytes += one_index * indexes[table.dump_id]
-        largest = max(largest, one_index if indexes[table.dump_id] else 0)
-    return rows_bytes + index_bytes + largest + manifest.large_objects.size_bytes + _SERVER_BYTES
+        count = indexes[table.dump_id]
+        index_bytes = table.index_bytes or table.rows * _INDEX_ROW_BYTES * count
+        total += _table_bytes(table, columns.get(table.dump_id, 0)) + index_bytes
+        largest = max(largest, index_bytes // count if count else 0)
+    if any(entry.desc == _VIEW_DATA for entry in toc.entries):
+        total += manifest.materialized_views_bytes or 0
+    return total + largest + manifest.large_objects.size_bytes + _SERVER_BYTES
+
+
+def _table_bytes(table: TableRecord, columns: int) -> int:
+    """Return what the rows of a table take: no more than in the source, and no more than their text can."""
+    as_text = table.size_bytes + table.rows * _ROW_BYTES
+    if table.heap_bytes is None:
+        return as_text
+    heap_bytes = min(table.heap_bytes, as_text + table.rows * columns * _COLUMN_BYTES)
+    return heap_bytes + min(table.toast_bytes or 0, round(table.size_bytes * _TOAST_SHARE))
+
+
+def _columns(entry: TocEntry) -> int:
+    return entry.copy_stmt.count(b",") + 1 if entry.copy_stmt else 0
 
 
 def _indexes_by_data(toc: Toc) -> Counter[int]:
@@ -71,24 +84,3 @@ def refuse_too_little_room(folder: Path, needed_bytes: int) -> None:
 
 def _gib(size_bytes: int) -> str:
     return f"{size_bytes / (1 << 30):.1f} GiB" if size_bytes >= 100 * _MIB else f"{size_bytes / _MIB:.0f} MiB"
-
-
-def memory_bytes() -> int:
-    """Return the memory that this process may use: the machine's, or the limit of its container."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _CGROUP_LIMITS:
-        try:
-            text = Path(path).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():  # else "max"
-            limits.append(int(text))
-    return min(limits)
-
-
-def usable_cpus() -> int:
-    """Return how many processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1

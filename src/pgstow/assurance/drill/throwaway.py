@@ -8,16 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from pgstow.assurance.drill.globals import create_globals, create_missing_roles
+from pgstow.assurance.drill.memory import Memory, memory_of, refuse_too_little_memory, usable_cpus
 from pgstow.assurance.drill.place import Place
-from pgstow.assurance.drill.room import memory_bytes, refuse_too_little_room, restored_bytes, usable_cpus
-from pgstow.assurance.drill.workspace import Workspace, remove_leftovers
+from pgstow.assurance.drill.room import refuse_too_little_room, restored_bytes
 from pgstow.catalog.manifest import Manifest
 from pgstow.core.errors import ConnectionFailed, PgstowError, ProcessFailed, TargetRefused, ToolMissing
 from pgstow.postgres.archive import TocEntry
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.raw import open_raw
 from pgstow.postgres.server import Cluster, ServerBinaries
-from pgstow.postgres.throwaway_settings import throwaway_settings
+from pgstow.postgres.throwaway_settings import build_memory, shared_memory, throwaway_settings
+from pgstow.postgres.workspace import Workspace, remove_leftovers
 from pgstow.restore.guard import GUARD_SETTINGS
 from pgstow.restore.request import ArchiveFiles, RestoreOptions
 
@@ -52,9 +53,12 @@ class ThrowawayServer(Place):
         parent: Path,
         note: Callable[[str], object],
         beneath: Sequence[TocEntry] = (),
+        jobs: int = 1,
     ) -> None:
         super().__init__()
         self._files = files
+        self._jobs = jobs
+        self._build_bytes: int | None = None
         self._servers = servers
         self._parent = parent
         self._note = note
@@ -63,7 +67,7 @@ class ThrowawayServer(Place):
         self._cluster: Cluster | None = None
 
     def options(self, options: RestoreOptions) -> RestoreOptions:
-        return replace(options, create=True)
+        return replace(options, create=True, build_bytes=self._build_bytes)
 
     def make(self) -> None:
         remove_leftovers(self._parent, self._note)
@@ -88,17 +92,15 @@ class ThrowawayServer(Place):
     def _start(self, binaries: ServerBinaries) -> Cluster:
         """Start the server in a folder that is recognised as ours whatever happens to us. Raises OSError, PgstowError."""
         refuse_too_little_room(self._parent, restored_bytes(self._files.manifest, self._files.toc))
-        memory = memory_bytes()
-        if memory < _LITTLE_MEMORY_BYTES:
-            self.warnings.append(f"only {memory >> 20} MiB of memory could be used: a real server has more")
+        settings = self._settings(memory_of(), usable_cpus())
         is_foreign = self._files.manifest.imported is not None  # what it runs nobody may have vouched for
         self._workspace = Workspace(self._parent)
         self._cluster = Cluster(
             binaries,
-            settings={**throwaway_settings(memory_bytes=memory, cpus=usable_cpus()), **_OUR_SETTINGS},
+            settings={**settings, **_OUR_SETTINGS},
             parent=self._workspace.folder,
             is_confined=True,
-            has_network=not is_foreign,
+            has_network=False,  # foreign tables, dblink and whatever else a restore evaluates must not reach the servers of others
         )
         try:
             self._cluster.__enter__()
@@ -115,6 +117,17 @@ class ThrowawayServer(Place):
                 " Linux 5.13 or newer is needed"
             )
         return self._cluster
+
+    def _settings(self, memory: Memory, cpus: int) -> dict[str, str]:
+        """Return settings that fit the memory that is to be had now. Raises TargetRefused where none would."""
+        usable = memory.available_bytes
+        self._build_bytes = build_memory(memory_bytes=usable, cpus=cpus, jobs=self._jobs)
+        refuse_too_little_memory(
+            memory, shared_buffers=shared_memory(usable), build_bytes=self._build_bytes, jobs=self._jobs
+        )
+        if usable < _LITTLE_MEMORY_BYTES:
+            self.warnings.append(f"only {usable >> 20} MiB of memory could be used: a real server has more")
+        return throwaway_settings(memory_bytes=usable, cpus=cpus, jobs=self._jobs)
 
     def _make_roles(self) -> None:
         """Create roles and memberships, so that owners and privileges are restored as they were."""

@@ -30,6 +30,9 @@ _MAX_TOC_BYTES = 1 << 30
 _BLOCK_BYTES = 512
 _FILES, _FOLDER = (b"0", b"\0"), b"5"
 _TAR_MAGIC = b"ustar"
+_NAME_A_DUMP = (
+    "name the file or folder that pg_dump wrote; a folder of several dumps has to be taken one by one"
+)
 
 
 class DirectoryArchive:
@@ -42,7 +45,9 @@ class DirectoryArchive:
         self.compression: str | None = None
         data = open_file("toc.dat")
         if data is None:
-            raise ArchiveError("the folder holds no toc.dat, so it is no dump of pg_dump -Fd")
+            raise ArchiveError(
+                "the folder holds no toc.dat, so it is no dump of pg_dump -Fd", hint=_NAME_A_DUMP
+            )
         self._toc = read_directory_toc(whole(data, "toc.dat"))
         self.toc: Toc = self._toc.as_directory()
 
@@ -89,7 +94,9 @@ class TarArchive:
     @property
     def toc(self) -> Toc:
         if self._raw_toc is None:
-            raise ArchiveError("the tar file holds no toc.dat, so it is no dump of pg_dump")
+            raise ArchiveError(
+                "the tar file holds no toc.dat, so it is no dump of pg_dump", hint=_NAME_A_DUMP
+            )
         return self._raw_toc.as_directory()
 
     def members(self) -> Iterator[tuple[str, Iterator[bytes]]]:

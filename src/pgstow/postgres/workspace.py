@@ -1,8 +1,10 @@
-"""The folder that a drill or an import works in, and the removal of those that killed ones left behind.
+"""Folders that drills, imports, restores and connections work in, and the removal of those that killed ones left behind.
 
     pgstow-drill-XXXXXXXX/      of mode 0700, or 0711 where root lets another account run the server
         lock                    locked as long as the drill's process lives, whatever happens to it
         pgstow-XXXXXXXX/data    of the server
+    pgstow-restore-XXXXXXXX/    the archive's table of contents, for pg_restore
+    pgstow-connection-XXXXXXXX/ what a client program is to be told and its arguments must not show
 
 The kernel drops the lock with the process, so a folder whose lock can be had belongs to nobody any more.
 """
@@ -20,13 +22,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from pgstow.core.errors import PgstowError
 from pgstow.core.process import run
 
 __all__ = ["Workspace", "remove_leftovers", "working_folder"]
 
-_PREFIX = "pgstow-drill-"
+Kind = Literal["drill", "restore", "connection"]
+
 _LOCK = "lock"
 _UNLOCKED_FOR_S = 3600.0  # a folder without a lock is that of a drill that begins, unless it is this old
 _END_S = 30.0
@@ -38,11 +42,11 @@ _IN_USE = (errno.EWOULDBLOCK, errno.EACCES)
 class Workspace:
     """A folder of our own that is recognised as left behind once this process has ended."""
 
-    def __init__(self, parent: Path) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    def __init__(self, parent: Path, kind: Kind = "drill") -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=_prefix(kind), dir=parent))
         self._lock: int | None = None
         try:
-            if os.geteuid() == 0:
+            if kind == "drill" and os.geteuid() == 0:
                 self.folder.chmod(0o711)  # the server's account must get through to its own folder
             self._lock = _new_lock(self.folder)
         except BaseException:
@@ -64,31 +68,35 @@ class Workspace:
 
 
 @contextlib.contextmanager
-def working_folder(parent: Path, note: Callable[[str], object]) -> Iterator[Path]:
-    """Give a folder of our own for a block, having removed what killed runs left behind."""
-    remove_leftovers(parent, note)
-    workspace = Workspace(parent)
+def working_folder(parent: Path, note: Callable[[str], object], kind: Kind = "drill") -> Iterator[Path]:
+    """Give a folder of our own for a block, having removed what killed runs of this kind left behind."""
+    remove_leftovers(parent, note, kind)
+    workspace = Workspace(parent, kind)
     try:
         yield workspace.folder
     finally:
         workspace.remove()
 
 
-def remove_leftovers(parent: Path, note: Callable[[str], object]) -> None:
-    """Remove the folders of drills of this account whose process has ended, and end their servers.
+def remove_leftovers(parent: Path, note: Callable[[str], object], kind: Kind = "drill") -> None:
+    """Remove the folders of one kind and of this account whose process has ended, and end their servers.
 
     What cannot be removed is told; nothing that may be in use, or that is somebody else's, is touched.
     """
-    for folder in sorted(parent.glob(f"{_PREFIX}*")):
+    for folder in sorted(parent.glob(f"{_prefix(kind)}*")):
         try:
             with _abandoned(folder) as is_abandoned:
                 if is_abandoned:
                     _remove(folder)
-                    note(f"removed what a drill that was killed had left in {folder}")
-        except FileNotFoundError:  # another drill was quicker
+                    note(f"removed what a {kind} that was killed had left in {folder}")
+        except FileNotFoundError:  # another run was quicker
             continue
         except (OSError, PgstowError) as exc:
-            note(f"what a drill that was killed left in {folder} cannot be removed: {exc}")
+            note(f"what a {kind} that was killed left in {folder} cannot be removed: {exc}")
+
+
+def _prefix(kind: Kind) -> str:
+    return f"pgstow-{kind}-"
 
 
 def _new_lock(folder: Path) -> int:
