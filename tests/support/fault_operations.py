@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
 import psycopg
 
-from pgstow.app.backup import BackupRequest, FailedBackup, backup, backup_all
+from pgstow.app.backup import BackupRequest, FailedBackup, backup, backup_all, backup_to
 from pgstow.app.copy import copy_repository, rekey_repository
 from pgstow.app.export import export
 from pgstow.app.keys import change_password
@@ -27,7 +27,10 @@ from pgstow.app.restore import restore
 from pgstow.app.retention import RetentionRequest, apply_retention
 from pgstow.app.verify import verify_backups
 from pgstow.assurance.compare import compare_databases
+from pgstow.assurance.verify import verify
+from pgstow.capture.destinations import Destination
 from pgstow.catalog.backups import list_backups
+from pgstow.catalog.drills import DrillRecord, read_drills
 from pgstow.core.errors import NoRepository, PgstowError, RepositoryDamaged, WrongPassword
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
@@ -43,7 +46,7 @@ from pgstow.upkeep.prune_plan import PruneOptions
 from pgstow.upkeep.repair_report import RepairReport
 from support.damage import readable_members
 from support.dated_backups import backup_id
-from support.oracle import files_below
+from support.oracle import contents_of, files_below
 from support.restic import PASSWORD
 
 __all__ = [
@@ -58,6 +61,8 @@ __all__ = [
     "Outcome",
     "World",
     "in_a_hurry",
+    "marks_of",
+    "open_plainly",
 ]
 
 BACKUP_NAME = "shop"
@@ -76,10 +81,14 @@ class World:
     tools: Sequence[ClientTools]
     scratch: Path
     newest: str  # id of the newest backup of "two backups": by a stale list, the latest is another
+    one_elsewhere: Path  # the template
     two_backups: Path  # the template
     one_of_two: Path  # the template
+    elsewhere: Path  # the template
     damaged: dict[str, Path]  # the templates of which something is lost
     rows: dict[str, str]  # SHA-256 of each table member that a backup of the source has
+    marks: Mapping[str, object]  # of "two backups", and of what was made of it
+    environ: Mapping[str, str] = field(default_factory=dict)  # leads to the store
 
     @property
     def request(self) -> BackupRequest:
@@ -91,6 +100,7 @@ class Outcome:
     """What was reported as done, and what was reported as failed."""
 
     backups: list[str] = field(default_factory=list)
+    drills: list[DrillRecord] = field(default_factory=list)
     errors: list[PgstowError] = field(default_factory=list)
 
 
@@ -107,6 +117,7 @@ class Operation:
     believes: tuple[str, ...] = ()  # folders whose listings it has to believe: stale ones are not tried
     again: Callable[[World, Store, Outcome], None] | None = None  # what is done next, if not the same
     meanwhile: Callable[[World, Store], None] | None = None  # what must hold before, if not everything
+    seen: Callable[[World, Store, Outcome], None] | None = None  # what must hold besides, right after the first
 
     def run(self, world: World, store: Store) -> Outcome:
         """Do it; what pgstow reports as an error is part of the outcome, anything else is raised."""
@@ -144,8 +155,23 @@ def in_a_hurry() -> Iterator[None]:
         yield
 
 
-def _open(store: Store) -> Repository:
+def open_plainly(store: Store) -> Repository:
     return Repository.open(store, Secret(PASSWORD))
+
+
+def marks_of(store: Store) -> dict[str, object]:
+    """Return everything that people and drills said of the backups in a repository."""
+    repository = open_plainly(store)
+    records = list_backups(repository)
+    marks = repository.marks()
+    proofs, doubtful = marks.proofs({record.id for record in records})
+    assert not doubtful
+    return {
+        "holds": marks.holds(),
+        "retirements": marks.retirements({record.name for record in records}),
+        "proofs": proofs,
+        "drills": read_drills(repository),
+    }
 
 
 def _init(world: World, store: Store, outcome: Outcome) -> None:
@@ -155,20 +181,20 @@ def _init(world: World, store: Store, outcome: Outcome) -> None:
 def _init_unless_there(world: World, store: Store, outcome: Outcome) -> None:
     """Back up as a person would who was told that init failed."""
     try:
-        _open(store)
+        open_plainly(store)
     except NoRepository:
         _init(world, store, outcome)
     _back_up(world, store, outcome)
 
 
 def _back_up(world: World, store: Store, outcome: Outcome) -> None:
-    taken = backup(world.request, _open(store), world.tools, SilentProgress())
+    taken = backup(world.request, open_plainly(store), world.tools, SilentProgress())
     outcome.backups.append(taken.manifest.backup_id)
 
 
 def _back_up_all(world: World, store: Store, outcome: Outcome) -> None:
     request = BackupRequest(source=ConnInfo.parse(world.maintenance))
-    for result in backup_all(request, _open(store), world.tools, SilentProgress()):
+    for result in backup_all(request, open_plainly(store), world.tools, SilentProgress()):
         if isinstance(result, FailedBackup):
             outcome.errors.append(result.error)
         else:
@@ -176,13 +202,13 @@ def _back_up_all(world: World, store: Store, outcome: Outcome) -> None:
 
 
 def _verify(world: World, store: Store, outcome: Outcome) -> None:
-    report = verify_backups([], _open(store), SilentProgress(), read_data=True)
+    report = verify_backups([], open_plainly(store), SilentProgress(), read_data=True)
     outcome.errors += [RepositoryDamaged(problem.message) for problem in report.problems]
 
 
 def _verify_damaged(world: World, store: Store, outcome: Outcome) -> None:
     """Whatever else goes wrong, damage must never be overlooked."""
-    report = verify_backups([], _open(store), SilentProgress(), read_data=True)
+    report = verify_backups([], open_plainly(store), SilentProgress(), read_data=True)
     assert not report.is_sound
 
 
@@ -193,7 +219,7 @@ def _export(world: World, store: Store, outcome: Outcome) -> None:
         export(
             world.newest,
             request,
-            _open(store),
+            open_plainly(store),
             world.tools,
             SilentProgress(),
             stdout=io.BytesIO(),
@@ -209,7 +235,7 @@ def _restore(world: World, store: Store, outcome: Outcome) -> None:
     source, target = ConnInfo.parse(world.source), ConnInfo.parse(world.target)
     options = RestoreOptions(create=True, no_owner=True)
     try:
-        restore(world.newest, target, options, _open(store), world.tools, SilentProgress())
+        restore(world.newest, target, options, open_plainly(store), world.tools, SilentProgress())
         assert [each for each in compare_databases(source, target) if not each.is_equal] == []
     except PgstowError as exc:
         _check_what_is_left(world, exc)
@@ -233,14 +259,14 @@ def _exists(world: World) -> bool:
 def _prune(world: World, store: Store, outcome: Outcome) -> None:
     """Take out of use what the backup that was removed needed alone, and remove it the next time."""
     options = PruneOptions(grace_s=0, max_unused=0)
-    prune_repository(_open(store), options, SilentProgress(), show=lambda _plan: None)
+    prune_repository(open_plainly(store), options, SilentProgress(), show=lambda _plan: None)
 
 
 def _expire(world: World, store: Store, outcome: Outcome) -> None:
     """Remove what is older than 30 days, and what only that needed."""
     request = RetentionRequest(policy=RetentionPolicies(default=RetentionPolicy(promotes=False)))
     options = PruneOptions(grace_s=0, max_unused=0)
-    applied = apply_retention(_open(store), request, SilentProgress(), planned=None, prune=options)
+    applied = apply_retention(open_plainly(store), request, SilentProgress(), planned=None, prune=options)
     if applied.prune_error is not None:
         raise applied.prune_error
 
@@ -252,44 +278,106 @@ def _expire_the_rest(world: World, store: Store, outcome: Outcome) -> None:
 
 def _aged_in(store: Store) -> set[int]:
     """Return the ages of the aged backups that are there."""
-    return {int(each.short_id) for each in list_backups(_open(store)) if each.name == AGED_NAME}
+    return {int(each.short_id) for each in list_backups(open_plainly(store)) if each.name == AGED_NAME}
 
 
 def _hold(world: World, store: Store, outcome: Outcome) -> None:
     """Keep a backup that is about to expire: from when that is told, it has to stay."""
     held = backup_id(OLD_AGES[-1])
-    hold_backup(_open(store), held, SilentProgress(), by="tests", reason="case 7", until=None)
+    hold_backup(open_plainly(store), held, SilentProgress(), by="tests", reason="case 7", until=None)
     outcome.backups.append(held)
 
 
 def _hold_another_and_expire(world: World, store: Store, outcome: Outcome) -> None:
     held = backup_id(OLD_AGES[0])
-    hold_backup(_open(store), held, SilentProgress(), by="tests", reason="case 8", until=None)
+    hold_backup(open_plainly(store), held, SilentProgress(), by="tests", reason="case 8", until=None)
     outcome.backups.append(held)
     _expire(world, store, outcome)
     assert _aged_in(store) >= {HELD_AGE, OLD_AGES[0], *YOUNG_AGES}
 
 
 def _copy(world: World, store: Store, outcome: Outcome) -> None:
-    source = _open(LocalStore(world.two_backups))
-    report = copy_repository(source, _open(store), [world.newest], SilentProgress(), dry_run=False)
+    source = open_plainly(LocalStore(world.two_backups))
+    report = copy_repository(source, open_plainly(store), [world.newest], SilentProgress(), dry_run=False)
     if not report.is_complete:
         raise RepositoryDamaged("the copy is not complete")
     outcome.backups.append(world.newest)
 
 
+def _copy_out(world: World, store: Store, outcome: Outcome) -> None:
+    """Copy into a new repository, which stays as it is, from one that goes wrong."""
+    shutil.rmtree(_second(world), ignore_errors=True)
+    shutil.copytree(world.elsewhere, _second(world))
+    _copy_out_again(world, store, outcome)
+
+
+def _copy_out_again(world: World, store: Store, outcome: Outcome) -> None:
+    second = LocalStore(_second(world))
+    report = copy_repository(open_plainly(store), open_plainly(second), [], SilentProgress(), dry_run=False)
+    if not report.is_complete:
+        raise RepositoryDamaged("the copy is not complete")
+    ids = [{each.id for each in list_backups(open_plainly(one))} for one in (store, second)]
+    outcome.backups += sorted(ids[0])
+    assert ids[0] == ids[1]
+
+
+def _second(world: World) -> Path:
+    return world.scratch / "second"
+
+
+def _check_second(world: World, store: Store, outcome: Outcome) -> None:
+    """What the second repository has is whole, and what was reported is in it."""
+    second = open_plainly(LocalStore(_second(world)))
+    assert verify(second, read_data=True).is_sound
+    there = {record.id: contents_of(second, record) for record in list_backups(second)}
+    assert {*outcome.backups} <= {*there}
+    first = open_plainly(store)
+    first.load_index()
+    for record in list_backups(first):
+        assert there.get(record.id) in (None, contents_of(first, record))
+
+
+def _back_up_into_two(world: World, store: Store, outcome: Outcome) -> None:
+    """Back up into two repositories at once, of which the second stays as it is."""
+    shutil.rmtree(_second(world), ignore_errors=True)
+    shutil.copytree(world.one_elsewhere, _second(world))
+    _back_up_into_two_again(world, store, outcome)
+
+
+def _back_up_into_two_again(world: World, store: Store, outcome: Outcome) -> None:
+    """Whatever goes wrong with the first, the second has the backup."""
+    destinations = [
+        Destination(name="first", open=lambda: open_plainly(store)),
+        Destination(name="second", open=lambda: open_plainly(LocalStore(_second(world)))),
+    ]
+    try:
+        taken = backup_to(world.request, destinations, world.tools, SilentProgress())
+    except PgstowError as exc:
+        raise AssertionError("one repository that goes wrong ended the backup into the other") from exc
+    first, second = taken.destinations
+    assert second.error is None, second.error
+    there = open_plainly(LocalStore(_second(world)))
+    there.load_index()
+    (record,) = [each for each in list_backups(there) if each.id == taken.manifest.backup_id]
+    assert world.rows.items() <= contents_of(there, record).items()
+    if first.error is not None:
+        raise first.error
+    outcome.backups.append(taken.manifest.backup_id)
+
+
 def _rekey(world: World, store: Store, outcome: Outcome) -> None:
     """Make a repository with another master key, unless an earlier run did, and bring everything there."""
     try:
-        target = _open(store)
+        target = open_plainly(store)
     except NoRepository:
         target = Repository.init(
             store, Secret(PASSWORD), hostname="tests", username="tests", sleep=lambda _: None
         )
-    source = _open(LocalStore(world.one_of_two))
+    source = open_plainly(LocalStore(world.one_of_two))
     report = rekey_repository(source, target, SilentProgress(), read_data=True)
     if not report.is_complete:
         raise RepositoryDamaged("the new repository is not complete")
+    assert marks_of(store) == marks_of(LocalStore(world.one_of_two))
     outcome.backups.append(world.newest)
 
 
@@ -334,6 +422,7 @@ def _repair_and_back_up(world: World, store: Store, outcome: Outcome) -> None:
     """Finish what a repair began: nothing is left to do then, and a backup can be made."""
     _repair(world, store, outcome)
     assert not _repaired(store, dry_run=True).is_needed
+    assert marks_of(store) == world.marks
     _back_up(world, store, outcome)
 
 
@@ -361,6 +450,23 @@ OPERATIONS = (
     Operation(name="restore", template="two backups", work=_restore, tries=10),
     Operation(name="all databases", template="one backup", work=_back_up_all, tries=5, cleans_up=True),
     Operation(name="copy", template="elsewhere", work=_copy, tries=30, cleans_up=True),
+    Operation(
+        name="copy out of it",
+        template="two backups",
+        work=_copy_out,
+        again=_copy_out_again,
+        seen=_check_second,
+        tries=6,
+    ),
+    Operation(
+        name="backup into two",
+        template="one backup",
+        work=_back_up_into_two,
+        again=_back_up_into_two_again,
+        seen=_check_second,
+        tries=2,
+        cleans_up=True,
+    ),
     Operation(
         name="prune", template="one of two", work=_prune, tries=30, cleans_up=True, believes=("snapshots",)
     ),
