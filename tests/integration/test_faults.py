@@ -21,8 +21,16 @@ from pgstow.repository import Repository
 from pgstow.store.api import Store
 from pgstow.store.local import LocalStore
 from pgstow.store.opening import open_store
-from support.fault_operations import Operation, Outcome, World, in_a_hurry
-from support.fault_world import ALL_OPERATIONS, TRY_ALL, Templates, chosen, make_templates, tell, work_until_killed
+from support.fault_operation import Operation, Outcome, World, in_a_hurry
+from support.fault_world import (
+    ALL_OPERATIONS,
+    TRY_ALL,
+    Templates,
+    chosen,
+    make_templates,
+    tell,
+    work_until_killed,
+)
 from support.faults import FAULTS, Fault, FaultyStore, Kind, Point, patient
 from support.oracle import Oracle, State
 from support.restic import PASSWORD, Restic
@@ -30,7 +38,11 @@ from support.s3 import S3Bucket
 
 SLACK_BYTES = 30_000  # of folders and a manifest, which differ from run to run
 KILLED = ("init", "first backup", "backup with reuse")
-IN_BUCKET = {"backup with reuse": 2, "prune": 1, "release": 1}  # and how many faults; all of all, if all are tried
+IN_BUCKET = {
+    "backup with reuse": 2,
+    "prune": 1,
+    "release": 1,
+}  # and how many faults; all of all, if all are tried
 
 Fresh = Callable[[str], Store]  # from a template, a store of its own in that state
 

@@ -27,7 +27,7 @@ from pgstow.core.progress import SilentProgress
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.store.api import Store
 from support.dated_backups import backup_id
-from support.fault_operations import (
+from support.fault_operation import (
     AGED_NAME,
     BACKUP_NAME,
     HELD_AGE,

@@ -30,25 +30,34 @@ from support.damage import readable_members
 from support.dated_backups import backup_id, save_dated
 from support.drilling import drill_record
 from support.fault_marks import OPERATIONS_ON_MARKS
-from support.fault_operations import (
+from support.fault_operation import (
     AGED_NAME,
     BACKUP_NAME,
     HELD_AGE,
     OLD_AGES,
     OLD_PASSWORD,
-    OPERATIONS,
     YOUNG_AGES,
     Operation,
     World,
     in_a_hurry,
     marks_of,
 )
+from support.fault_operations import OPERATIONS
 from support.faults import Fault, FaultyStore, Point, patient
 from support.oracle import Oracle, State, Whole, contents_of
 from support.repositories import init_repository
 from support.restic import PASSWORD, Restic
 
-__all__ = ["ALL_OPERATIONS", "TRY_ALL", "Templates", "chosen", "make_database", "make_templates", "tell", "work_until_killed"]
+__all__ = [
+    "ALL_OPERATIONS",
+    "TRY_ALL",
+    "Templates",
+    "chosen",
+    "make_database",
+    "make_templates",
+    "tell",
+    "work_until_killed",
+]
 
 ALL_OPERATIONS = (*OPERATIONS, *OPERATIONS_ON_MARKS)
 
@@ -56,7 +65,16 @@ ALL_OPERATIONS = (*OPERATIONS, *OPERATIONS_ON_MARKS)
 TRY_ALL = bool(os.environ.get("PGSTOW_ALL_FAULTS"))
 _IS_THOROUGH = os.environ.get("PGSTOW_ALL_FAULTS") == "restic"
 _TEMPLATES = (
-    *("nothing", "empty", "elsewhere", "one backup", "one elsewhere", "two backups", "one of two", "old password"),
+    *(
+        "nothing",
+        "empty",
+        "elsewhere",
+        "one backup",
+        "one elsewhere",
+        "two backups",
+        "one of two",
+        "old password",
+    ),
     *("damaged", "lost pack", "lost index file", "aged"),
 )
 _STRIDE = 7  # the number of points is rarely a multiple of it

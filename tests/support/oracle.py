@@ -134,9 +134,7 @@ class Oracle:
             self.known[lying.digest()] = whole
         return whole
 
-    def _ask_restic(
-        self, repository: Repository, records: Sequence[BackupRecord], whole: Whole
-    ) -> None:
+    def _ask_restic(self, repository: Repository, records: Sequence[BackupRecord], whole: Whole) -> None:
         state = state_of(repository, unindexed_packs=whole.unindexed_packs)
         if state in self.judged and not self.is_thorough:
             return
