@@ -168,7 +168,8 @@ def try_faults(
     tell(operation=title, points=len(points), pairs=len(pairs), tried=tried, hit=hit, restic=restic_runs)
     if failures:
         raise ExceptionGroup(f"{len(failures)} of {tried} faults", failures)
-    assert hit >= tried * 0.9, "too many points were not reached again for this to mean anything"
+    missed = tried - hit
+    assert missed <= max(1, tried // 10), "too many points were not reached again for this to mean anything"
 
 
 @pytest.mark.parametrize("operation", ALL_OPERATIONS, ids=lambda operation: operation.name.replace(" ", "-"))

@@ -142,6 +142,7 @@ class Templates:
             acknowledged=dict(self.acknowledged.get(operation.template, {})),
             rows=self.rows,
             is_thorough=_IS_THOROUGH,
+            take_turns=not TRY_ALL,
             judged=judged,
             known=self.known,
         )

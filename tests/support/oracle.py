@@ -83,7 +83,8 @@ class Oracle:
     """Judges a repository. ``acknowledged`` are the backups that somebody was told of, and what was in them.
 
     ``rows`` are, by backup name, the table members that a backup of the present database has: one that nobody was
-    told of is absent or has exactly these. ``restics`` judge each kind of state once, and all with ``is_thorough``.
+    told of is absent or has exactly these. ``restics`` judge each kind of state once, and all with ``is_thorough``;
+    who ``take_turns`` see one state after the other, each by one of them.
     """
 
     restics: Sequence[Restic]
@@ -91,6 +92,7 @@ class Oracle:
     acknowledged: dict[str, Digests] = field(default_factory=dict)
     rows: Mapping[str, Digests] = field(default_factory=dict)
     is_thorough: bool = False
+    take_turns: bool = False
     judged: set[State] = field(default_factory=set)
     known: dict[bytes, Whole] = field(default_factory=dict)  # by the bytes that lay there: they are read once
     restic_runs: int = 0
@@ -143,7 +145,10 @@ class Oracle:
         copy = self.scratch / "judged"
         shutil.rmtree(copy, ignore_errors=True)
         self._copy(repository.store, copy)
-        for restic in self.restics:  # leftover locks belong to this very process
+        turn = self.restics[len(self.judged) % len(self.restics)]
+        for restic in (
+            [turn] if self.take_turns else self.restics
+        ):  # leftover locks belong to this very process
             restic(copy, "check", "--read-data", "--no-lock")
             for record in records:
                 self._compare_restored(restic, copy, record, whole.contents[record.id])
