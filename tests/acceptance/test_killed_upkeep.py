@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pgstow.audit.checking import verify
+from pgstow.audit.trail import read_trail
 from pgstow.core.progress import SilentProgress
 from pgstow.repository import BlobKind, Repository, pack_name
 from pgstow.store.local import LocalStore
@@ -72,6 +74,14 @@ def untold(found: dict[str, bytes]) -> dict[str, bytes]:
     return {name: content for name, content in found.items() if not name.startswith("pgstow/audit/")}
 
 
+def assert_told(*stores: LocalStore, begun: int = 0) -> None:
+    """The audit trails have no hole, and so many times tell of a command before it began."""
+    for store in stores:
+        trail = read_trail(open_repository(store))
+        assert verify(trail).is_intact
+        assert sum(each.entry.result == "begun" for each in trail.entries) >= begun
+
+
 @pytest.mark.parametrize("shares_key", [True, False], ids=["same-key", "other-key"])
 def test_copy(shares_key: bool, pgstow: Pgstow, template: Path, folder: Path, newest_restic: Restic) -> None:
     source = init_repository(LocalStore(template / "repository"))
@@ -100,6 +110,7 @@ def test_copy(shares_key: bool, pgstow: Pgstow, template: Path, folder: Path, ne
             assert again.code == 0, again.stderr
             source_store.remove_stale_temporaries()  # half a lock: its next backup removes it
             assert_tidy(source_store, target_store)
+            assert_told(source_store, target_store)
             assert contents_by_origin(open_repository(target_store)) == {**own, **theirs}
             assert_sound(target_store)
 
@@ -127,6 +138,7 @@ def make_prune_template(store: LocalStore) -> None:
 def test_prune(pgstow: Pgstow, template: Path, folder: Path, newest_restic: Restic) -> None:
     make_prune_template(LocalStore(template / "repository"))
     expected = restored(LocalStore(template / "repository"))
+    begun_with = contents_of(LocalStore(template / "repository"))
     arguments = ["repo", "prune", "--grace", "0", "--max-unused", "0"]
     planned = pgstow(*arguments, "--dry-run", "--json", PGSTOW_REPOSITORY=str(template / "repository"))
     plan = planned.json()["plan"]
@@ -135,11 +147,13 @@ def test_prune(pgstow: Pgstow, template: Path, folder: Path, newest_restic: Rest
     for kill in command.kills("prune", AT_WRITES, tries=6):
         with noting(kill):
             store = LocalStore(folder / "repository")  # a new one: it knows which folders there are
+            is_changed = untold(contents_of(store)) != begun_with
             assert restored(store) == expected
             newest_restic(store.location, "check", "--read-data", "--no-lock")
             again = command.again()
             assert again.code == 0, again.stderr
             assert_tidy(store)
+            assert_told(store, begun=1 + is_changed)
             assert restored(store) == expected
             assert_sound(store)
             prune_now(store, grace_s=0, max_unused=0)
@@ -170,12 +184,14 @@ def test_retention_apply(pgstow: Pgstow, template: Path, folder: Path, newest_re
     """Whenever it dies: each backup is whole or gone, the oldest went first, and none went that is kept."""
     make_aged_template(LocalStore(template / "repository"))
     before = contents_by_age(LocalStore(template / "repository"))
+    begun_with = contents_of(LocalStore(template / "repository"))
     command = Killing(
         pgstow, ["retention", "apply", "--no-promote", "--yes"], template=template, folder=folder
     )
     for kill in command.kills("retention apply", AT_WRITES, tries=6):
         with noting(kill):
             store = LocalStore(folder / "repository")
+            is_changed = untold(contents_of(store)) != begun_with
             left = contents_by_age(store)
             assert set(left) in ({*KEPT, 60, 40}, {*KEPT, 40}, {*KEPT})
             assert left.items() <= before.items()
@@ -183,6 +199,7 @@ def test_retention_apply(pgstow: Pgstow, template: Path, folder: Path, newest_re
             again = command.again()
             assert again.code == 0, again.stderr
             assert_tidy(store)
+            assert_told(store, begun=1 + is_changed)
             assert contents_by_age(store) == {age: before[age] for age in KEPT}
             assert_sound(store)
             assert list(open_repository(store).marks().holds()) == [backup_id(90)]
@@ -197,9 +214,12 @@ def test_hold(pgstow: Pgstow, template: Path, folder: Path) -> None:
             store = LocalStore(folder / "repository")
             again = command.again()
             assert again.code == 0, again.stderr
-            applied = pgstow("retention", "apply", "--no-promote", "--yes")
+            applied = pgstow(
+                "retention", "apply", "--no-promote", "--yes", PGSTOW_STATE_DIR=str(command.state)
+            )
             assert applied.code == 0, applied.stderr
             assert_tidy(store)
+            assert_told(store)
             assert set(contents_by_age(store)) == {*KEPT, 60}
 
 
@@ -272,6 +292,7 @@ def test_repair(pgstow: Pgstow, template: Path, folder: Path, newest_restic: Res
             again = command.again()
             assert again.code == 0, again.stderr
             assert_tidy(store)
+            assert_told(store)
             assert restored(store) == {f"run={run}": named for run, named in mended.items()}
             assert len(open_repository(store).snapshots()) == len(mended)
             newest_restic(store.location, "check", "--read-data")

@@ -38,7 +38,7 @@ from pgstow.repository import Repository
 from pgstow.restore.request import RestoreOptions
 from pgstow.store.memory import MemoryStore
 from support.backups import capture_into
-from support.fault_operations import in_a_hurry
+from support.fault_operation import in_a_hurry
 from support.fault_world import TRY_ALL, make_database, tell
 from support.oracle import contents_of
 from support.proxy import MessageProxy, Then

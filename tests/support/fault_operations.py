@@ -6,17 +6,14 @@ It is repeated without faults afterwards, which has to succeed. To try another c
 
 from __future__ import annotations
 
-import contextlib
 import io
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import patch
 
 import psycopg
 
-from pgstow.app.backup import BackupRequest, FailedBackup, backup, backup_all
+from pgstow.app.backup import BackupRequest, FailedBackup, backup, backup_all, backup_to
 from pgstow.app.copy import copy_repository, rekey_repository
 from pgstow.app.export import export
 from pgstow.app.keys import change_password
@@ -27,13 +24,14 @@ from pgstow.app.restore import restore
 from pgstow.app.retention import RetentionRequest, apply_retention
 from pgstow.app.verify import verify_backups
 from pgstow.assurance.compare import compare_databases
+from pgstow.assurance.verify import verify
+from pgstow.capture.destinations import Destination
 from pgstow.catalog.backups import list_backups
 from pgstow.core.errors import NoRepository, PgstowError, RepositoryDamaged, WrongPassword
 from pgstow.core.progress import SilentProgress
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
-from pgstow.postgres.tools import ClientTools
-from pgstow.repository import LockTimes, Repository
+from pgstow.repository import Repository
 from pgstow.restore.export import ExportFormat, ExportRequest
 from pgstow.restore.request import RestoreOptions
 from pgstow.retention import RetentionPolicies, RetentionPolicy
@@ -43,109 +41,22 @@ from pgstow.upkeep.prune_plan import PruneOptions
 from pgstow.upkeep.repair_report import RepairReport
 from support.damage import readable_members
 from support.dated_backups import backup_id
-from support.oracle import files_below
+from support.fault_operation import (
+    AGED_NAME,
+    HELD_AGE,
+    OLD_AGES,
+    OLD_PASSWORD,
+    YOUNG_AGES,
+    Operation,
+    Outcome,
+    World,
+    marks_of,
+    open_plainly,
+)
+from support.oracle import contents_of, files_below
 from support.restic import PASSWORD
 
-__all__ = [
-    "AGED_NAME",
-    "BACKUP_NAME",
-    "HELD_AGE",
-    "OLD_AGES",
-    "OLD_PASSWORD",
-    "OPERATIONS",
-    "YOUNG_AGES",
-    "Operation",
-    "Outcome",
-    "World",
-    "in_a_hurry",
-]
-
-BACKUP_NAME = "shop"
-OLD_PASSWORD = "the horse before"  # of the template "old password"
-AGED_NAME = "aged"  # of backups that the template of that name has, by their ages in days:
-HELD_AGE, OLD_AGES, YOUNG_AGES = 70, (60, 40), (20, 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """The database that is backed up, and where others may be made. All of it travels to child processes."""
-
-    source: str
-    maintenance: str  # another database of the same server
-    target: str  # a database that does not exist
-    tools: Sequence[ClientTools]
-    scratch: Path
-    newest: str  # id of the newest backup of "two backups": by a stale list, the latest is another
-    two_backups: Path  # the template
-    one_of_two: Path  # the template
-    damaged: dict[str, Path]  # the templates of which something is lost
-    rows: dict[str, str]  # SHA-256 of each table member that a backup of the source has
-
-    @property
-    def request(self) -> BackupRequest:
-        return BackupRequest(source=ConnInfo.parse(self.source), name=BACKUP_NAME)
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What was reported as done, and what was reported as failed."""
-
-    backups: list[str] = field(default_factory=list)
-    errors: list[PgstowError] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """Something that a user does. ``tries`` is how many faults are tried unless all are."""
-
-    name: str
-    template: str
-    work: Callable[[World, Store, Outcome], None]
-    tries: int
-    is_judged: bool = True  # False: the template is damaged on purpose
-    cleans_up: bool = False  # removes what dead processes left
-    believes: tuple[str, ...] = ()  # folders whose listings it has to believe: stale ones are not tried
-    again: Callable[[World, Store, Outcome], None] | None = None  # what is done next, if not the same
-    meanwhile: Callable[[World, Store], None] | None = None  # what must hold before, if not everything
-
-    def run(self, world: World, store: Store) -> Outcome:
-        """Do it; what pgstow reports as an error is part of the outcome, anything else is raised."""
-        return self._attempt(self.work, world, store)
-
-    def run_again(self, world: World, store: Store) -> Outcome:
-        """Do what comes after it has failed, or has been done."""
-        return self._attempt(self.again or self.work, world, store)
-
-    @staticmethod
-    def _attempt(work: Callable[[World, Store, Outcome], None], world: World, store: Store) -> Outcome:
-        outcome = Outcome()
-        try:
-            work(world, store, outcome)
-        except PgstowError as exc:
-            outcome.errors.append(exc)
-        return outcome
-
-
-@contextlib.contextmanager
-def in_a_hurry() -> Iterator[None]:
-    """Make what is slow fast, and small repositories of many files. Nothing else is replaced."""
-    with contextlib.ExitStack() as stack:
-        for name, value in (
-            ("pgstow.repository.keys._N", 16),
-            ("pgstow.repository.writer.PACK_BYTES", 128 << 10),
-            ("pgstow.repository.writer._INDEX_INTERVAL_S", 0.0),
-            (
-                "pgstow.repository.repository.LockTimes",
-                lambda: LockTimes(settle_s=0.01, conflict_s=0.01),
-            ),
-            ("pgstow.capture.logical._FLUSH_WAITS_S", (0.0, 0.05, 0.1, 0.5, 2.0)),
-        ):
-            stack.enter_context(patch(name, value))
-        yield
-
-
-def _open(store: Store) -> Repository:
-    return Repository.open(store, Secret(PASSWORD))
+__all__ = ["OPERATIONS"]
 
 
 def _init(world: World, store: Store, outcome: Outcome) -> None:
@@ -155,20 +66,20 @@ def _init(world: World, store: Store, outcome: Outcome) -> None:
 def _init_unless_there(world: World, store: Store, outcome: Outcome) -> None:
     """Back up as a person would who was told that init failed."""
     try:
-        _open(store)
+        open_plainly(store)
     except NoRepository:
         _init(world, store, outcome)
     _back_up(world, store, outcome)
 
 
 def _back_up(world: World, store: Store, outcome: Outcome) -> None:
-    taken = backup(world.request, _open(store), world.tools, SilentProgress())
+    taken = backup(world.request, open_plainly(store), world.tools, SilentProgress())
     outcome.backups.append(taken.manifest.backup_id)
 
 
 def _back_up_all(world: World, store: Store, outcome: Outcome) -> None:
     request = BackupRequest(source=ConnInfo.parse(world.maintenance))
-    for result in backup_all(request, _open(store), world.tools, SilentProgress()):
+    for result in backup_all(request, open_plainly(store), world.tools, SilentProgress()):
         if isinstance(result, FailedBackup):
             outcome.errors.append(result.error)
         else:
@@ -176,13 +87,13 @@ def _back_up_all(world: World, store: Store, outcome: Outcome) -> None:
 
 
 def _verify(world: World, store: Store, outcome: Outcome) -> None:
-    report = verify_backups([], _open(store), SilentProgress(), read_data=True)
+    report = verify_backups([], open_plainly(store), SilentProgress(), read_data=True)
     outcome.errors += [RepositoryDamaged(problem.message) for problem in report.problems]
 
 
 def _verify_damaged(world: World, store: Store, outcome: Outcome) -> None:
     """Whatever else goes wrong, damage must never be overlooked."""
-    report = verify_backups([], _open(store), SilentProgress(), read_data=True)
+    report = verify_backups([], open_plainly(store), SilentProgress(), read_data=True)
     assert not report.is_sound
 
 
@@ -193,7 +104,7 @@ def _export(world: World, store: Store, outcome: Outcome) -> None:
         export(
             world.newest,
             request,
-            _open(store),
+            open_plainly(store),
             world.tools,
             SilentProgress(),
             stdout=io.BytesIO(),
@@ -209,7 +120,7 @@ def _restore(world: World, store: Store, outcome: Outcome) -> None:
     source, target = ConnInfo.parse(world.source), ConnInfo.parse(world.target)
     options = RestoreOptions(create=True, no_owner=True)
     try:
-        restore(world.newest, target, options, _open(store), world.tools, SilentProgress())
+        restore(world.newest, target, options, open_plainly(store), world.tools, SilentProgress())
         assert [each for each in compare_databases(source, target) if not each.is_equal] == []
     except PgstowError as exc:
         _check_what_is_left(world, exc)
@@ -233,14 +144,14 @@ def _exists(world: World) -> bool:
 def _prune(world: World, store: Store, outcome: Outcome) -> None:
     """Take out of use what the backup that was removed needed alone, and remove it the next time."""
     options = PruneOptions(grace_s=0, max_unused=0)
-    prune_repository(_open(store), options, SilentProgress(), show=lambda _plan: None)
+    prune_repository(open_plainly(store), options, SilentProgress(), show=lambda _plan: None)
 
 
 def _expire(world: World, store: Store, outcome: Outcome) -> None:
     """Remove what is older than 30 days, and what only that needed."""
     request = RetentionRequest(policy=RetentionPolicies(default=RetentionPolicy(promotes=False)))
     options = PruneOptions(grace_s=0, max_unused=0)
-    applied = apply_retention(_open(store), request, SilentProgress(), planned=None, prune=options)
+    applied = apply_retention(open_plainly(store), request, SilentProgress(), planned=None, prune=options)
     if applied.prune_error is not None:
         raise applied.prune_error
 
@@ -252,44 +163,106 @@ def _expire_the_rest(world: World, store: Store, outcome: Outcome) -> None:
 
 def _aged_in(store: Store) -> set[int]:
     """Return the ages of the aged backups that are there."""
-    return {int(each.short_id) for each in list_backups(_open(store)) if each.name == AGED_NAME}
+    return {int(each.short_id) for each in list_backups(open_plainly(store)) if each.name == AGED_NAME}
 
 
 def _hold(world: World, store: Store, outcome: Outcome) -> None:
     """Keep a backup that is about to expire: from when that is told, it has to stay."""
     held = backup_id(OLD_AGES[-1])
-    hold_backup(_open(store), held, SilentProgress(), by="tests", reason="case 7", until=None)
+    hold_backup(open_plainly(store), held, SilentProgress(), by="tests", reason="case 7", until=None)
     outcome.backups.append(held)
 
 
 def _hold_another_and_expire(world: World, store: Store, outcome: Outcome) -> None:
     held = backup_id(OLD_AGES[0])
-    hold_backup(_open(store), held, SilentProgress(), by="tests", reason="case 8", until=None)
+    hold_backup(open_plainly(store), held, SilentProgress(), by="tests", reason="case 8", until=None)
     outcome.backups.append(held)
     _expire(world, store, outcome)
     assert _aged_in(store) >= {HELD_AGE, OLD_AGES[0], *YOUNG_AGES}
 
 
 def _copy(world: World, store: Store, outcome: Outcome) -> None:
-    source = _open(LocalStore(world.two_backups))
-    report = copy_repository(source, _open(store), [world.newest], SilentProgress(), dry_run=False)
+    source = open_plainly(LocalStore(world.two_backups))
+    report = copy_repository(source, open_plainly(store), [world.newest], SilentProgress(), dry_run=False)
     if not report.is_complete:
         raise RepositoryDamaged("the copy is not complete")
     outcome.backups.append(world.newest)
 
 
+def _copy_out(world: World, store: Store, outcome: Outcome) -> None:
+    """Copy into a new repository, which stays as it is, from one that goes wrong."""
+    shutil.rmtree(_second(world), ignore_errors=True)
+    shutil.copytree(world.elsewhere, _second(world))
+    _copy_out_again(world, store, outcome)
+
+
+def _copy_out_again(world: World, store: Store, outcome: Outcome) -> None:
+    second = LocalStore(_second(world))
+    report = copy_repository(open_plainly(store), open_plainly(second), [], SilentProgress(), dry_run=False)
+    if not report.is_complete:
+        raise RepositoryDamaged("the copy is not complete")
+    ids = [{each.id for each in list_backups(open_plainly(one))} for one in (store, second)]
+    outcome.backups += sorted(ids[0])
+    assert ids[0] == ids[1]
+
+
+def _second(world: World) -> Path:
+    return world.scratch / "second"
+
+
+def _check_second(world: World, store: Store, outcome: Outcome) -> None:
+    """What the second repository has is whole, and what was reported is in it."""
+    second = open_plainly(LocalStore(_second(world)))
+    assert verify(second, read_data=True).is_sound
+    there = {record.id: contents_of(second, record) for record in list_backups(second)}
+    assert {*outcome.backups} <= {*there}
+    first = open_plainly(store)
+    first.load_index()
+    for record in list_backups(first):
+        assert there.get(record.id) in (None, contents_of(first, record))
+
+
+def _back_up_into_two(world: World, store: Store, outcome: Outcome) -> None:
+    """Back up into two repositories at once, of which the second stays as it is."""
+    shutil.rmtree(_second(world), ignore_errors=True)
+    shutil.copytree(world.one_elsewhere, _second(world))
+    _back_up_into_two_again(world, store, outcome)
+
+
+def _back_up_into_two_again(world: World, store: Store, outcome: Outcome) -> None:
+    """Whatever goes wrong with the first, the second has the backup."""
+    destinations = [
+        Destination(name="first", open=lambda: open_plainly(store)),
+        Destination(name="second", open=lambda: open_plainly(LocalStore(_second(world)))),
+    ]
+    try:
+        taken = backup_to(world.request, destinations, world.tools, SilentProgress())
+    except PgstowError as exc:
+        raise AssertionError("one repository that goes wrong ended the backup into the other") from exc
+    first, second = taken.destinations
+    assert second.error is None, second.error
+    there = open_plainly(LocalStore(_second(world)))
+    there.load_index()
+    (record,) = [each for each in list_backups(there) if each.id == taken.manifest.backup_id]
+    assert world.rows.items() <= contents_of(there, record).items()
+    if first.error is not None:
+        raise first.error
+    outcome.backups.append(taken.manifest.backup_id)
+
+
 def _rekey(world: World, store: Store, outcome: Outcome) -> None:
     """Make a repository with another master key, unless an earlier run did, and bring everything there."""
     try:
-        target = _open(store)
+        target = open_plainly(store)
     except NoRepository:
         target = Repository.init(
             store, Secret(PASSWORD), hostname="tests", username="tests", sleep=lambda _: None
         )
-    source = _open(LocalStore(world.one_of_two))
+    source = open_plainly(LocalStore(world.one_of_two))
     report = rekey_repository(source, target, SilentProgress(), read_data=True)
     if not report.is_complete:
         raise RepositoryDamaged("the new repository is not complete")
+    assert marks_of(store) == marks_of(LocalStore(world.one_of_two))
     outcome.backups.append(world.newest)
 
 
@@ -334,6 +307,7 @@ def _repair_and_back_up(world: World, store: Store, outcome: Outcome) -> None:
     """Finish what a repair began: nothing is left to do then, and a backup can be made."""
     _repair(world, store, outcome)
     assert not _repaired(store, dry_run=True).is_needed
+    assert marks_of(store) == world.marks
     _back_up(world, store, outcome)
 
 
@@ -361,6 +335,23 @@ OPERATIONS = (
     Operation(name="restore", template="two backups", work=_restore, tries=10),
     Operation(name="all databases", template="one backup", work=_back_up_all, tries=5, cleans_up=True),
     Operation(name="copy", template="elsewhere", work=_copy, tries=30, cleans_up=True),
+    Operation(
+        name="copy out of it",
+        template="two backups",
+        work=_copy_out,
+        again=_copy_out_again,
+        seen=_check_second,
+        tries=6,
+    ),
+    Operation(
+        name="backup into two",
+        template="one backup",
+        work=_back_up_into_two,
+        again=_back_up_into_two_again,
+        seen=_check_second,
+        tries=2,
+        cleans_up=True,
+    ),
     Operation(
         name="prune", template="one of two", work=_prune, tries=30, cleans_up=True, believes=("snapshots",)
     ),

@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 
 from pgstow.app.backup import BackupRequest, backup, backup_all
+from pgstow.app.copy import copy_repository
+from pgstow.app.drill_records import publish_drill
 from pgstow.app.keys import change_password
 from pgstow.capture.options import CapturedBackup
 from pgstow.catalog.backups import BackupFiles, list_backups
@@ -26,30 +28,53 @@ from pgstow.store.local import LocalStore
 from pgstow.upkeep.repair import repair
 from support.damage import readable_members
 from support.dated_backups import backup_id, save_dated
-from support.fault_operations import (
+from support.drilling import drill_record
+from support.fault_marks import OPERATIONS_ON_MARKS
+from support.fault_operation import (
     AGED_NAME,
     BACKUP_NAME,
     HELD_AGE,
     OLD_AGES,
     OLD_PASSWORD,
-    OPERATIONS,
     YOUNG_AGES,
     Operation,
     World,
     in_a_hurry,
+    marks_of,
 )
+from support.fault_operations import OPERATIONS
 from support.faults import Fault, FaultyStore, Point, patient
-from support.oracle import Oracle, State, contents_of
+from support.oracle import Oracle, State, Whole, contents_of
 from support.repositories import init_repository
 from support.restic import PASSWORD, Restic
 
-__all__ = ["TRY_ALL", "Templates", "chosen", "make_database", "make_templates", "tell", "work_until_killed"]
+__all__ = [
+    "ALL_OPERATIONS",
+    "TRY_ALL",
+    "Templates",
+    "chosen",
+    "make_database",
+    "make_templates",
+    "tell",
+    "work_until_killed",
+]
+
+ALL_OPERATIONS = (*OPERATIONS, *OPERATIONS_ON_MARKS)
 
 # "1": every fault at every point, restic as by default; "restic": and restic looks at each of the states
 TRY_ALL = bool(os.environ.get("PGSTOW_ALL_FAULTS"))
 _IS_THOROUGH = os.environ.get("PGSTOW_ALL_FAULTS") == "restic"
 _TEMPLATES = (
-    *("nothing", "empty", "elsewhere", "one backup", "two backups", "one of two", "old password"),
+    *(
+        "nothing",
+        "empty",
+        "elsewhere",
+        "one backup",
+        "one elsewhere",
+        "two backups",
+        "one of two",
+        "old password",
+    ),
     *("damaged", "lost pack", "lost index file", "aged"),
 )
 _STRIDE = 7  # the number of points is rarely a multiple of it
@@ -93,6 +118,7 @@ class Templates:
     folders: Mapping[str, Path]
     acknowledged: Mapping[str, Mapping[str, Mapping[str, str]]]
     rows: Mapping[str, Mapping[str, str]]  # by backup name
+    known: dict[bytes, Whole] = field(default_factory=dict)  # to the oracles
 
     def fresh(self, template: str, folder: Path) -> LocalStore:
         """Return a copy of a template at ``folder``, where nothing may be left from before."""
@@ -116,7 +142,9 @@ class Templates:
             acknowledged=dict(self.acknowledged.get(operation.template, {})),
             rows=self.rows,
             is_thorough=_IS_THOROUGH,
+            take_turns=not TRY_ALL,
             judged=judged,
+            known=self.known,
         )
 
 
@@ -129,9 +157,13 @@ def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> 
     init_repository(LocalStore(folders["elsewhere"]))
     first = _next(folders["empty"], folders["one backup"])
     backup(request, first, tools, SilentProgress())
+    copy_repository(
+        first, _next(folders["elsewhere"], folders["one elsewhere"]), [], SilentProgress(), dry_run=False
+    )
     _execute(source, _CHANGED)
     second = _next(folders["one backup"], folders["two backups"])
     taken = backup(request, second, tools, SilentProgress())
+    _mark(second, taken.manifest.backup_id)
     assert [t.reused_ranges for t in taken.manifest.tables if t.name == "ledger"] == [1]
     _damage(_next(folders["two backups"], folders["damaged"]), taken.manifest.tables[0].member)
     left = _next(folders["two backups"], folders["one of two"])
@@ -152,15 +184,18 @@ def make_templates(cluster: Cluster, tools: list[ClientTools], folder: Path) -> 
         tools=tools,
         scratch=folder / "scratch",
         newest=taken.manifest.backup_id,
+        one_elsewhere=folders["one elsewhere"],
         two_backups=folders["two backups"],
         one_of_two=folders["one of two"],
+        elsewhere=folders["elsewhere"],
         damaged={name: folders[name] for name in ("lost pack", "lost index file")},
         rows=dict(rows[source.dbname or ""]),
+        marks=marks_of(LocalStore(folders["two backups"])),
     )
     world.scratch.mkdir()
     acknowledged: dict[str, Mapping[str, Mapping[str, str]]] = {
         name: _contents(folders[name])
-        for name in ("empty", "elsewhere", "one backup", "two backups", "one of two")
+        for name in ("empty", "elsewhere", "one backup", "one elsewhere", "two backups", "one of two")
     }
     acknowledged["old password"] = acknowledged["lost index file"] = acknowledged["two backups"]
     acknowledged["lost pack"] = _left_of(folders["lost pack"], acknowledged["two backups"])
@@ -222,6 +257,15 @@ def _pack_of(repository: Repository, member: str) -> bytes:
     pack = repository.pack_of(BlobKind.DATA, next(iter(node.content)))
     assert pack is not None
     return pack
+
+
+def _mark(repository: Repository, newest: str) -> None:
+    """Leave a mark of every kind, and the record of a drill."""
+    now, marks = datetime.now(UTC), repository.marks()
+    marks.hold(newest, at=now, by="tests", reason="case 5")
+    marks.retire(BACKUP_NAME, at=now, by="tests", reason="nobody needs it")
+    drilled = drill_record(backup_id=newest, backup_name=BACKUP_NAME)
+    publish_drill(repository, drilled)
 
 
 def _age(repository: Repository) -> None:
@@ -292,6 +336,6 @@ def tell(**line: object) -> None:
 
 def work_until_killed(name: str, world: World, folder: str, fault: Fault, point: Point) -> None:
     """Run in a child process, which the fault ends."""
-    (operation,) = [each for each in OPERATIONS if each.name == name]
+    (operation,) = [each for each in ALL_OPERATIONS if each.name == name]
     with in_a_hurry():
         operation.run(world, patient(FaultyStore(LocalStore(Path(folder)), fault, point)))

@@ -61,7 +61,7 @@ class Killing:
         self._arguments = arguments
         self._template = template
         self._folder = folder
-        self._state = folder.with_name(
+        self.state = folder.with_name(
             f"{folder.name}-state"
         )  # else the host remembers repositories copied anew
 
@@ -90,7 +90,7 @@ class Killing:
 
     def again(self, *arguments: str) -> Finished:
         """Run the command undisturbed on what there is."""
-        return self._pgstow(*self._arguments, *arguments, PGSTOW_STATE_DIR=str(self._state))
+        return self._pgstow(*self._arguments, *arguments, PGSTOW_STATE_DIR=str(self.state))
 
     def _calls(self) -> list[tuple[int, Point]]:
         """Return all calls that the command makes of its stores, in their order."""
@@ -108,11 +108,11 @@ class Killing:
 
     def _run(self, plan: Mapping[str, object]) -> int:
         """Run the command on a fresh copy of the template and return how it ended."""
-        for each in (self._folder, self._state):
+        for each in (self._folder, self.state):
             shutil.rmtree(each, ignore_errors=True)
         shutil.copytree(self._template, self._folder)
         self._before()
-        environ = {_PLAN: json.dumps(plan), "PGSTOW_STATE_DIR": str(self._state)}
+        environ = {_PLAN: json.dumps(plan), "PGSTOW_STATE_DIR": str(self.state)}
         return self._killable(*self._arguments, **environ).code
 
 
