@@ -62,7 +62,7 @@ def attest(
     conceal: Callable[[str], None],
     scrub: Callable[[str], str],
 ) -> Attested:
-    """Write the entry into every repository; what one does not take now waits on this host for its next use.
+    """Write the entry into every repository that can be opened; what one does not take then waits on this host.
 
     Unlike other entries this one is all that the command is for: that it is nowhere is an error.
     Raises UsageError, PgstowError.

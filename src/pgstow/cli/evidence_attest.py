@@ -55,7 +55,7 @@ def evidence_attest_command(
     """State what no program can look at, in your name: signed, in the audit trail of every repository.
 
     The report shows it as attested, not measured. A newer one of the same control takes its place. Exits with 3 when a
-    repository has not taken it: it waits on this host for the next command that uses that repository.
+    repository could not take it, with 1 when none could.
     """
     now = datetime.now(UTC)
     out = invocation.output
