@@ -451,6 +451,7 @@ class _Target:
         self._now = now
         self._sight: Sight | None = None
         self._has_looked = threading.Event()
+        self.has_ended = threading.Event()
         threading.Thread(target=self._look, name="audit", daemon=True).start()
 
     def _look(self) -> None:
@@ -461,6 +462,7 @@ class _Target:
         if self._asks_tls:
             with contextlib.suppress(Exception):  # as above; the entry says nothing of it then
                 self.tls = negotiated_tls(self.repository.store.location, self.environ)
+        self.has_ended.set()
 
     def sight(self, patience_s: float) -> Sight | None:
         self._has_looked.wait(patience_s)
