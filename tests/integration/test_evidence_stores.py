@@ -260,7 +260,6 @@ def test_a_bucket_that_does_not_answer_leaves_it_unknown(s3_bucket: S3Bucket) ->
 
 
 def test_a_folder_is_what_who_writes_there_can_empty(s3_bucket: S3Bucket, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
     repository = with_backup(s3_bucket)
     folder = replace(insides(s3_bucket, repository), location=str(tmp_path))
     rights = store_facts(folder, probes_deletion=False)["deletion"]

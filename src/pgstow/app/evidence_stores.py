@@ -48,7 +48,9 @@ def _deletion(insides: Insides, *, probes_deletion: bool) -> evidence.DeletionFa
     location = insides.location
     if not _is_bucket(location):
         folder = Path(location.removeprefix("file://"))
-        return evidence.DeletionFacts(is_folder=True, may_write=os.access(folder / "data", os.W_OK))
+        data = folder / "data"
+        may_write = os.access(data if data.is_dir() else folder, os.W_OK)
+        return evidence.DeletionFacts(is_folder=True, may_write=may_write)
     if not location.startswith("s3://"):
         return evidence.DeletionFacts(error="what may be deleted in a store of this kind is not asked yet")
     if not probes_deletion:

@@ -80,6 +80,7 @@ def _escrow(facts: EvidenceFacts, repository: RepositoryFacts) -> Finding:
         text = "no test of a password that is kept elsewhere is on record"
         if tests:
             text = "a password was tested, and no administrator vouches for the key of the host that says so"
+            missing = "keys of hosts that an administrator has enrolled"
         return unknown(subject, text, missing)
     newest = max(vouched, key=lambda each: each.at)
     key = (newest.key or "")[:8]
