@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-from pgstow.app.auditing import journal_of, who_of
+from pgstow.app.auditing import journal_of
 from pgstow.app.opening import open_repository
+from pgstow.app.who import who_of
 from pgstow.audit.entries import AuditEntry
 from pgstow.audit.journal import Journal
 from pgstow.audit.writing import look, send, write
