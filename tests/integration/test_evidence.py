@@ -37,7 +37,8 @@ NOW = datetime.now(UTC)
 # When the newest backup was due: some hours ago, whatever the time of the day, so that nothing is in the future.
 DUE = (NOW - timedelta(hours=3)).replace(minute=0, second=0, microsecond=0)
 DAYS = 10
-PERIOD = f"{DUE - timedelta(days=DAYS):%Y-%m-%d}..{NOW:%Y-%m-%d}"
+# To the end of tomorrow: what is done here belongs to it also where midnight passes meanwhile.
+PERIOD = f"{DUE - timedelta(days=DAYS):%Y-%m-%d}..{NOW + timedelta(days=1):%Y-%m-%d}"
 
 
 @dataclass(frozen=True, kw_only=True)
