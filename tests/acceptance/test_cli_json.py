@@ -161,6 +161,7 @@ def test_keys_and_copies(pgstow: Pgstow, shop: ConnInfo, tmp_path: Path) -> None
         ("repo-rekey", ("repo", "rekey", "--to", rekeyed, "--read-data"), second, 0),
         ("keys-add", ("keys", "add"), second, 0),
         ("keys-list", ("keys", "list"), {}, 0),
+        ("keys-test", ("keys", "test", "--note", "from the safe"), {}, 0),
         ("keys-passwd", ("keys", "passwd"), {"PGSTOW_NEW_PASSWORD": "a third one"}, 0),
     ]
     for name, arguments, environ, code in story:
@@ -200,6 +201,13 @@ def test_evidence(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> Non
     assert verified["status"] == "failed"
     verified |= {"made": "<time>", "period": "<period>", "summary": dict.fromkeys(verified["summary"])}
     expect("evidence-verify", verified, tmp_path)
+    (tmp_path / "minutes").write_text("all were there")
+    attested = ours(
+        "evidence", "attest", "C17", "--by", "Ada", "--note", "numbers called", "--file", f"{tmp_path}/minutes",
+        "--on", f"{datetime.now(UTC):%Y-%m-%d}", "--until", "2100-01-01", "--json",
+    )  # fmt: skip
+    assert (attested.code, attested.stderr) == (0, "")
+    expect("evidence-attest", attested.json() | {"on": "<today>"}, tmp_path)
 
 
 def repository_with_index(repository: Repository) -> Repository:

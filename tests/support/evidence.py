@@ -1,10 +1,11 @@
-"""Facts in which everything that can be measured is as it should be, and a bundle of them; tests make them worse."""
+"""Facts in which everything is as it should be, measured or attested, and a bundle of them; tests make them worse."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from pgstow.audit.documents import ENROLMENT, ENTRY, Enrolment, enrolment_bytes, entry_bytes
@@ -13,6 +14,14 @@ from pgstow.audit.keys import AdministratorKey, HostKey
 from pgstow.audit.trail import SignedEntry, digest_of
 from pgstow.catalog.drills import CheckRecord, DrillRecord, PhaseRecord, TableProof
 from pgstow.evidence import facts as evidence
+from pgstow.evidence.attestations import (
+    ATTEST,
+    STATEMENTS,
+    TESTED,
+    TESTED_KEY,
+    attestation_facts,
+    entry_words,
+)
 from pgstow.evidence.bundle import bundle_files
 from pgstow.evidence.controls import RULES
 from pgstow.evidence.drills import drill_facts
@@ -22,12 +31,15 @@ from pgstow.evidence.trail import entry_facts, part_of_chain
 __all__ = [
     "BEGIN",
     "MADE",
+    "OTHER_ID",
     "PERIOD",
     "Evidence",
     "drill_record",
     "good_evidence",
     "good_facts",
     "signed_chain",
+    "stated_entry",
+    "tested_entry",
     "waiver",
 ]
 
@@ -36,6 +48,8 @@ PERIOD = parse_period("2026-10-01..2026-10-31")
 BEGIN = PERIOD.begin
 MADE = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 REPOSITORY_ID, OTHER_ID = "5f" * 32, "6a" * 32
+KEY_ID = "4b" * 32
+STATED = BEGIN - 20 * DAY + timedelta(hours=10)
 
 
 def backup_id(number: int) -> str:
@@ -83,26 +97,56 @@ def drill_record(at: datetime, *, number: int = 0, **changed: Any) -> DrillRecor
 
 
 def signed_chain(
-    key: HostKey, moments: Sequence[datetime], *, action: str = "backup", repository: str = REPOSITORY_ID
+    key: HostKey,
+    moments: Sequence[datetime],
+    *,
+    action: str = "backup",
+    repository: str = REPOSITORY_ID,
+    stated: Sequence[dict[str, Any]] = (),
 ) -> list[SignedEntry]:
-    """Return a chain with an entry at each moment."""
+    """Return a chain with an entry at each moment, after those that say what is ``stated``."""
     chain: list[SignedEntry] = []
-    for number, at in enumerate(moments, start=1):
-        entry = AuditEntry(
-            chain=key.chain,
-            number=number,
-            at=at,
-            host="db1",
-            user="ops",
-            action=action,
-            subjects=(backup_id(number),),
-            result="done",
-            previous=chain[-1].digest if chain else "",
-            repository=repository,
-        )
+    changes = [*stated, *({"at": at} for at in moments)]
+    for number, changed in enumerate(changes, start=1):
+        values: dict[str, Any] = {
+            "chain": key.chain,
+            "number": number,
+            "host": "db1",
+            "user": "ops",
+            "action": action,
+            "subjects": (backup_id(number),),
+            "result": "done",
+            "previous": chain[-1].digest if chain else "",
+            "repository": repository,
+        }
+        entry = AuditEntry(**(values | changed))
         raw = key.signed(ENTRY, entry_bytes(entry)).encode()
         chain.append(SignedEntry(entry=entry, digest=digest_of(raw), raw=raw))
     return chain
+
+
+def stated_entry(control: str, **changed: Any) -> dict[str, Any]:
+    """Return what is different about an entry that attests a control."""
+    words = entry_words(
+        control, by="Ada", on=changed.pop("on", STATED.date()), until=changed.pop("until", None), note="looked at all",
+        file="minutes.pdf", content=b"minutes",
+    )  # fmt: skip
+    # Its id is made by chance; a report that is kept needs the same every time.
+    return {
+        "at": STATED,
+        "action": ATTEST,
+        "subjects": (control,),
+        "facts": words | {"id": f"id-{control}"},
+    } | changed
+
+
+def tested_entry() -> dict[str, Any]:
+    return {
+        "at": STATED,
+        "action": TESTED,
+        "subjects": (),
+        "facts": {TESTED_KEY: KEY_ID, "note": "from the safe"},
+    }
 
 
 def waiver(control: str, until: date) -> evidence.WaiverFacts:
@@ -179,11 +223,34 @@ def _repository(name: str, *, region: str, provider: str, account: str) -> evide
         known_since=BEGIN - 200 * DAY,
         encryption="AES-256 in counter mode",
         key_times=(BEGIN - 100 * DAY,),
+        key_ids=(KEY_ID,),
+        keys_removed=(),
         overdue=0,
         provider=provider,
         region=region,
         account=account,
-        transport="none",
+        transport="https",
+        tls="TLSv1.3",
+        deletion=evidence.DeletionFacts(may_write=True, may_delete=True, keeps_versions=True),
+    )
+
+
+def _locks() -> tuple[evidence.LockFacts, ...]:
+    """One of two copies is held until its retention ends; nothing keeps the other."""
+    return tuple(
+        evidence.LockFacts(
+            repository=repository,
+            database="shop",
+            kind=kind,
+            backup_id=backup_id(31),
+            made=MADE - DAY,
+            needed=MADE + 29 * DAY,
+            is_lockable=repository == "far",
+            objects=12,
+            held=12 if repository == "far" else 0,
+        )
+        for repository in ("near", "far")
+        for kind in ("daily", "dr")
     )
 
 
@@ -194,6 +261,7 @@ class Evidence:
     facts: evidence.EvidenceFacts
     drills: dict[str, bytes]
     entries: tuple[bytes, ...]
+    attestations: tuple[bytes, ...]
     enrolments: tuple[bytes, ...]
     host: HostKey
     administrator: AdministratorKey
@@ -203,6 +271,7 @@ class Evidence:
         values: dict[str, Any] = {
             "drills": self.drills,
             "entries": self.entries,
+            "attestations": self.attestations,
             "enrolments": self.enrolments,
             "key": self.host,
         }
@@ -222,11 +291,26 @@ def enrolment(administrator: AdministratorKey, host: HostKey, **changed: Any) ->
 
 
 def good_evidence(period: Period = PERIOD) -> Evidence:
-    """Return evidence in which nothing fails. What no program can measure stays unknown."""
+    """Return evidence in which nothing fails and nothing is unknown."""
     host, administrator = HostKey.generate(), AdministratorKey.generate()
-    chain = signed_chain(host, [BEGIN - 3 * DAY + number * 2 * DAY for number in range(19)])
+    chain = signed_chain(
+        host, [BEGIN - 3 * DAY + number * 2 * DAY for number in range(19)], stated=[tested_entry()]
+    )
     part = part_of_chain(chain, period.begin, period.end)
-    elsewhere = signed_chain(host, [BEGIN + DAY, BEGIN + 9 * DAY], action="list", repository=OTHER_ID)
+    elsewhere = signed_chain(
+        host,
+        [BEGIN + DAY, BEGIN + 9 * DAY],
+        action="list",
+        repository=OTHER_ID,
+        stated=[tested_entry(), *map(stated_entry, STATEMENTS)],
+    )
+    stated = {
+        each.raw: found
+        for name, entries in (("near", chain), ("far", elsewhere))
+        for each in entries
+        if (found := attestation_facts(each.entry, each.digest, repository=name))
+    }
+    far = part_of_chain(elsewhere, period.begin, period.end)
     records = [drill_record(BEGIN + (number * 14 - 10) * DAY, number=number) for number in range(4)]
     records += [drill_record(BEGIN + 3 * DAY, number=9, backup_kind="dr")]
     drills = {record.id: record.to_json() for record in records}
@@ -292,7 +376,11 @@ def good_evidence(period: Period = PERIOD) -> Evidence:
         ),
         excluded_databases=("postgres",),
         tools=(evidence.ToolFacts(name="client programs in /usr/lib/postgresql/18/bin", version="18.7"),),
-        secrets=evidence.SecretFacts(references=3, readable_by_others=0),
+        locks=_locks(),
+        secrets=evidence.SecretFacts(references=3, readable_by_others=0, known=3),
+        searches=tuple(
+            evidence.SearchFacts(place=place, looked_at=7) for place in ("settings", "processes", "records")
+        ),
         audit=(
             evidence.AuditFacts(
                 repository="near",
@@ -304,9 +392,11 @@ def good_evidence(period: Period = PERIOD) -> Evidence:
             evidence.AuditFacts(
                 repository="far",
                 id=OTHER_ID,
-                entries=2,
+                entries=len(elsewhere),
                 anchors=1,
-                heads=(evidence.HeadFacts(chain=host.chain, number=2, digest=elsewhere[-1].digest),),
+                heads=(
+                    evidence.HeadFacts(chain=host.chain, number=len(elsewhere), digest=elsewhere[-1].digest),
+                ),
             ),
         ),
         audit_entries=tuple(
@@ -314,18 +404,29 @@ def good_evidence(period: Period = PERIOD) -> Evidence:
             for each in part
             if period.begin <= each.entry.at < period.end
         )
-        + tuple(entry_facts(each.entry, repository="far") for each in elsewhere),
+        + tuple(
+            entry_facts(each.entry, repository="far")
+            for each in far
+            if period.begin <= each.entry.at < period.end
+        ),
+        attestations=tuple(stated.values()),
     )
     return Evidence(
         facts=facts,
         drills=drills,
-        entries=tuple(each.raw for each in (*part, *elsewhere)),
+        entries=tuple(each.raw for each in (*part, *far)),
+        attestations=tuple(stated),
         enrolments=(enrolment(administrator, host),),
         host=host,
         administrator=administrator,
     )
 
 
+@cache
+def _good_facts() -> evidence.EvidenceFacts:
+    return good_evidence().facts  # nothing can change them
+
+
 def good_facts(**changed: Any) -> evidence.EvidenceFacts:
     """Return facts in which nothing fails, with some of them changed."""
-    return good_evidence().facts.model_copy(update=changed)
+    return _good_facts().model_copy(update=changed)

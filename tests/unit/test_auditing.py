@@ -16,7 +16,7 @@ from pgstow.app.keys import add_key
 from pgstow.app.marking import hold_backup
 from pgstow.app.retention import RetentionRequest, apply_retention
 from pgstow.audit.checking import verify
-from pgstow.audit.entries import AuditEntry
+from pgstow.audit.entries import HAD_SECRETS, STORE_TLS, AuditEntry
 from pgstow.audit.journal import Journal
 from pgstow.audit.trail import FOLDER, read_trail
 from pgstow.cli.application import COMMANDS
@@ -125,6 +125,37 @@ def test_a_changed_settings_file_is_an_entry_once(journal: Journal, tmp_path: Pa
     assert [each.action for each in found] == ["config", "backup", "backup", "config", "backup"]
     assert found[3].facts["sha256"] == "two"
     assert found[3].facts["before"] == "one"
+
+
+def test_a_password_among_the_arguments_is_told(journal: Journal) -> None:
+    repository = init_repository(MemoryStore())
+    one = access(journal)
+    one.had_secrets()
+    finished(one, repository)
+    finished(access(journal), repository)
+    assert [HAD_SECRETS in each.facts for each in entries(repository)] == [True, False]
+
+
+def test_a_backup_tells_which_tls_its_store_negotiated(journal: Journal) -> None:
+    repository = init_repository(MemoryStore())
+    for action in ("backup", "list"):
+        one = access(journal, action)
+        with patch.object(auditing, "negotiated_tls", return_value="TLSv1.3") as asked:
+            one.opened(repository, {})
+            (target,) = one._targets.values()
+            target.has_ended.wait()  # nobody else waits for that
+            one.finish("done")
+            one.settle()
+        assert asked.called is (action == "backup")
+    assert [each.facts.get(STORE_TLS) for each in entries(repository)] == ["TLSv1.3", None]
+
+
+def test_a_store_that_does_not_tell_its_tls_stands_in_nobodys_way(journal: Journal) -> None:
+    repository = init_repository(MemoryStore())
+    with patch.object(auditing, "negotiated_tls", side_effect=StoreDenied("no")):
+        one = finished(access(journal, "backup"), repository)
+    assert [each.facts for each in entries(repository)] == [{"sudo_user": "otto"}]
+    assert not one.warnings
 
 
 def test_a_repository_that_did_not_open_hears_of_it_later(journal: Journal) -> None:

@@ -23,7 +23,9 @@ from pgstow.audit.trail import digest_of
 from pgstow.core.errors import PgstowError, UsageError
 from pgstow.core.secrets import Secret
 from pgstow.evidence import packing
+from pgstow.evidence.attestations import attestation_facts
 from pgstow.evidence.bundle import (
+    ATTESTATIONS,
     AUDIT,
     FACTS,
     KEYS,
@@ -44,7 +46,17 @@ from pgstow.evidence.public_key import administrator_of
 from pgstow.evidence.report import judge, report_document
 from pgstow.evidence.trail import entry_facts
 from pgstow.evidence.verifying import Verification, verify_bundle
-from support.evidence import BEGIN, DAY, Evidence, enrolment, good_evidence, signed_chain, waiver
+from support.evidence import (
+    BEGIN,
+    DAY,
+    OTHER_ID,
+    Evidence,
+    enrolment,
+    good_evidence,
+    signed_chain,
+    stated_entry,
+    waiver,
+)
 
 GOOD = good_evidence()
 FILES = GOOD.files()
@@ -212,8 +224,8 @@ def test_the_manifest_names_the_key_that_signs_it() -> None:
 # -- by the host itself: the report must follow from its facts, and these from drills and audit entries
 
 
-def flipped(code: str, result: str) -> bytes:
-    document = json.loads(FILES[REPORT])
+def flipped(files: Files, code: str, result: str) -> bytes:
+    document = json.loads(files[REPORT])
     for control in document["controls"]:
         if control["code"] == code:
             control["result"] = result
@@ -221,7 +233,9 @@ def flipped(code: str, result: str) -> bytes:
 
 
 def test_a_result_that_does_not_follow_is_found() -> None:
-    verification = verified(resigned(FILES | {REPORT: flipped("C8", "pass")}))
+    facts = GOOD.facts.model_copy(update={"locks": ()})
+    files = with_facts(facts)
+    verification = verified(resigned(files | {REPORT: flipped(files, "C8", "pass")}, facts=facts))
     assert [(each.kind, each.subject) for each in verification.problems] == [("judgement", "C8")]
     assert "it says pass, and unknown follows" in verification.problems[0].message
 
@@ -312,6 +326,88 @@ def test_audit_entries_that_are_not_as_they_were_signed_are_found(
     change: Callable[[list[bytes]], list[bytes]],
 ) -> None:
     assert kinds(resigned(lines(change))) & {"audit", "facts"}
+
+
+# -- attestations
+
+
+def attestations(change: Callable[[list[bytes]], list[bytes]]) -> Files:
+    return FILES | {ATTESTATIONS: b"".join(each + b"\n" for each in change(FILES[ATTESTATIONS].splitlines()))}
+
+
+def _restated(all_lines: list[bytes]) -> list[bytes]:
+    fields = json.loads(all_lines[-1])
+    fields["content"] = fields["content"].replace('"by":"Ada"', '"by":"Eve"')
+    return [*all_lines[:-1], canonical(fields)]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        pytest.param(lambda all_lines: all_lines[1:], "facts", id="one is missing"),
+        pytest.param(lambda _all_lines: [], "facts", id="all are"),
+        pytest.param(_restated, "audit", id="somebody else's name"),
+        pytest.param(lambda all_lines: [*all_lines, b"{}"], "audit", id="no entry"),
+        pytest.param(
+            lambda all_lines: [*all_lines, FILES[AUDIT].splitlines()[2]], "facts", id="another entry"
+        ),
+    ],
+)
+def test_attestations_that_are_not_as_they_were_signed_are_found(
+    change: Callable[[list[bytes]], list[bytes]], kind: str
+) -> None:
+    assert kind in kinds(resigned(attestations(change)))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"on": GOOD.facts.made.date()},
+        {"by": "Eve"},
+        {"statement": "all is well"},
+        {"repository": "near"},
+        {"file": None},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_an_attestation_that_nobody_signed_so_is_found(changed: dict[str, Any]) -> None:
+    told = (*GOOD.facts.attestations[:-1], GOOD.facts.attestations[-1].model_copy(update=changed))
+    assert kinds(resigned(with_facts(GOOD.facts.model_copy(update={"attestations": told})))) == {"facts"}
+
+
+def test_an_attestation_with_a_key_that_was_revoked_before_is_found() -> None:
+    """The bundle comes from a host that is trusted; the statement from one that is not any more."""
+    stolen, at = HostKey.generate(), BEGIN - 30 * DAY
+    (entry,) = signed_chain(stolen, [], repository=OTHER_ID, stated=[stated_entry("C14")])
+    forged = attestation_facts(entry.entry, entry.digest, repository="far")
+    assert forged is not None
+    facts = GOOD.facts.model_copy(update={"attestations": (*GOOD.facts.attestations, forged)})
+    files = with_facts(facts) | {
+        ATTESTATIONS: FILES[ATTESTATIONS] + entry.raw + b"\n",
+        KEYS: keys_bytes(
+            [
+                *GOOD.enrolments,
+                enrolment(GOOD.administrator, stolen),
+                enrolment(GOOD.administrator, stolen, is_revoked=True, reason="lost", at=at),
+            ]
+        ),
+    }
+    assert "unenrolled" in kinds(resigned(files, facts=facts))
+
+
+def test_an_attestation_with_a_key_of_nobody_is_found() -> None:
+    (entry,) = signed_chain(HostKey.generate(), [], repository=OTHER_ID, stated=[stated_entry("C14")])
+    forged = attestation_facts(entry.entry, entry.digest, repository="far")
+    assert forged is not None
+    facts = GOOD.facts.model_copy(update={"attestations": (*GOOD.facts.attestations, forged)})
+    files = with_facts(facts) | {ATTESTATIONS: FILES[ATTESTATIONS] + entry.raw + b"\n"}
+    assert kinds(resigned(files, facts=facts)) == {"unenrolled"}
+
+
+def test_a_bundle_of_a_version_that_knew_of_no_attestations_is_sound() -> None:
+    facts = GOOD.facts.model_copy(update={"attestations": ()})
+    old = {name: content for name, content in with_facts(facts).items() if name != ATTESTATIONS}
+    assert kinds(resigned(old, facts=facts)) == set()
 
 
 def messages(files: Files) -> str:
@@ -435,7 +531,8 @@ def test_facts_of_another_time_than_their_period_says_are_found() -> None:
 
 def test_a_key_twice_in_a_document_is_found() -> None:
     """Readers take the one or the other: what is judged is not what somebody else sees."""
-    facts = FILES[FACTS].replace(b'{"audit":', b'{"contacts":99,"audit":', 1)
+    facts = FILES[FACTS].replace(b'{"attestations":', b'{"contacts":99,"attestations":', 1)
+    assert facts != FILES[FACTS]
     assert kinds(resigned(FILES | {FACTS: facts})) == {"unreadable"}
     record = drill_name(GOOD.facts.drills[0].id)
     twice = FILES[record].replace(b'"outcome": "passed"', b'"outcome": "failed",\n "outcome": "passed"', 1)
@@ -461,8 +558,8 @@ def test_facts_beyond_all_times_are_a_problem_and_no_crash() -> None:
 def test_an_audit_trail_that_the_facts_do_not_name_is_found() -> None:
     for changed in ({"id": None}, {"heads": ()}):
         audit = tuple(each.model_copy(update=changed) for each in GOOD.facts.audit)
-        facts = GOOD.facts.model_copy(update={"audit": audit, "audit_entries": ()})
-        files = with_facts(facts) | {AUDIT: b""}
+        facts = GOOD.facts.model_copy(update={"audit": audit, "audit_entries": (), "attestations": ()})
+        files = with_facts(facts) | {AUDIT: b"", ATTESTATIONS: b""}
         assert kinds(resigned(files)) == {"audit"}, changed
 
 
@@ -791,7 +888,7 @@ def test_the_page_is_one_file_and_foreign_words_stay_words() -> None:
     page = report_page(judge(GOOD.facts.model_copy(update={"databases": databases}))).decode()
     assert "<script" not in page and "\u202e" not in page and "\x1b" not in page
     assert "&lt;script&gt;" in page
-    assert "http" not in page.replace("http-equiv", "").replace("https, with", "")  # nothing is fetched
+    assert "http" not in page.replace("http-equiv", "").replace("by https;", "")  # nothing is fetched
 
 
 def test_rules_are_raised_with_every_change_of_what_follows_from_facts() -> None:
@@ -811,6 +908,13 @@ def test_rules_are_raised_with_every_change_of_what_follows_from_facts() -> None
         assert text == (folder / name).read_text(), "raise RULES"
 
 
+def test_facts_of_older_rules_can_be_read() -> None:
+    """They are judged by other rules; everything else of such a bundle is checked all the same."""
+    facts = EvidenceFacts.model_validate_json((GOLDEN / "rules-1" / "facts.json").read_text())
+    assert facts.rules == 1
+    assert [each.control.code for each in judge(facts).controls if each.result == "pass"]
+
+
 def fixed(made: Evidence) -> EvidenceFacts:
     """Return the facts with a key and digests that do not change from run to run, and something of every result."""
     text = canonical_facts(made.facts).decode().replace(made.host.chain, "c0" * 32)
@@ -822,6 +926,10 @@ def fixed(made: Evidence) -> EvidenceFacts:
     return facts.model_copy(
         update={
             "audit": tuple(audit),
+            "attestations": tuple(
+                each.model_copy(update={"id": f"{number}"}) for number, each in enumerate(facts.attestations)
+            ),
+            "repositories": tuple(each.model_copy(update={"deletion": None}) for each in facts.repositories),
             "contacts": 0,
             "drills": tuple(
                 each.model_copy(update={"is_removed": False, "sha256": "5a" * 32}) for each in facts.drills

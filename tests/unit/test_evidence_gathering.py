@@ -12,7 +12,7 @@ import pytest
 
 from pgstow.app import evidence as gathering
 from pgstow.app import evidence_history
-from pgstow.app.evidence_history import gone_facts, known_since, past_runs, plan_facts, secret_facts
+from pgstow.app.evidence_history import gone_facts, known_since, past_runs, plan_facts
 from pgstow.app.evidence_repositories import is_release_known, server_outdated
 from pgstow.app.evidence_trails import LetGo
 from pgstow.app.observation import History
@@ -142,12 +142,6 @@ def test_what_is_new_is_known_from_now_on(settings: Settings, state: StateDataba
     assert first["plan daily"] == first["repository near"] == now
 
 
-def test_files_with_secrets_that_everybody_can_read_are_counted(settings: Settings, tmp_path: Path) -> None:
-    assert secret_facts(settings) == evidence.SecretFacts(references=2, readable_by_others=0)
-    (tmp_path / "password").chmod(0o644)
-    assert secret_facts(settings).readable_by_others == 2
-
-
 @pytest.mark.parametrize(
     ("version_num", "told"),
     [
@@ -169,10 +163,27 @@ def test_no_secret_goes_into_a_bundle_with_an_error() -> None:
         runs_error="password hunter22",
         servers=(evidence.ServerFacts(database="shop", error="hunter22 is wrong"),),
     )
-    repository = facts.repositories[0].model_copy(update={"error": "hunter22", "drills_error": "hunter22"})
+    repository = facts.repositories[0].model_copy(
+        update={
+            "error": "hunter22",
+            "drills_error": "hunter22",
+            "tls_error": "hunter22",
+            "deletion": evidence.DeletionFacts(error="hunter22"),
+        }
+    )
+    lock = facts.locks[0].model_copy(update={"error": "hunter22"})
+    search = facts.searches[0].model_copy(update={"error": "hunter22", "found_in": ("/logs/hunter22",)})
     backup = facts.backups[0].model_copy(update={"manifest_error": "hunter22"})
     audit = facts.audit[0].model_copy(update={"error": "hunter22"})
-    facts = facts.model_copy(update={"repositories": (repository,), "backups": (backup,), "audit": (audit,)})
+    facts = facts.model_copy(
+        update={
+            "repositories": (repository,),
+            "backups": (backup,),
+            "audit": (audit,),
+            "locks": (lock,),
+            "searches": (search,),
+        }
+    )
     scrubbed = gathering._scrubbed(facts, lambda text: text.replace("hunter22", "***"))
     assert "hunter22" in facts.model_dump_json()
     assert "hunter22" not in scrubbed.model_dump_json()

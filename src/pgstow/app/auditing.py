@@ -11,25 +11,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pwd
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pgstow.app.who import Who, who_of
 from pgstow.audit.anchoring import LockObject, anchor_when_due
-from pgstow.audit.entries import AuditEntry, Result
+from pgstow.audit.entries import HAD_SECRETS, STORE_TLS, AuditEntry, Result
 from pgstow.audit.journal import Journal
 from pgstow.audit.trail import SignedEntry
 from pgstow.audit.writing import Sight, look, send, write
 from pgstow.core.errors import Interrupted, PgstowError, StateError
 from pgstow.repository import Repository
 from pgstow.state.folder import state_folder
+from pgstow.store.tls import negotiated_tls
 
 __all__ = [
     "Access",
@@ -53,50 +52,6 @@ ANCHORS_LOCKED = timedelta(days=400)
 _SETTINGS = "settings"
 
 _current: ContextVar[Access | None] = ContextVar("access", default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Who:
-    """Who does something, and from where, as far as the system tells."""
-
-    host: str
-    user: str
-    origin: str | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-
-def who_of(environ: Mapping[str, str]) -> Who:
-    """Return who runs this process: names of the operating system, which say what a person claims, not more."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # containers run with ids that have no name
-        user = str(os.getuid())
-    facts = {"sudo_user": environ["SUDO_USER"]} if environ.get("SUDO_USER") else {}
-    return Who(host=socket.gethostname(), user=user, origin=_origin(environ), facts=facts)
-
-
-def _origin(environ: Mapping[str, str]) -> str | None:
-    parts = []
-    if given := environ.get("PGSTOW_ORIGIN"):
-        parts.append(given)
-    if client := environ.get("SSH_CONNECTION", "").split():
-        parts.append(f"ssh from {client[0]}")
-    if _parent_name() in ("cron", "crond", "anacron"):
-        parts.append("cron")
-    if environ.get("INVOCATION_ID"):
-        parts.append("systemd")
-    if environ.get("KUBERNETES_SERVICE_HOST"):
-        parts.append("kubernetes")
-    elif any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")):
-        parts.append("container")
-    return ", ".join(parts) or None
-
-
-def _parent_name() -> str:
-    try:
-        return Path(f"/proc/{os.getppid()}/comm").read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
 
 
 def journal_of(environ: Mapping[str, str]) -> Journal:
@@ -245,6 +200,10 @@ class Access:
             if value is not None:
                 self._facts[name] = str(value)
 
+    def had_secrets(self) -> None:
+        """Note that a password stood among the arguments, where others could see it for a moment."""
+        self._facts[HAD_SECRETS] = "yes"
+
     def used_settings(self, path: Path, digest: str) -> None:
         """Note the settings file that is in force: an entry tells when it is another one than the last time."""
         self._settings = (str(path), digest)
@@ -255,7 +214,9 @@ class Access:
         if repository.config_problem is not None:  # nobody knows its id
             self.tried(location)
         elif location not in self._targets:
-            target = _Target(repository, environ, self._journal, self._clock())
+            target = _Target(
+                repository, environ, self._journal, self._clock(), asks_tls=self.action == "backup"
+            )
             self._targets[location] = target
             if self.is_destructive:
                 with self._careful():
@@ -306,7 +267,10 @@ class Access:
 
     def _write(self, target: _Target, result: Result, error_code: str | None) -> None:
         sight = target.sight(self._left_s())
-        drafts = [*self._earlier(target), *self._changed_settings(target), self._draft(result, error_code)]
+        draft = self._draft(result, error_code)
+        if target.tls is not None:
+            draft = replace(draft, facts={**draft.facts, STORE_TLS: target.tls})
+        drafts = [*self._earlier(target), *self._changed_settings(target), draft]
         written = write(target.repository, self._journal, drafts, sight)
         self._warn(*written.warnings)
         self._forget_earlier(target)
@@ -424,15 +388,24 @@ class _Target:
     """A repository of an access, and what its trail shows, which a thread looks up."""
 
     def __init__(
-        self, repository: Repository, environ: Mapping[str, str], journal: Journal, now: datetime
+        self,
+        repository: Repository,
+        environ: Mapping[str, str],
+        journal: Journal,
+        now: datetime,
+        *,
+        asks_tls: bool = False,
     ) -> None:
         self.repository = repository
+        self.tls: str | None = None  # what the store negotiates, once it is known: nobody waits for it
+        self._asks_tls = asks_tls
         self.environ = environ
         self.attempts: list[tuple[Path, bytes]] = []
         self._journal = journal
         self._now = now
         self._sight: Sight | None = None
         self._has_looked = threading.Event()
+        self.has_ended = threading.Event()
         threading.Thread(target=self._look, name="audit", daemon=True).start()
 
     def _look(self) -> None:
@@ -440,6 +413,10 @@ class _Target:
         with contextlib.suppress(Exception):  # not even a bug of ours may put a traceback beside a result
             self._sight = look(self.repository, self._journal, now=self._now)
         self._has_looked.set()
+        if self._asks_tls:
+            with contextlib.suppress(Exception):  # as above; the entry says nothing of it then
+                self.tls = negotiated_tls(self.repository.store.location, self.environ)
+        self.has_ended.set()
 
     def sight(self, patience_s: float) -> Sight | None:
         self._has_looked.wait(patience_s)

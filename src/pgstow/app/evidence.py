@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
-from pgstow import __version__
 from pgstow.app.auditing import journal_of
-from pgstow.app.checklist import overdue_backups
-from pgstow.app.evidence_history import (
-    channel_facts,
-    gone_facts,
-    known_since,
-    past_runs,
-    plan_facts,
-    secret_facts,
-    server_facts,
-)
-from pgstow.app.evidence_repositories import (
-    Insides,
-    backup_facts,
-    drills_of,
-    is_release_known,
-    read_repository,
-    repository_facts,
-    tier_facts,
-)
+from pgstow.app.evidence_history import server_facts
+from pgstow.app.evidence_repositories import drills_of
 from pgstow.app.evidence_request import EvidenceRequest, Gathered
-from pgstow.app.evidence_trails import GatheredTrails, gather_trails
-from pgstow.app.observation import History, database_facts, opened_history
+from pgstow.app.evidence_sources import Sources, head_facts, promised_facts, tool_facts
+from pgstow.app.evidence_trails import gather_trails
+from pgstow.app.observation import opened_history
 from pgstow.config.settings import Settings
 from pgstow.core.errors import StateError
 from pgstow.evidence import facts as evidence
 from pgstow.evidence.bundle import bundle_files
-from pgstow.evidence.controls import RULES
 from pgstow.evidence.drills import drill_facts
 from pgstow.evidence.packing import write_bundle
 from pgstow.evidence.report import Report
-from pgstow.postgres.tools import ClientTools, known_outdated
+from pgstow.postgres.tools import ClientTools
 from pgstow.state.controls import ControlBook
 
 __all__ = ["gather_evidence", "keep_results", "write_evidence"]
-
-_YEAR = timedelta(days=366)
 
 
 def gather_evidence(
@@ -62,13 +42,10 @@ def gather_evidence(
     What cannot be looked at is in the facts with its error, and leaves what depends on it unknown. ``scrub`` takes secrets out
     of the words of others.
     """
+    sources = Sources(settings=settings, environ=environ, now=now, note=note, conceal=conceal)
     period = request.period
     until = min(period.end, now)
-    drills_since = min(until - _YEAR, period.begin - timedelta(seconds=settings.alerts.drill_within_s))
-    read = [
-        read_repository(each, environ, drills_since=drills_since, note=note, conceal=conceal)
-        for each in settings.repositories.values()
-    ]
+    read = sources.read(period)
     trails = gather_trails(
         read,
         journal_of(environ),
@@ -78,115 +55,30 @@ def gather_evidence(
     )
     drills = list(drills_of(read, settings.databases, before=until))
     files = {record.id: record.to_json() for _, record in drills}
+    records = [(f"drill {name}", content) for name, content in files.items()]
+    records += [("an audit entry", content) for content in trails.entries]
     with opened_history(settings, environ) as history:
-        facts = _facts(request, settings, environ, history, read, trails, now=now, note=note, conceal=conceal)
-    facts = facts.model_copy(
-        update={
-            "drills": tuple(
-                drill_facts(record, files[record.id], repository=name) for name, record in drills
-            ),
-            "tools": tuple(map(_tool_facts, tools)),
-            "servers": tuple(server_facts(settings.databases.values(), environ))
-            if request.asks_servers
-            else (),
-        }
+        told = sources.history(history, period, read, trails)
+    told |= sources.stores(read, trails, told["repositories"], probes_deletion=request.probes_deletion)
+    facts = evidence.EvidenceFacts(
+        **head_facts(request, settings, now),
+        **promised_facts(settings),
+        **told,
+        **sources.secrets(records, request.logs),
+        audit=trails.audits,
+        audit_entries=trails.facts,
+        attestations=trails.attestations,
+        drills=tuple(drill_facts(record, files[record.id], repository=name) for name, record in drills),
+        tools=tuple(map(tool_facts, tools)),
+        servers=tuple(server_facts(settings.databases.values(), environ)) if request.asks_servers else (),
     )
     return Gathered(
         facts=_scrubbed(facts, scrub),
         drills=files,
         entries=trails.entries,
+        attestations=trails.attested,
         enrolments=trails.enrolments,
     )
-
-
-def _facts(
-    request: EvidenceRequest,
-    settings: Settings,
-    environ: Mapping[str, str],
-    history: History,
-    read: Sequence[Insides],
-    trails: GatheredTrails,
-    *,
-    now: datetime,
-    note: Callable[[str], None],
-    conceal: Callable[[str], None],
-) -> evidence.EvidenceFacts:
-    period = request.period
-    until = min(period.end, now)
-    databases = [database_facts(each) for each in settings.databases.values()]
-    known = known_since(settings, history, now)
-    seen_until = min(period.end + _late(settings), now)
-    runs = past_runs(history, period.begin, seen_until)
-    readable = [
-        settings.repositories[each.name] for each in read if each.error is None and not each.unreadable
-    ]
-    overdue = overdue_backups(readable, settings, history, environ, now, note, conceal)
-    return evidence.EvidenceFacts(
-        rules=RULES,
-        pgstow=__version__,
-        made=now,
-        host=request.host,
-        by=request.by,
-        period=evidence.PeriodFacts(name=period.name, begin=period.begin, end=period.end),
-        policy=_policy_facts(settings),
-        databases=tuple(
-            evidence.DatabaseFacts(
-                name=each.name,
-                rpo_s=each.rpo_s,
-                rto_s=settings.databases[each.name].rto_s,
-                is_partial=each.is_partial,
-                critical=each.critical,
-            )
-            for each in databases
-        ),
-        plans=tuple(plan_facts(settings, known, period, until)),
-        repositories=tuple(
-            repository_facts(
-                each, known_since=known.get(f"repository {each.name}"), overdue=overdue.get(each.name)
-            )
-            for each in read
-        ),
-        backups=tuple(backup_facts(read, databases, begin=period.begin, until=seen_until, note=note)),
-        tiers=tuple(tier_facts(read, settings.databases)),
-        gone=tuple(gone_facts(settings, runs.runs or (), _complete(read), trails.let_go, now=now)),
-        runs=runs.runs,
-        runs_since=runs.since,
-        runs_error=runs.error,
-        channels=channel_facts(settings, history, known, begin=period.begin, until=until),
-        contacts=len(settings.alerts.contacts),
-        excluded_databases=request.excluded_databases,
-        secrets=secret_facts(settings),
-        audit=trails.audits,
-        audit_entries=trails.facts,
-        waivers=tuple(
-            evidence.WaiverFacts(control=each.control, until=each.until, reason=each.reason, by=each.by)
-            for each in settings.waivers
-        ),
-    )
-
-
-def _policy_facts(settings: Settings) -> evidence.PolicyFacts:
-    return evidence.PolicyFacts(
-        grace_s=settings.alerts.grace_s,
-        verify_within_s=settings.alerts.verify_within_s,
-        drill_within_s=settings.alerts.drill_within_s,
-        canary_within_s=settings.alerts.canary_within_s,
-    )
-
-
-def _late(settings: Settings) -> timedelta:
-    """Return how long after the end of a period what was due in it may come."""
-    jitters = (each.schedule.jitter_s for each in settings.plans.values() if each.schedule is not None)
-    return timedelta(seconds=settings.alerts.grace_s + max(jitters, default=0.0))
-
-
-def _complete(read: Sequence[Insides]) -> dict[str, set[str]]:
-    """Return the ids of the backups in each repository whose list is whole."""
-    return {
-        each.name: {record.id for record in each.records}
-        for each in read
-        if each.error is None and not each.unreadable
-    }
 
 
 def _scrubbed(facts: evidence.EvidenceFacts, scrub: Callable[[str], str]) -> evidence.EvidenceFacts:
@@ -199,8 +91,23 @@ def _scrubbed(facts: evidence.EvidenceFacts, scrub: Callable[[str], str]) -> evi
         update={
             "runs_error": clean(facts.runs_error),
             "repositories": tuple(
-                each.model_copy(update={"error": clean(each.error), "drills_error": clean(each.drills_error)})
+                each.model_copy(
+                    update={
+                        "error": clean(each.error),
+                        "drills_error": clean(each.drills_error),
+                        "tls_error": clean(each.tls_error),
+                        "deletion": each.deletion
+                        and each.deletion.model_copy(update={"error": clean(each.deletion.error)}),
+                    }
+                )
                 for each in facts.repositories
+            ),
+            "locks": tuple(each.model_copy(update={"error": clean(each.error)}) for each in facts.locks),
+            "searches": tuple(
+                each.model_copy(
+                    update={"error": clean(each.error), "found_in": tuple(map(scrub, each.found_in))}
+                )
+                for each in facts.searches
             ),
             "backups": tuple(
                 each.model_copy(update={"manifest_error": clean(each.manifest_error)})
@@ -209,15 +116,6 @@ def _scrubbed(facts: evidence.EvidenceFacts, scrub: Callable[[str], str]) -> evi
             "servers": tuple(each.model_copy(update={"error": clean(each.error)}) for each in facts.servers),
             "audit": tuple(each.model_copy(update={"error": clean(each.error)}) for each in facts.audit),
         }
-    )
-
-
-def _tool_facts(tool: ClientTools) -> evidence.ToolFacts:
-    return evidence.ToolFacts(
-        name=f"client programs in {tool.bin_dir}",
-        version=tool.text,
-        outdated=known_outdated(tool.version),
-        is_release_known=is_release_known(tool.version[0]),
     )
 
 
@@ -230,6 +128,7 @@ def write_evidence(
         gathered.facts,
         drills=gathered.drills,
         entries=gathered.entries,
+        attestations=gathered.attestations,
         enrolments=gathered.enrolments,
         key=key,
     )

@@ -28,7 +28,6 @@ __all__ = [
     "known_since",
     "past_runs",
     "plan_facts",
-    "secret_facts",
     "server_facts",
 ]
 
@@ -202,13 +201,6 @@ def channel_facts(
             )
         )
     return tuple(found)
-
-
-def secret_facts(settings: Settings) -> evidence.SecretFacts:
-    """Return how the secrets of the settings are kept; that none stands in plain text was seen when they were read."""
-    references = [each for each in settings.references() if not each.is_plain]
-    exposed = sum(each.warning() is not None for each in references)
-    return evidence.SecretFacts(references=len(references), readable_by_others=exposed)
 
 
 def server_facts(

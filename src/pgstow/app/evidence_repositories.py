@@ -49,6 +49,7 @@ class Insides:
     unreadable: int = 0
     key_times: tuple[datetime, ...] | None = None
     keys_undated: int = 0
+    key_ids: tuple[str, ...] | None = None
     drills: tuple[DrillRecord, ...] = ()
     drills_error: str | None = None
     drills_unreadable: int = 0
@@ -89,12 +90,17 @@ def read_repository(
 
 def _with_keys(found: Insides, repository: Repository, note: Callable[[str], None]) -> Insides:
     try:
-        created = [key.created for key in repository.key_files()]
+        keys = repository.key_files()
     except (StoreError, RepositoryError) as exc:
         note(f"repository {found.name}: its keys are unknown: {exc.message}")
         return found
-    times = sorted(each for each in created if each is not None)
-    return replace(found, key_times=tuple(times), keys_undated=len(created) - len(times))
+    times = sorted(key.created for key in keys if key.created is not None)
+    return replace(
+        found,
+        key_times=tuple(times),
+        keys_undated=len(keys) - len(times),
+        key_ids=tuple(key.id for key in keys if key.damage is None),
+    )
 
 
 def _with_drills(found: Insides, repository: Repository, since: datetime) -> Insides:
@@ -123,6 +129,7 @@ def repository_facts(
         encryption=None if insides.repository is None else _ENCRYPTION,
         key_times=insides.key_times,
         keys_undated=insides.keys_undated,
+        key_ids=insides.key_ids,
         overdue=overdue,
         drills_error=insides.drills_error,
         drills_unreadable=insides.drills_unreadable,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pgstow.evidence.facts import EvidenceFacts
 from pgstow.evidence.period import Period
@@ -16,7 +17,8 @@ class EvidenceRequest:
     """``administrators`` are fingerprints of keys that count beside those of the settings.
 
     ``asks_servers``: connect to every database, to see which others its server has; ``excluded_databases`` are known there
-    and left out by intent.
+    and left out by intent. ``probes_deletion``: ask buckets what the credentials may delete. ``logs``: files in which the
+    secrets of the settings are searched for.
     """
 
     period: Period
@@ -25,13 +27,16 @@ class EvidenceRequest:
     administrators: tuple[str, ...] = ()
     asks_servers: bool = False
     excluded_databases: tuple[str, ...] = ()
+    probes_deletion: bool = False
+    logs: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """The facts, and what they were taken from: records of drills by id, entries and enrolments as they were signed."""
+    """The facts, and what they were taken from: records of drills by id, entries and others as they were signed."""
 
     facts: EvidenceFacts
     drills: Mapping[str, bytes] = field(default_factory=dict)
     entries: tuple[bytes, ...] = ()
+    attestations: tuple[bytes, ...] = ()
     enrolments: tuple[bytes, ...] = ()

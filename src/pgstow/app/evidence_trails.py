@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from pgstow.app.audit import verify_trail
 from pgstow.app.evidence_repositories import Insides
@@ -12,11 +12,14 @@ from pgstow.audit.journal import Journal
 from pgstow.audit.trail import Trail, read_trail
 from pgstow.core.errors import RepositoryError, StateError, StoreError
 from pgstow.evidence import facts as evidence
+from pgstow.evidence.attestations import LATE_DAYS, attestation_facts
 from pgstow.evidence.trail import audit_facts, entry_facts, part_of_chain
 
 __all__ = ["GatheredTrails", "LetGo", "gather_trails"]
 
 _EXPIRED = "expired"  # in entries of retention: how many backups it removed
+_REMOVED_KEY = "removed_key"  # in entries of keys remove and keys passwd
+_ATTESTED_BEFORE = timedelta(days=366 + LATE_DAYS)  # so old can be what still counts in a period
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +36,20 @@ class LetGo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatheredTrails:
-    """What checking each trail showed; the entries of the period, as facts and as they were signed with their neighbours."""
+    """What checking each trail showed; the entries of the period, as facts and as they were signed with their neighbours.
+
+    ``attestations`` of the time that counts, ``attested`` as they were signed. ``keys_removed``: when keys were removed after
+    the period, by repository; of one whose trail is not as it was written nothing is known.
+    """
 
     audits: tuple[evidence.AuditFacts, ...]
     facts: tuple[evidence.AuditEntryFacts, ...]
     entries: tuple[bytes, ...]
     enrolments: tuple[bytes, ...]
     let_go: Mapping[str, LetGo]
+    attestations: tuple[evidence.AttestationFacts, ...] = ()
+    attested: tuple[bytes, ...] = ()
+    keys_removed: Mapping[str, tuple[datetime, ...]] = field(default_factory=dict)
 
 
 def gather_trails(
@@ -56,6 +66,8 @@ def gather_trails(
     entries: list[bytes] = []
     enrolments: dict[bytes, None] = {}
     let_go: dict[str, LetGo] = {}
+    attestations: list[tuple[evidence.AttestationFacts, bytes]] = []
+    keys_removed: dict[str, tuple[datetime, ...]] = {}
     for insides in read:
         found = _checked(insides, read, journal, administrators)
         if isinstance(found, evidence.AuditFacts):
@@ -65,6 +77,9 @@ def gather_trails(
         audits.append(audit)
         enrolments |= dict.fromkeys(each.raw for each in trail.enrolments)
         let_go[insides.name] = _let_go(trail)
+        attestations += _attestations(trail, insides.name, since=begin - _ATTESTED_BEFORE)
+        if not audit.problems:
+            keys_removed[insides.name] = _keys_removed(trail, since=end)
         for chain in trail.chains.values():
             part = part_of_chain(chain, begin, end)
             entries += [each.raw for each in part]
@@ -80,6 +95,27 @@ def gather_trails(
         entries=tuple(dict.fromkeys(entries)),
         enrolments=tuple(enrolments),
         let_go=let_go,
+        attestations=tuple(each for each, _ in attestations),
+        attested=tuple(dict.fromkeys(raw for _, raw in attestations)),
+        keys_removed=keys_removed,
+    )
+
+
+def _attestations(
+    trail: Trail, repository: str, *, since: datetime
+) -> Iterator[tuple[evidence.AttestationFacts, bytes]]:
+    for each in trail.entries:
+        if each.entry.at >= since and (
+            found := attestation_facts(each.entry, each.digest, repository=repository)
+        ):
+            yield found, each.raw
+
+
+def _keys_removed(trail: Trail, *, since: datetime) -> tuple[datetime, ...]:
+    return tuple(
+        each.entry.at
+        for each in trail.entries
+        if _REMOVED_KEY in each.entry.facts and each.entry.result != "begun" and each.entry.at >= since
     )
 
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pgstow.app.auditing import note_access
+from pgstow.catalog.backups import BackupFiles, BackupRecord, list_backups
 from pgstow.core.errors import RepositoryError, UsageError
 from pgstow.core.secrets import Secret
 from pgstow.repository import KeyInfo, Repository
 
-__all__ = ["PasswordChange", "add_key", "change_password", "remove_key"]
+__all__ = ["PasswordChange", "add_key", "change_password", "prove_password", "remove_key"]
 
 _ID = re.compile(r"[0-9a-f]{1,64}")
 
@@ -31,6 +32,18 @@ def add_key(repository: Repository, password: Secret, *, hostname: str, username
         added = repository.add_key(password, hostname=hostname, username=username)
     note_access(added_key=added)
     return added
+
+
+def prove_password(repository: Repository) -> BackupRecord | None:
+    """Return the newest backup, its manifest read with the password that opened the repository; None where there is none."""
+    note_access(tested_key=repository.key_id)
+    backups = list_backups(repository)
+    if not backups:
+        return None
+    repository.load_index()
+    _ = BackupFiles(repository, backups[-1]).manifest
+    note_access(subjects=[backups[-1].id])
+    return backups[-1]
 
 
 def remove_key(repository: Repository, text: str) -> KeyInfo:

@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Literal
 
 __all__ = [
+    "HAD_SECRETS",
+    "STORE_TLS",
     "AuditEntry",
     "AuditProblem",
     "AuditVerdict",
@@ -16,6 +18,10 @@ __all__ = [
     "ProblemKind",
     "Result",
 ]
+
+# Names of facts that others judge by.
+HAD_SECRETS = "password_in_arguments"  # a password stood among the arguments of the command
+STORE_TLS = "store_tls"  # the version of TLS that was negotiated with the store meanwhile
 
 # begun: written before something that cannot be taken back; the entry that tells how it ended follows, or is missing.
 Result = Literal["begun", "done", "partial", "failed", "interrupted"]

@@ -56,6 +56,7 @@ _PANELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "audit admin-key",
             "evidence report",
             "evidence verify",
+            "evidence attest",
         ),
         "By the settings file": (
             "run",
@@ -91,6 +92,7 @@ _PANELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "repo repair",
             "repo unlock",
             "keys list",
+            "keys test",
             "keys add",
             "keys remove",
             "keys passwd",
@@ -108,7 +110,7 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
         "service": "Run by systemd: write, show and remove its units.",
         "retention": "Which backups are kept, and removing the others.",
         "alerts": "What is wrong, and who is told.",
-        "evidence": "Judge the controls over a period, with what shows it; check such a bundle elsewhere.",
+        "evidence": "Judge the controls over a period, with what shows it; check such a bundle elsewhere; attest.",
         "audit": "Who did what with a repository: list it, check it, write it out.",
     }
 )
@@ -139,6 +141,7 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
         "repo rekey": "what was copied so far is kept, and the same command goes on from there; the old repository is needed",
         "alerts check": "what could not be told is told by the next one",
         "evidence report": "the bundle is whole, or not there",
+        "evidence attest": "pgstow audit list --action 'evidence attest' shows where it was stored",
         "repo repair": "nothing that can be read was lost; run it again to finish",
         "service install": "every unit is whole, the old or the new one; run it again to finish",
         "service uninstall": "run it again to finish",

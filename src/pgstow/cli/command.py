@@ -275,7 +275,10 @@ def as_command(
             prepared = with_named_repository(invocation) if uses_repository and uses_settings else invocation
             return function(prepared, **given)  # type: ignore[call-arg]
 
-        return _conduct(invocation.output, work, when_interrupted, _access(name, invocation, given))
+        access = _access(name, invocation, given)
+        if had_secrets and access is not None:
+            access.had_secrets()
+        return _conduct(invocation.output, work, when_interrupted, access)
 
     command.__name__ = function.__name__
     command.__doc__ = function.__doc__

@@ -23,6 +23,7 @@ _STYLES = {
     Result.UNKNOWN: "magenta",
     Result.WAIVED: "yellow",
 }
+_ATTESTED = " (attested, not measured)"
 
 
 def counts_text(report: Report) -> str:
@@ -51,11 +52,10 @@ def report_view(
 
 def _control(report: ControlReport, output: Output) -> Iterator[RenderableType]:
     mark = Text(f"{report.result.value:7}", style=_STYLES[report.result])
-    yield Text.assemble(mark, f"  {report.control.code:3}  {report.control.title}")
-    if report.result is Result.PASS:
-        return
+    how = (_ATTESTED, "italic") if report.is_attested else ""
+    yield Text.assemble(mark, f"  {report.control.code:3}  {report.control.title}", how)
     for finding in report.findings:
-        if finding.result is Result.PASS:
+        if finding.result is Result.PASS and not finding.is_attested:
             continue
         told = f"{finding.subject}: {finding.text}"
         yield Text(f"              {safe(output.scrub(told))}", style="dim")

@@ -13,14 +13,15 @@ from pgstow.audit.keys import Signed
 from pgstow.audit.trail import SignedEntry, digest_of
 from pgstow.catalog.drills import parse_drill
 from pgstow.core.errors import RepositoryDamaged
-from pgstow.evidence.bundle import AUDIT, drill_name
+from pgstow.evidence.attestations import attestation_facts
+from pgstow.evidence.bundle import ATTESTATIONS, AUDIT, drill_name
 from pgstow.evidence.drills import drill_facts
 from pgstow.evidence.enrolments import Enrolled
 from pgstow.evidence.facts import AuditEntryFacts, AuditFacts, EvidenceFacts
 from pgstow.evidence.problems import BundleProblem
 from pgstow.evidence.trail import entry_facts
 
-__all__ = ["audit_problems", "drill_problems"]
+__all__ = ["attestation_problems", "audit_problems", "drill_problems"]
 
 
 def drill_problems(facts: EvidenceFacts, files: Mapping[str, bytes]) -> Iterator[BundleProblem]:
@@ -105,6 +106,36 @@ def audit_problems(facts: EvidenceFacts, content: bytes, enrolled: Enrolled) -> 
         yield _of_chain(chain, f"the facts tell of entries in repository {repository} that are not there")
 
 
+def attestation_problems(
+    facts: EvidenceFacts, content: bytes | None, enrolled: Enrolled
+) -> Iterator[BundleProblem]:
+    """Yield where the facts tell of other attestations than were signed."""
+    told = list(facts.attestations)
+    if content is None:
+        if told:  # a version that knew of none wrote no such file
+            yield BundleProblem(kind="missing", subject=ATTESTATIONS, message="the file is missing")
+        return
+    for number, line in enumerate(content.splitlines(), start=1):
+        subject = f"{ATTESTATIONS}:{number}"
+        read = _entry(line)
+        if isinstance(read, str):
+            yield BundleProblem(kind="audit", subject=subject, message=read)
+            continue
+        audits = [each for each in facts.audit if each.id == read.entry.repository]
+        meant = [attestation_facts(read.entry, read.digest, repository=each.repository) for each in audits]
+        # A copy of a repository may be behind: one of them has it.
+        if not any(each in told for each in meant):
+            message = "the facts do not tell of this attestation as it was signed"
+            yield BundleProblem(kind="facts", subject=subject, message=message)
+        told = [each for each in told if each not in meant]
+        for audit in audits:
+            yield from _revoked_problems(audit, [read], enrolled)
+            yield from _unenrolled_problems(audit, read.entry.chain, enrolled)
+    for each in told:
+        message = f"the facts tell of an attestation in repository {each.repository} that is not there"
+        yield BundleProblem(kind="facts", subject=each.control, message=message)
+
+
 def _entry(line: bytes) -> SignedEntry | str:
     """Return the entry in a line, or what is wrong with it."""
     try:
@@ -144,6 +175,11 @@ def _chain_problems(
     ):
         yield _of_chain(chain, "its newest entry is not the one that the facts name")
     yield from _revoked_problems(audit, found, enrolled)
+    yield from _unenrolled_problems(audit, chain, enrolled)
+
+
+def _unenrolled_problems(audit: AuditFacts, chain: str, enrolled: Enrolled) -> Iterator[BundleProblem]:
+    """Yield that the facts trust a key of which this administrator says nothing."""
     if chain not in audit.unenrolled and not enrolled.is_good(chain) and chain not in enrolled.revoked:
         yield BundleProblem(
             kind="unenrolled",

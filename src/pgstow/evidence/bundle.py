@@ -3,6 +3,7 @@
 facts.json         everything that was gathered; the report follows from it
 report.json        what the controls come to
 report.html        the same for people
+attestations.jsonl the entries in which people state what no program can look at, as they were signed
 audit.jsonl        the entries of the period as they were signed, one a line, each chain with its neighbours at either end
 drills/ID.json     the records of drills
 keys.json          what administrators say of the keys of hosts, as they signed it
@@ -26,6 +27,7 @@ from pgstow.evidence.page import report_page
 from pgstow.evidence.report import judge, report_document, time_text
 
 __all__ = [
+    "ATTESTATIONS",
     "AUDIT",
     "FACTS",
     "KEYS",
@@ -50,11 +52,12 @@ __all__ = [
 
 FACTS, REPORT, PAGE = "facts.json", "report.json", "report.html"
 AUDIT, KEYS = "audit.jsonl", "keys.json"
+ATTESTATIONS = "attestations.jsonl"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 SIGNED_AS = "evidence bundle"  # the purpose of the signature
 
 _FORMAT = 1
-_NAMES = frozenset((FACTS, REPORT, PAGE, AUDIT, KEYS, MANIFEST, SIGNATURE))
+_NAMES = frozenset((FACTS, REPORT, PAGE, AUDIT, ATTESTATIONS, KEYS, MANIFEST, SIGNATURE))
 _DRILL = re.compile(r"drills/[0-9A-Za-z][0-9A-Za-z-]{0,63}\.json")
 
 
@@ -111,16 +114,18 @@ def bundle_files(
     *,
     drills: Mapping[str, bytes],
     entries: Iterable[bytes],
+    attestations: Iterable[bytes] = (),
     enrolments: Sequence[bytes],
     key: HostKey | None,
 ) -> dict[str, bytes]:
-    """Return every file of a bundle. ``drills`` by id; ``entries`` and ``enrolments`` as they were signed."""
+    """Return every file of a bundle. ``drills`` by id; The others as they were signed."""
     report = judge(facts)
     files = {
         FACTS: canonical_facts(facts),
         REPORT: canonical(report_document(report)) + b"\n",
         PAGE: report_page(report),
         AUDIT: b"".join(each + b"\n" for each in entries),
+        ATTESTATIONS: b"".join(each + b"\n" for each in attestations),
         KEYS: keys_bytes(enrolments),
         **{drill_name(drill_id): content for drill_id, content in drills.items()},
     }

@@ -14,22 +14,26 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 __all__ = [
     "FACTS_FORMAT",
+    "AttestationFacts",
     "AuditEntryFacts",
     "AuditFacts",
     "AuditProblemFacts",
     "BackupFacts",
     "ChannelFacts",
     "DatabaseFacts",
+    "DeletionFacts",
     "DrillFacts",
     "EvidenceFacts",
     "GoneFacts",
     "HeadFacts",
+    "LockFacts",
     "ManifestFacts",
     "PeriodFacts",
     "PlanFacts",
     "PolicyFacts",
     "RepositoryFacts",
     "RunFacts",
+    "SearchFacts",
     "SecretFacts",
     "ServerFacts",
     "TierFacts",
@@ -89,11 +93,29 @@ class PlanFacts(_Facts):
     known_since: AwareDatetime | None = None
 
 
+class DeletionFacts(_Facts):
+    """What the credentials that this host uses may destroy in a repository. ``error``: it was asked, and is not known.
+
+    ``may_write`` False: they are not those of who makes backups, and say nothing of these. ``keeps_versions``: what is
+    deleted or overwritten stays as an older version. Of a folder ``may_write`` says all of it.
+    """
+
+    error: str | None = None
+    is_folder: bool = False
+    may_write: bool = False
+    may_delete: bool = False
+    may_delete_versions: bool = False
+    keeps_versions: bool = False
+
+
 class RepositoryFacts(_Facts):
     """A repository as it was found. ``error`` says why it could not be opened: then nothing below is known.
 
     ``provider``: ``folder``, or the service with its endpoint; ``transport``: ``none`` (nothing leaves the machine), ``https`` or ``http``.
     ``overdue``: backups that retention should have let go days ago. ``known_since``: nothing shows it before.
+    ``key_ids`` are the keys that are there; ``keys_removed`` when keys were removed since the period ended, by the audit trail.
+    ``tls``: what a connection to its store negotiated when the report was made; None: not known, see ``tls_error``.
+    ``deletion`` None: nobody asked.
     """
 
     name: str
@@ -104,11 +126,16 @@ class RepositoryFacts(_Facts):
     encryption: str | None = None
     key_times: tuple[AwareDatetime, ...] | None = None
     keys_undated: int = 0  # keys that do not say when they were made
+    key_ids: tuple[str, ...] | None = None
+    keys_removed: tuple[AwareDatetime, ...] | None = None
     overdue: int | None = None
     provider: str | None = None
     region: str | None = None
     account: str | None = None
     transport: Literal["none", "https", "http"] | None = None
+    tls: str | None = None
+    tls_error: str | None = None
+    deletion: DeletionFacts | None = None
     drills_error: str | None = None
     drills_unreadable: int = 0
 
@@ -157,6 +184,28 @@ class TierFacts(_Facts):
     backups: int
     oldest: AwareDatetime
     newest: AwareDatetime
+
+
+class LockFacts(_Facts):
+    """How the objects of the newest backup of a kind are held in a repository, read back from its store.
+
+    They should be until ``needed`` (None: the rules of the settings let this kind go on no day). Of ``objects`` so many
+    are ``held`` until then in compliance mode, and ``liftable`` in governance mode. ``error``: it could not be read back;
+    ``is_lockable`` False: the place cannot hold anything until a day.
+    """
+
+    repository: str
+    database: str
+    kind: str
+    backup_id: str
+    made: AwareDatetime
+    needed: AwareDatetime | None = None
+    is_lockable: bool | None = None
+    objects: int = 0
+    held: int = 0
+    liftable: int = 0
+    earliest: AwareDatetime | None = None  # of those that are held at all, when the first one is let go
+    error: str | None = None
 
 
 class GoneFacts(_Facts):
@@ -248,10 +297,27 @@ class ToolFacts(_Facts):
 
 
 class SecretFacts(_Facts):
-    """How secrets stand in the settings file: the reader refuses those in plain text; files others may read are counted."""
+    """How secrets stand in the settings file: the reader refuses those in plain text; files others may read are counted.
+
+    ``known`` secrets were searched for; of ``unknown`` ones the value could not be had, or is too short to tell it from other text.
+    """
 
     references: int
     readable_by_others: int
+    known: int = 0
+    unknown: int = 0
+
+
+class SearchFacts(_Facts):
+    """A place in which the known secrets were searched for. ``found_in`` names what holds one, and never the secret.
+
+    ``error``: not all of it could be looked at.
+    """
+
+    place: Literal["settings", "processes", "records", "logs"]
+    looked_at: int
+    found_in: tuple[str, ...] = ()
+    error: str | None = None
 
 
 class WaiverFacts(_Facts):
@@ -293,8 +359,37 @@ class AuditFacts(_Facts):
     unenrolled: tuple[str, ...] = ()
 
 
+class AttestationFacts(_Facts):
+    """What somebody states to be so, in an entry of the audit trail; ``attestations.jsonl`` of the bundle has it as it was signed.
+
+    ``by`` did it or had it done on the day ``on``, and says so in ``note``; ``until`` is the last day that it may be relied
+    on, at most. ``key`` is what was measured, not stated: the key that a password which was fetched for a test opened.
+    """
+
+    repository: str
+    chain: str
+    number: int
+    at: AwareDatetime
+    host: str
+    user: str
+    control: str
+    id: str
+    by: str
+    on: date
+    until: date | None = None
+    statement: str = ""
+    note: str = ""
+    file: str | None = None
+    file_sha256: str | None = None
+    key: str | None = None
+
+
 class AuditEntryFacts(_Facts):
-    """An entry of the audit trail within the period; ``audit.jsonl`` of the bundle has it as it was signed."""
+    """An entry of the audit trail within the period; ``audit.jsonl`` of the bundle has it as it was signed.
+
+    ``had_secrets``: a password stood among the arguments of the command. ``tls``: the version that was negotiated with the
+    store while it ran.
+    """
 
     repository: str
     chain: str
@@ -305,6 +400,8 @@ class AuditEntryFacts(_Facts):
     action: str
     subjects: tuple[str, ...] = ()
     result: str
+    had_secrets: bool = False
+    tls: str | None = None
 
     @property
     def reference(self) -> str:
@@ -331,6 +428,7 @@ class EvidenceFacts(_Facts):
     repositories: tuple[RepositoryFacts, ...] = ()
     backups: tuple[BackupFacts, ...] = ()
     tiers: tuple[TierFacts, ...] = ()
+    locks: tuple[LockFacts, ...] = ()
     gone: tuple[GoneFacts, ...] = ()
     runs: tuple[RunFacts, ...] | None = None
     runs_since: AwareDatetime | None = None
@@ -342,8 +440,10 @@ class EvidenceFacts(_Facts):
     excluded_databases: tuple[str, ...] = ()
     tools: tuple[ToolFacts, ...] = ()
     secrets: SecretFacts | None = None
+    searches: tuple[SearchFacts, ...] = ()
     audit: tuple[AuditFacts, ...] = ()
     audit_entries: tuple[AuditEntryFacts, ...] = ()
+    attestations: tuple[AttestationFacts, ...] = ()
     waivers: tuple[WaiverFacts, ...] = ()
 
     @property

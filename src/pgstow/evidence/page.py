@@ -24,14 +24,16 @@ table { border-collapse: collapse; width: 100%; margin: .6rem 0; font-size: .92e
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }
 th { background: #f4f4f4; }
 .pass { color: #116329; } .fail { color: #a40e26; } .unknown { color: #6639ba; } .waived { color: #7d4e00; }
+.attested { font-size: .85em; font-style: italic; }
 .result { font-weight: 700; white-space: nowrap; }
 .small { font-size: .88em; color: #555; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 @media print { body { max-width: none; margin: 0; font-size: 11px; } h3, tr { break-inside: avoid; } h2 { break-after: avoid; } }
 """.strip()
 
+_ATTESTED = '<span class="attested">attested, not measured</span>'
 _MEANINGS = {
-    Result.PASS: "it was measured, and held throughout what could be looked at",
+    Result.PASS: "it was measured, or attested where that is said, and held throughout what could be looked at",
     Result.FAIL: "it did not hold",
     Result.UNKNOWN: "it could not be measured, or not all of it; this is no pass",
     Result.WAIVED: "it did not hold, and somebody accepted that until a day",
@@ -108,7 +110,7 @@ def _summary(report: Report) -> Iterator[str]:
             (
                 f'<a href="#{each.control.code}">{each.control.code}</a>',
                 _text(each.control.title),
-                _mark(each.result) + _until(each),
+                _mark(each.result) + _until(each) + (f" {_ATTESTED}" if each.is_attested else ""),
             )
             for each in report.controls
         ),
@@ -128,7 +130,7 @@ def _control(report: ControlReport) -> Iterator[str]:
         (
             (
                 _text(finding.subject),
-                _mark(finding.result),
+                _mark(finding.result) + (f"<br>{_ATTESTED}" if finding.is_attested else ""),
                 _text(finding.text)
                 + (
                     f'<br><span class="small">To know it: {_text(finding.missing)}.</span>'

@@ -31,6 +31,11 @@ class ControlReport:
     def clauses(self) -> Mapping[str, str]:
         return CLAUSES[self.control.code]
 
+    @property
+    def is_attested(self) -> bool:
+        """Whether it rests on what somebody states, in part at least."""
+        return any(finding.is_attested for finding in self.findings)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -122,6 +127,7 @@ def _control_document(report: ControlReport) -> dict[str, Any]:
         "demand": control.demand,
         "looked_at": control.looked_at,
         "result": report.result.value,
+        "attested": report.is_attested,
         "waiver": None
         if waiver is None
         else {"until": waiver.until.isoformat(), "reason": waiver.reason, "by": waiver.by},
@@ -132,6 +138,7 @@ def _control_document(report: ControlReport) -> dict[str, Any]:
                 "text": finding.text,
                 "missing": finding.missing,
                 "drills": list(finding.drills),
+                "attested": finding.is_attested,
             }
             for finding in report.findings
         ],

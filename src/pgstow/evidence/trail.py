@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from pgstow.audit.entries import AuditEntry, AuditVerdict
+from pgstow.audit.entries import HAD_SECRETS, STORE_TLS, AuditEntry, AuditVerdict
 from pgstow.audit.trail import SignedEntry
 from pgstow.evidence.facts import AuditEntryFacts, AuditFacts, AuditProblemFacts, HeadFacts
 
@@ -38,6 +38,8 @@ def entry_facts(entry: AuditEntry, *, repository: str) -> AuditEntryFacts:
         action=entry.action,
         subjects=entry.subjects,
         result=entry.result,
+        had_secrets=HAD_SECRETS in entry.facts,
+        tls=entry.facts.get(STORE_TLS),
     )
 
 

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from pgstow.audit.documents import Enrolment
 from pgstow.audit.keys import canonical
 from pgstow.core.errors import UsageError
-from pgstow.evidence.agreement import audit_problems, drill_problems
+from pgstow.evidence.agreement import attestation_problems, audit_problems, drill_problems
 from pgstow.evidence.bundle import (
+    ATTESTATIONS,
     AUDIT,
     FACTS,
     KEYS,
@@ -48,6 +49,7 @@ _NEEDED = (FACTS, REPORT, PAGE, AUDIT, KEYS)
 # A bundle says nothing of these: whoever relies on it has to know.
 NOT_CHECKED = (
     "whether the facts are true: they are the word of the host whose key signed them",
+    "whether what people attest is true: it is shown who stated it and when, and that it was not changed since",
     "whether its clock was right when the report was made",
     "whether that key was revoked after the report was made",
     "whether records of drills are genuine: they carry no signature of their own",
@@ -127,6 +129,7 @@ class _Checking:
         self.problems += drill_problems(facts, self.files)
         if AUDIT in self.files:
             self.problems += audit_problems(facts, self.files[AUDIT], self.enrolled)
+        self.problems += attestation_problems(facts, self.files.get(ATTESTATIONS), self.enrolled)
 
     def _manifest(self) -> BundleManifest | None:
         content = self.files.get(MANIFEST)

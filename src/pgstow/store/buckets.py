@@ -27,7 +27,16 @@ from pgstow.store.objects import Client, ObjectStore
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, ClientConfig, GCSConfig, S3Config
 
-__all__ = ["Endpoint", "Scheme", "endpoint_of", "open_bucket", "s3_client"]
+__all__ = [
+    "Endpoint",
+    "Scheme",
+    "authority_of",
+    "endpoint_of",
+    "endpoint_url_of",
+    "has_proxy",
+    "open_bucket",
+    "s3_client",
+]
 
 Scheme = Literal["s3", "gs", "az"]
 
@@ -230,6 +239,30 @@ def endpoint_of(scheme: Scheme, environ: Mapping[str, str]) -> Endpoint:
         if endpoint
         else Endpoint(provider="az", account=account)
     )
+
+
+def endpoint_url_of(scheme: Scheme, environ: Mapping[str, str]) -> str:
+    """Return the address that requests for buckets go to with these settings. Raises UsageError, StoreDenied."""
+    if scheme == "s3":
+        return str(s3_client(environ).meta.endpoint_url)
+    if scheme == "gs":
+        return environ.get("GOOGLE_BASE_URL") or "https://storage.googleapis.com"
+    account = endpoint_of("az", environ).account
+    return environ.get("AZURE_STORAGE_ENDPOINT") or f"https://{account}.blob.core.windows.net"
+
+
+def authority_of(scheme: Scheme, environ: Mapping[str, str]) -> str | None:
+    """Return the file with the certificates of authorities that the settings name; None: the system's own."""
+    given = None
+    if scheme == "s3":
+        given = environ.get("AWS_CA_BUNDLE") or _aws_session(environ).get_scoped_config().get("ca_bundle")
+    found = given or environ.get("SSL_CERT_FILE")
+    return str(found) if found else None
+
+
+def has_proxy(environ: Mapping[str, str]) -> bool:
+    """Whether requests over https may go through a proxy."""
+    return any(_variable(environ, name) for name in ("https_proxy", "all_proxy"))
 
 
 def _own_endpoint(

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from pgstow.evidence.controls.findings import Control, Finding, Result, day, listed, share, since_when
+from pgstow.evidence.controls.findings import (
+    Control,
+    Finding,
+    Result,
+    day,
+    listed,
+    share,
+    since_when,
+    unknown,
+)
 from pgstow.evidence.controls.gaps import gaps, losses
 from pgstow.evidence.controls.happened import (
     backups_for_rpo,
@@ -155,7 +164,7 @@ def _verified(facts: EvidenceFacts, repository: RepositoryFacts) -> Finding:
     limit_s = facts.policy.verify_within_s
     if facts.runs is None or facts.runs_since is None:
         why = facts.runs_error or "a history of runs: pgstow serve or pgstow run of a plan of kind verify"
-        return _unknown(subject, "when it was verified is unknown", why)
+        return unknown(subject, "when it was verified is unknown", why)
     first = repository_known(facts, repository)
     begin = max(facts.begin, first or facts.begin)
     known_from = max(facts.runs_since, first or facts.runs_since)
@@ -171,10 +180,10 @@ def _verified(facts: EvidenceFacts, repository: RepositoryFacts) -> Finding:
         return Finding(subject=subject, result=Result.FAIL, text=text)
     if long or facts.runs_since > begin:
         told = f"verifications since the history of runs began on {day(facts.runs_since)}: {len(moments)}"
-        return _unknown(subject, told, "the history of runs before that")
+        return unknown(subject, told, "the history of runs before that")
     if not moments:
         told = f"it was not verified yet, and is known since {day(known_from)} only"
-        return _unknown(subject, told, "a run of a plan of kind verify")
+        return unknown(subject, told, "a run of a plan of kind verify")
     times = sum(each >= facts.begin for each in moments)
     return Finding(
         subject=subject,
@@ -196,18 +205,18 @@ def longest_loss(facts: EvidenceFacts, database: DatabaseFacts) -> Finding:
     """
     target_s = database.rpo_s
     if target_s is None:
-        return _unknown(database.name, "no RPO is set", "an rpo in the settings of the database")
+        return unknown(database.name, "no RPO is set", "an rpo in the settings of the database")
     first = first_known(facts, database.name)
     backups = backups_for_rpo(facts, database)
     if first is None or not backups:
-        return _unknown(database.name, "nothing shows a backup of it", "a backup, or the history of runs")
+        return unknown(database.name, "nothing shows a backup of it", "a backup, or the history of runs")
     oldest = backups[0].moment
     begin = max(facts.begin, min(first, oldest))
     # What was backed up before, only the history of runs tells once it has expired.
     known_from = None if facts.runs_since is None else max(first, facts.runs_since)
     found = losses(backups, begin, facts.until, known_from=known_from)
     if not found:
-        return _unknown(database.name, "it was not backed up in the period", "a backup before its end")
+        return unknown(database.name, "it was not backed up in the period", "a backup before its end")
     long = [gap for gap in found if gap.seconds > target_s]
     is_begin_known = first >= begin or oldest <= begin or facts.runs_cover(begin)
     # The newest backups have not expired yet: what is missing after them was never there.
@@ -226,7 +235,7 @@ def longest_loss(facts: EvidenceFacts, database: DatabaseFacts) -> Finding:
             text=f"{told}; {share(len(failed), len(found), 'gap')} too long",
         )
     if long or not is_begin_known:
-        return _unknown(
+        return unknown(
             database.name,
             f"{told}; backups before or in between may have expired since",
             "the history of runs of that time",
@@ -242,7 +251,7 @@ def _retained(facts: EvidenceFacts) -> list[Finding]:
         if repository.overdue is None:
             why = repository.error or "what its rules would let go could not be worked out"
             found.append(
-                _unknown(subject, why, "a repository that can be read, and the rules of the settings")
+                unknown(subject, why, "a repository that can be read, and the rules of the settings")
             )
             continue
         found.append(_retained_in(facts, repository))
@@ -263,13 +272,13 @@ def _retained_in(facts: EvidenceFacts, repository: RepositoryFacts) -> Finding:
     if told:
         return Finding(subject=subject, result=Result.FAIL, text="; ".join(told))
     if not any(each.repository == repository.name and each.oldest < facts.until for each in facts.tiers):
-        return _unknown(
+        return unknown(
             subject, "it shows no backup from before the end of the period", "a backup of that time"
         )
     text = f"nothing is kept beyond its time; {_kept(facts, repository.name)}"
     if facts.runs is None or facts.runs_since is None:
         why = facts.runs_error or "a history of runs: pgstow serve or pgstow run"
-        return _unknown(subject, f"{text}; whether anything went before its time is unknown", why)
+        return unknown(subject, f"{text}; whether anything went before its time is unknown", why)
     return Finding(
         subject=subject,
         result=Result.PASS,
@@ -310,7 +319,7 @@ def _captured_of(facts: EvidenceFacts, database: str) -> Finding:
         told += f"; left out: {listed(missing)}"
     configured = sum(each.has_configuration for each in read)
     if configured < len(read):
-        return _unknown(
+        return unknown(
             database,
             f"{told}; settings of the server are in {configured} of them",
             "backups that record the settings of the server and the database",
@@ -327,14 +336,10 @@ def backups_in_period(facts: EvidenceFacts, database: str) -> list[BackupFacts]:
 
 def _unread(database: str, read: int, of: int) -> Finding:
     if not of:
-        return _unknown(database, "no backup of the period is left", "a backup of the period")
-    return _unknown(
+        return unknown(database, "no backup of the period is left", "a backup of the period")
+    return unknown(
         database, f"the manifests of {share(read, of, 'backup')} could be read", "the manifests of the others"
     )
-
-
-def _unknown(subject: str, text: str, missing: str) -> Finding:
-    return Finding(subject=subject, result=Result.UNKNOWN, text=text, missing=missing)
 
 
 CONTROLS = (

@@ -7,7 +7,16 @@ from datetime import datetime, timedelta
 
 from pgstow.catalog.backups import CRITICAL, IMPORT
 from pgstow.evidence.controls.backups import longest_loss
-from pgstow.evidence.controls.findings import Control, Finding, Result, day, listed, share, since_when
+from pgstow.evidence.controls.findings import (
+    Control,
+    Finding,
+    Result,
+    day,
+    listed,
+    share,
+    since_when,
+    unknown,
+)
 from pgstow.evidence.controls.gaps import gaps
 from pgstow.evidence.controls.happened import first_known
 from pgstow.evidence.facts import DatabaseFacts, DrillFacts, EvidenceFacts
@@ -26,10 +35,6 @@ def _unread(facts: EvidenceFacts) -> str | None:
         if repository.drills_unreadable:
             return f"{repository.drills_unreadable} records of drills in repository {repository.name} cannot be read"
     return None
-
-
-def _unknown(subject: str, text: str, missing: str, drills: tuple[str, ...] = ()) -> Finding:
-    return Finding(subject=subject, result=Result.UNKNOWN, text=text, missing=missing, drills=drills)
 
 
 def _is_proof(drill: DrillFacts) -> bool:
@@ -74,10 +79,10 @@ def _tested_of(facts: EvidenceFacts, database: DatabaseFacts) -> Finding:
             f" {duration_words(limit_s)} are allowed"
         )
         if why := _unread(facts):
-            return _unknown(database.name, f"{text}; {why}", "every record of drills", _ids(mine))
+            return unknown(database.name, f"{text}; {why}", "every record of drills", _ids(mine))
         return Finding(subject=database.name, result=Result.FAIL, text=text, drills=_ids(mine))
     if not proofs:
-        return _unknown(
+        return unknown(
             database.name,
             f"{told}; it is known since {moment_words(begin)} and one is not overdue yet",
             "a drill that passes",
@@ -100,7 +105,7 @@ def _sampled(facts: EvidenceFacts) -> list[Finding]:
     tiers = sorted({(tier.database, tier.kind) for tier in facts.tiers})
     found = [_sampled_tier(facts, database, kind) for database, kind in tiers]
     if not tiers:
-        found.append(_unknown("tiers", "no repository shows a backup", "backups, and drills of them"))
+        found.append(unknown("tiers", "no repository shows a backup", "backups, and drills of them"))
     return found + [_sampled_place(facts, repository.name) for repository in facts.repositories]
 
 
@@ -133,10 +138,10 @@ def _sampled_finding(
         return Finding(subject=subject, result=Result.PASS, text=text, drills=_ids(drills))
     told = "none of its drills passed" if drills else "no drill in the last twelve months"
     if why := _unread(facts):
-        return _unknown(subject, f"{told}; {why}", "every record of drills", _ids(drills))
+        return unknown(subject, f"{told}; {why}", "every record of drills", _ids(drills))
     if facts.until - first <= _YEAR and not drills:
         text = f"{told}; there is something to drill since {day(first)} only, so that it is not overdue"
-        return _unknown(subject, text, "a drill that passes", _ids(drills))
+        return unknown(subject, text, "a drill that passes", _ids(drills))
     return Finding(subject=subject, result=Result.FAIL, text=told, drills=_ids(drills))
 
 
@@ -159,9 +164,9 @@ def _fast_enough(facts: EvidenceFacts, database: DatabaseFacts) -> Finding:
     times = [(each.proven_s if each.proven_s is not None else each.restored_s, each) for each in drills]
     known = [(seconds, each) for seconds, each in times if seconds is not None]
     if target_s is None:
-        return _unknown(subject, "no RTO is set", "an rto in the settings of the database", _ids(drills))
+        return unknown(subject, "no RTO is set", "an rto in the settings of the database", _ids(drills))
     if not known:
-        return _unknown(subject, "no drill in the period measured it", "a drill that passes", _ids(drills))
+        return unknown(subject, "no drill in the period measured it", "a drill that passes", _ids(drills))
     worst_s, worst = max(known, key=lambda each: each[0])
     text = (
         f"{share(len(known), len(known), 'drill')} took {duration_words(worst_s)} at most ({day(worst.started)}),"
@@ -179,9 +184,9 @@ def _isolated(facts: EvidenceFacts) -> list[Finding]:
     """C21."""
     drills = facts.drills_of(since=facts.begin)
     why = _unread(facts)
-    found = [] if why is None else [_unknown("records", why, "every record of drills")]
+    found = [] if why is None else [unknown("records", why, "every record of drills")]
     if not drills:
-        return [*found, _unknown("drills", "there was none in the period", "a drill")]
+        return [*found, unknown("drills", "there was none in the period", "a drill")]
     bad = [each for each in drills if not (each.is_isolated and each.is_removed)]
     reachable = [each.id[:8] for each in bad if not each.is_isolated]
     left = [each.id[:8] for each in bad if not each.is_removed]
@@ -192,17 +197,6 @@ def _isolated(facts: EvidenceFacts) -> list[Finding]:
         told += f"; something was left behind by {listed(left)}"
     result = Result.FAIL if bad else Result.PASS
     return [*found, Finding(subject="drills", result=result, text=told, drills=_ids(drills))]
-
-
-def _exercised(_facts: EvidenceFacts) -> list[Finding]:
-    """C16."""
-    return [
-        _unknown(
-            "exercise",
-            "a drill restores a backup; an exercise of the whole plan, with its people, is not recorded by this program",
-            "the minutes of an exercise within twelve months, and what became of its actions",
-        )
-    ]
 
 
 CONTROLS = (
@@ -229,13 +223,6 @@ CONTROLS = (
         looked_at="the times of drills that passed, the times between backups, the targets of the settings",
         judge=_on_target,
         actions=frozenset({"drill", "backup"}),
-    ),
-    Control(
-        code="C16",
-        title="The whole plan is exercised",
-        demand="A disaster recovery exercise took place within twelve months, and its actions are closed.",
-        looked_at="nothing: it cannot be measured yet",
-        judge=_exercised,
     ),
     Control(
         code="C21",

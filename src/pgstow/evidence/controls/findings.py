@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pgstow.evidence.facts import EvidenceFacts
 
-__all__ = ["Control", "Finding", "Result", "day", "listed", "result_of", "share", "since_when"]
+__all__ = ["Control", "Finding", "Result", "day", "listed", "result_of", "share", "since_when", "unknown"]
 
 _SHOWN = 5
 
@@ -27,7 +27,7 @@ class Result(StrEnum):
 class Finding:
     """What the facts show of one subject. ``missing`` says what it would take to know what is unknown.
 
-    ``drills`` names the drills that this rests on.
+    ``drills`` names the drills that this rests on. ``is_attested``: a person says so, and nothing was measured.
     """
 
     subject: str
@@ -35,6 +35,7 @@ class Finding:
     text: str
     missing: str | None = None
     drills: tuple[str, ...] = ()
+    is_attested: bool = False
 
     def __post_init__(self) -> None:
         assert self.result is not Result.WAIVED  # that is said of a control, never of what was found
@@ -63,6 +64,11 @@ def result_of(findings: Iterable[Finding]) -> Result:
         if result in results:
             return result
     return Result.UNKNOWN
+
+
+def unknown(subject: str, text: str, missing: str, drills: tuple[str, ...] = ()) -> Finding:
+    """Return that something is not known, and what it would take to know it."""
+    return Finding(subject=subject, result=Result.UNKNOWN, text=text, missing=missing, drills=drills)
 
 
 def day(moment: datetime) -> str:

@@ -1,11 +1,11 @@
-"""Controls of how all this is looked after: secrets, trail, people, alerts, erasure, versions."""
+"""Controls of how all this is looked after: trail, alerts, versions."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from pgstow.evidence.controls.backups import backups_in_period
-from pgstow.evidence.controls.findings import Control, Finding, Result, listed, since_when
+from pgstow.evidence.controls.findings import Control, Finding, Result, listed, since_when, unknown
 from pgstow.evidence.controls.gaps import gaps
 from pgstow.evidence.facts import AuditFacts, AuditProblemFacts, ChannelFacts, EvidenceFacts
 from pgstow.monitor.words import duration_words, moment_words
@@ -15,36 +15,12 @@ __all__ = ["CONTROLS"]
 _NEWER = "a version of pgstow that knows it"
 
 
-def _unknown(subject: str, text: str, missing: str) -> Finding:
-    return Finding(subject=subject, result=Result.UNKNOWN, text=text, missing=missing)
-
-
-def _no_plain_secrets(facts: EvidenceFacts) -> list[Finding]:
-    """C12."""
-    rest = _unknown(
-        "arguments and logs",
-        "pgstow hides passwords among its arguments and blanks them in what it prints; other programs and old logs"
-        " were not searched",
-        "a search of shell histories, process lists and logs for known secrets",
-    )
-    if facts.secrets is None:
-        return [_unknown("settings", "the settings were not looked at", "a settings file"), rest]
-    exposed = facts.secrets.readable_by_others
-    text = f"{facts.secrets.references} references and no secret in plain text, which would have been refused"
-    if exposed:
-        text += f"; {exposed} files with secrets can be read by every user of the machine"
-    return [
-        Finding(subject="settings", result=Result.FAIL if exposed else Result.PASS, text=text),
-        rest,
-    ]
-
-
 def _trail(facts: EvidenceFacts) -> list[Finding]:
     """C13."""
     found = [_trail_of(facts, audit) for audit in facts.audit]
     looked_at = {audit.repository for audit in facts.audit}
     found += [
-        _unknown(f"repository {each.name}", "its audit trail was not read", "a repository that can be read")
+        unknown(f"repository {each.name}", "its audit trail was not read", "a repository that can be read")
         for each in facts.repositories
         if each.name not in looked_at
     ]
@@ -64,7 +40,7 @@ def _is_broken(problem: AuditProblemFacts) -> bool:
 def _trail_of(facts: EvidenceFacts, audit: AuditFacts) -> Finding:
     subject = f"repository {audit.repository}"
     if audit.error is not None:
-        return _unknown(
+        return unknown(
             subject, f"its audit trail could not be checked: {audit.error}", "a trail that can be read"
         )
     broken = [each for each in audit.problems if _is_broken(each)]
@@ -73,59 +49,33 @@ def _trail_of(facts: EvidenceFacts, audit: AuditFacts) -> Finding:
         words = [f"{each.kind}: {each.message}" for each in broken]
         return Finding(subject=subject, result=Result.FAIL, text=f"{told}; {listed(words)}")
     if not audit.entries:
-        return _unknown(subject, "it has no audit trail", "an audit trail")
+        return unknown(subject, "it has no audit trail", "an audit trail")
     unenrolled = sorted(
         {*audit.unenrolled, *(each.chain for each in audit.problems if each.kind == "unenrolled")}
     )
     if unenrolled:
         text = f"{told}; no administrator vouches for the key of {listed([each[:16] for each in unenrolled])}"
-        return _unknown(subject, text, "keys of hosts that an administrator has enrolled")
+        return unknown(subject, text, "keys of hosts that an administrator has enrolled")
     if audit.pending or audit.problems:
         words = [each.message for each in audit.problems]
         text = f"{told}; {audit.pending} entries of this host are not there yet" + (
             f"; {listed(words)}" if words else ""
         )
-        return _unknown(subject, text, "the entries that are missing, which are uploaded by the next use")
+        return unknown(subject, text, "the entries that are missing, which are uploaded by the next use")
     if not audit.anchors:
         text = f"{told}; nothing would show that the newest entries were removed"
-        return _unknown(subject, text, "an anchor: pgstow audit anchor, or the report before this one")
+        return unknown(subject, text, "an anchor: pgstow audit anchor, or the report before this one")
     if not any(each.repository == audit.repository for each in facts.audit_entries):
-        return _unknown(
+        return unknown(
             subject, f"{told}; none of the entries is of the period", "an audit trail of that time"
         )
     return Finding(subject=subject, result=Result.PASS, text=f"{told}; nothing was edited, removed or forked")
 
 
-def _access(_facts: EvidenceFacts) -> list[Finding]:
-    """C14."""
-    return [
-        _unknown(
-            "people",
-            "who may use machines, stores and passwords is decided outside of this program",
-            "the record of a review in every quarter, and that accounts need a second factor",
-        )
-    ]
-
-
-def _contacts(facts: EvidenceFacts) -> list[Finding]:
-    """C17."""
-    if not facts.contacts:
-        return [
-            Finding(subject="contacts", result=Result.FAIL, text="the settings name nobody who is to be told")
-        ]
-    return [
-        _unknown(
-            "contacts",
-            f"the settings name {facts.contacts}; only a person can tell whether they and the runbook are still right",
-            "the record of a review within 90 days",
-        )
-    ]
-
-
 def _canary(facts: EvidenceFacts) -> list[Finding]:
     """C18."""
     if facts.channels is None:
-        return [_unknown("channels", "what was told to whom could not be read", "the state database")]
+        return [unknown("channels", "what was told to whom could not be read", "the state database")]
     if not facts.channels:
         return [
             Finding(subject="channels", result=Result.FAIL, text="there is no channel: nobody would be told")
@@ -149,20 +99,9 @@ def _canary_of(facts: EvidenceFacts, channel: ChannelFacts) -> Finding:
     ]
     if not reaching:
         text = f"{told}; it is known since {moment_words(known)} and none is overdue yet"
-        return _unknown(subject, text, "a test message that somebody acknowledges: pgstow alerts test")
+        return unknown(subject, text, "a test message that somebody acknowledges: pgstow alerts test")
     text = f"{told}; never more than {duration_words(limit_s)} apart" + since_when(begin, facts.begin)
     return Finding(subject=subject, result=Result.PASS, text=text)
-
-
-def _erasure(_facts: EvidenceFacts) -> list[Finding]:
-    """C19."""
-    return [
-        _unknown(
-            "erasures",
-            "what was erased on request since a backup is not recorded by this program and not erased again after a restore",
-            "a list of erasures that is replayed on every restore",
-        )
-    ]
 
 
 def _versions(facts: EvidenceFacts) -> list[Finding]:
@@ -170,14 +109,14 @@ def _versions(facts: EvidenceFacts) -> list[Finding]:
     found = [_server_version(facts, database.name) for database in facts.databases]
     for tool in facts.tools:
         if tool.outdated is None and not tool.is_release_known:
-            found.append(_unknown(tool.name, f"{tool.version} is newer than what this version knows", _NEWER))
+            found.append(unknown(tool.name, f"{tool.version} is newer than what this version knows", _NEWER))
             continue
         result = Result.PASS if tool.outdated is None else Result.FAIL
         text = tool.outdated or f"{tool.version}; nothing is known against it"
         found.append(Finding(subject=tool.name, result=result, text=text))
     if not facts.tools:
         found.append(
-            _unknown("client programs", "none was found on this machine", "PostgreSQL's client programs")
+            unknown("client programs", "none was found on this machine", "PostgreSQL's client programs")
         )
     return found
 
@@ -186,15 +125,13 @@ def _server_version(facts: EvidenceFacts, database: str) -> Finding:
     subject = f"server of {database}"
     read = [each.manifest for each in backups_in_period(facts, database) if each.manifest is not None]
     if not read:
-        return _unknown(
-            subject, "no backup of the period says which release it has", "a backup of the period"
-        )
+        return unknown(subject, "no backup of the period says which release it has", "a backup of the period")
     newest = read[-1]
     if newest.outdated is not None:
         return Finding(subject=subject, result=Result.FAIL, text=newest.outdated)
     if not newest.is_release_known:
         text = f"PostgreSQL {newest.server_version} is newer than what this version knows"
-        return _unknown(subject, text, _NEWER)
+        return unknown(subject, text, _NEWER)
     text = (
         f"PostgreSQL {newest.server_version} at its newest backup of the period; nothing is known against it"
     )
@@ -202,14 +139,6 @@ def _server_version(facts: EvidenceFacts, database: str) -> Finding:
 
 
 CONTROLS = (
-    Control(
-        code="C12",
-        title="No secret in plain text",
-        demand="Configuration, arguments and logs hold no secret.",
-        looked_at="the settings file and the files that it refers to, when the report was made",
-        judge=_no_plain_secrets,
-        actions=frozenset({"config"}),
-    ),
     Control(
         code="C13",
         title="The audit trail is intact",
@@ -219,33 +148,11 @@ CONTROLS = (
         actions=frozenset({"audit export", "audit verify", "audit enroll", "audit revoke"}),
     ),
     Control(
-        code="C14",
-        title="Access is reviewed",
-        demand="Who has access is reviewed every quarter, and logs in with a second factor.",
-        looked_at="nothing: it cannot be measured by this program",
-        judge=_access,
-    ),
-    Control(
-        code="C17",
-        title="Runbook and contacts are reviewed",
-        demand="The runbook and the contacts in it were reviewed within 90 days.",
-        looked_at="whether the settings name contacts; the rest cannot be measured yet",
-        judge=_contacts,
-    ),
-    Control(
         code="C18",
         title="Alerts arrive",
         demand="A test message of every channel was acknowledged at least every seven days (or as the settings say).",
         looked_at="test messages and their acknowledgements in the state database",
         judge=_canary,
-    ),
-    Control(
-        code="C19",
-        title="Erasures are replayed",
-        demand="What a person had erased does not come back with a restore.",
-        looked_at="nothing: it cannot be measured yet",
-        judge=_erasure,
-        actions=frozenset({"restore"}),
     ),
     Control(
         code="C22",
