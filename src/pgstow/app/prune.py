@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pgstow.app.holding import Waits
 from pgstow.core.progress import Progress
-from pgstow.repository import Repository, RepositoryLock, remove_old_claims
+from pgstow.repository import Repository, RepositoryLock, remove_old_claims, remove_old_leases
 from pgstow.upkeep.prune import PruneResult, prune
 from pgstow.upkeep.prune_plan import PruneOptions, PrunePlan, plan_prune
 from pgstow.upkeep.stats import RepositoryStats, repository_stats
@@ -49,6 +49,7 @@ def prune_under(
     show(plan)
     result = prune(plan, repository, lock, progress)
     remove_old_claims(repository.store)
+    remove_old_leases(repository.store)
     return plan, result
 
 

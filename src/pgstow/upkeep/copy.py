@@ -27,7 +27,7 @@ from pgstow.repository import (
     pack_size,
 )
 from pgstow.upkeep.copy_plan import BlobSet, CopyPlan, plan_copy
-from pgstow.upkeep.copy_present import PresentSnapshots
+from pgstow.upkeep.copy_present import PresentSnapshots, identity_of
 
 __all__ = ["CopiedSnapshot", "CopyFailure", "CopyReport", "copy_snapshots", "refuse_same"]
 
@@ -101,6 +101,11 @@ def copy_snapshots(
     lost: list[RepositoryDamaged] = []
     source.load_index(damaged=lost)
     _load_target(target)
+    if missing := target.lose_missing_packs():
+        progress.note(
+            f"in the target: {missing} packs that its index lists are missing or cut off; what of them is needed is sent"
+            " again, and pgstow repo repair is due there"
+        )
     for exc in lost:
         progress.note(f"in the source: {exc.message}; backups that need what only it lists cannot be copied")
     copying = _Copying(source, target, target_lock, progress, dry_run=dry_run)
@@ -202,7 +207,12 @@ class _Copying:
         self._source.check_locks()
         self._target_lock.confirm()
         self._known.refresh()
-        return None if self._known.has(snapshot) else self._target.save_copied_snapshot(content)
+        if self._known.has(snapshot):
+            return None
+        mine = identity_of(snapshot)
+        return self._target.save_copied_snapshot(
+            content, identity=mine, is_same=lambda other: identity_of(other) == mine
+        )
 
     def _send(self, plan: CopyPlan, writer: BlobWriter) -> None:
         self._progress.expect(size_bytes=plan.stored_bytes)
