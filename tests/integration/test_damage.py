@@ -344,6 +344,27 @@ def test_a_backup_is_made_beside_a_damaged_index_and_snapshot(world: World) -> N
     assert taken.manifest.backup_id not in reached
 
 
+@pytest.mark.parametrize("loss", ["missing", "cut off"])
+def test_a_backup_takes_nothing_for_known_that_the_store_has_lost(world: World, loss: str) -> None:
+    """The index lists it all the same; whoever believes that makes a backup that cannot be restored."""
+    _, ((pack, *_), *_) = of_table(world, world.ids[2], "public.orders")
+    store, name = store_of(world.objects), pack_name(pack.hex())
+    data = store.get(name)
+    store.delete(name)
+    if loss == "cut off":
+        store.put(name, data[: len(data) // 2])
+    request = backing_up.BackupRequest(source=world.source, name="test")
+    tools = [tools_for(world.source)]
+    taken = backing_up.backup(request, Repository.open(store, Secret(PASSWORD)), tools, SilentProgress())
+    (warning,) = [each for each in taken.manifest.warnings if each.code == "repository"]
+    assert warning.message.startswith("1 pack that the index lists is missing or cut off")
+    found, lost = readable_members(store)
+    assert not {path for backup, path in lost if backup == taken.manifest.backup_id}
+    members = found[taken.manifest.backup_id]
+    for member in (m for m in world.tables[world.ids[2]] if m.startswith("archive/")):
+        assert members[member] == world.members[world.ids[2]][member], "the database has not changed"
+
+
 SAMPLES = ("config", "index/", "snapshots/", "data/ flipped", "data/ gone", "everything")
 
 
