@@ -276,7 +276,9 @@ def _prepare(destinations: Destinations, one: OpenDestination) -> tuple[Warning_
     damaged: list[RepositoryDamaged] = []
     one.repository.load_index(damaged=damaged)
     if missing := one.repository.lose_missing_packs():
-        packs = "1 pack that the index lists is" if missing == 1 else f"{missing} packs that the index lists are"
+        packs = (
+            "1 pack that the index lists is" if missing == 1 else f"{missing} packs that the index lists are"
+        )
         damaged.append(RepositoryDamaged(f"{packs} missing or cut off"))
     return damage_warnings(destinations, one, damaged)
 

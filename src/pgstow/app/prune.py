@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pgstow.app.holding import Waits
+from pgstow.app.reading import reading
 from pgstow.core.progress import Progress
 from pgstow.repository import Repository, RepositoryLock, remove_old_claims, remove_old_leases
 from pgstow.upkeep.prune import PruneResult, prune
@@ -55,5 +56,6 @@ def prune_under(
 
 def count_repository(repository: Repository, progress: Progress) -> RepositoryStats:
     """Return the numbers of a repository."""
-    with repository.lock():  # nobody may prune what is being counted
+    with reading(repository, progress.note) as check_lock:
+        check_lock()
         return repository_stats(repository, progress)

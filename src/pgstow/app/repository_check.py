@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pgstow.app.findings import Finding, Level, counted, some_of
 from pgstow.app.holding import MOST_SKEW_S
+from pgstow.app.reading import unlocked_text
 from pgstow.assurance.sample import PackSample
 from pgstow.assurance.verify import VerifyReport, verify
-from pgstow.core.errors import StoreDenied
+from pgstow.core.errors import StoreDenied, StoreFull
 from pgstow.core.progress import Progress
 from pgstow.repository import FileKind, Obstacle, Repository, RepositoryLock, find_damaged_keys, list_ids
 from pgstow.store.probing import probe_conditional_put
@@ -60,7 +61,12 @@ def check_repository(
     look like damage, and nothing is tried out.
     """
     with contextlib.ExitStack() as held:
-        lock = held.enter_context(repository.lock()) if may_write else None
+        lock: RepositoryLock | None = None
+        try:
+            lock = held.enter_context(repository.lock()) if may_write else None
+        except (StoreDenied, StoreFull) as exc:
+            progress.note(unlocked_text(exc))
+            may_write = False
         findings = [
             _config(repository),
             _keys(repository),
