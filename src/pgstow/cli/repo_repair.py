@@ -113,6 +113,10 @@ def _lines(report: RepairReport) -> Iterator[Text]:
             ("kept in part: ", "bold yellow"),
             f"{_name(mended)}, without {', '.join(lost[:_SHOWN])}{more}",
         )
+        for table in mended.salvaged:
+            yield Text(
+                f"  of {safe(table.table)} {plural(table.rows, 'row')} are left, in {safe(table.path)}; {table.lost_rows:,} are lost"
+            )
     for snapshot in report.not_mended:
         yield Text.assemble(("left as it is: ", "bold red"), f"{_name(snapshot)}: {safe(snapshot.why)}")
 

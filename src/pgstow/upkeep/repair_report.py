@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-__all__ = ["BadObject", "DroppedSnapshot", "MendedSnapshot", "PackLoss", "RepairReport"]
+__all__ = ["BadObject", "DroppedSnapshot", "MendedSnapshot", "PackLoss", "RepairReport", "SalvagedTable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,16 @@ class DroppedSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SalvagedTable:
+    """What is left of a lost table, in a file of its own."""
+
+    table: str
+    path: str  # in the snapshot
+    rows: int
+    lost_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MendedSnapshot:
     """A snapshot that is kept without what it lost."""
 
@@ -51,6 +61,7 @@ class MendedSnapshot:
     time: datetime
     lost: tuple[str, ...]  # tables, large objects, globals
     paths: tuple[str, ...]
+    salvaged: tuple[SalvagedTable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
