@@ -341,7 +341,8 @@ def test_what_is_left_of_a_table_can_be_loaded(
         assert opened(store, backup).read(name) == (tmp_path / "left.sql").read_bytes()
 
 
-def test_the_end_of_the_data_is_known_though_it_is_lost(world: World) -> None:
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_the_end_of_the_data_is_known_though_it_is_lost(world: World, is_listed: bool) -> None:
     """One blob ends the data of all tables in all backups: its loss costs none of them."""
     _, places = of_table(world, world.ids[0], "app.notes")
     pack, offset, _ = places[-1]
@@ -349,9 +350,11 @@ def test_the_end_of_the_data_is_known_though_it_is_lost(world: World) -> None:
     data = bytearray(world.objects[pack_name(pack.hex())])
     data[offset] ^= 1
     store = store_of({**world.objects, pack_name(pack.hex()): bytes(data)})
+    if not is_listed:
+        for info in list(store.list("index/")):
+            store.delete(info.name)
     report = repair(Repository.open(store, Secret(PASSWORD)), SilentProgress())
-    assert (report.mended, report.dropped) == ((), ())
-    assert [(each.lost, each.elsewhere) for each in report.packs] == [(0, 1)]
+    assert (report.mended, report.dropped, report.recreated_blobs) == ((), (), 1)
     assert readable_members(store) == (world.members, set())
 
 

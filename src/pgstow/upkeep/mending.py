@@ -48,6 +48,7 @@ class Losses:
         self._repository = repository
         self._whole_trees: set[BlobId] = set()
         self._whole_files: set[bytes] = set()  # by digest of the content list
+        self.recreated: set[BlobId] = set()  # of KNOWN_BLOBS: lost, and needed
 
     def of(self, snapshot: Snapshot) -> list[Loss]:
         """Return what of a snapshot the repository's present index, and packs behind it, cannot give."""
@@ -80,7 +81,11 @@ class Losses:
         digest = hashlib.sha256(content.packed).digest()
         if digest not in self._whole_files:
             for blob in content:
-                if blob not in KNOWN_BLOBS and self._repository.blob_size(BlobKind.DATA, blob) is None:
+                if self._repository.blob_size(BlobKind.DATA, blob) is not None:
+                    continue
+                if blob in KNOWN_BLOBS:
+                    self.recreated.add(blob)
+                else:
                     return f"data blob {blob.hex()} is lost"
             self._whole_files.add(digest)
         return None

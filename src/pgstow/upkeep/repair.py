@@ -29,6 +29,7 @@ from pgstow.catalog.backups import BackupFiles, backup_record
 from pgstow.core.errors import ObjectNotFound, RepositoryError
 from pgstow.core.progress import Progress
 from pgstow.repository import (
+    BlobId,
     BlobIndex,
     BlobKind,
     PackContents,
@@ -82,6 +83,7 @@ class _Plan:
     found: Damage
     bad_keys: dict[str, str]
     losses: dict[str, list[Loss]] = field(default_factory=dict)  # by snapshot
+    recreated: set[BlobId] = field(default_factory=set)  # blobs that are lost, but whose content is known
     hopeless: dict[str, str] = field(default_factory=dict)
     unmendable: dict[str, str] = field(default_factory=dict)
     mended: dict[str, Mended] = field(default_factory=dict)  # what each becomes
@@ -93,13 +95,14 @@ class _Plan:
 def _plan(repository: Repository, progress: Progress, *, read_data: bool) -> _Plan:
     found = find_damage(repository, progress, read_data=read_data)
     repository.use_index(found.available)
-    losses = _losses(repository, found, progress)
-    if losses or found.bad_index_files:
+    losses, recreated = _losses(repository, found, progress)
+    if losses or recreated or found.bad_index_files:
         find_orphans(repository, found, progress)
         repository.use_index(found.available)
-        losses = _losses(repository, found, progress)
+        losses, recreated = _losses(repository, found, progress)
     bad_keys = find_damaged_keys(repository.store)
-    plan = _Plan(found=found, bad_keys=find_damaged_keys(repository.store) if bad_keys else {}, losses=losses)
+    bad_keys = find_damaged_keys(repository.store) if bad_keys else {}
+    plan = _Plan(found=found, bad_keys=bad_keys, losses=losses, recreated=recreated)
     for snapshot_id, lost in losses.items():
         snapshot = plan.snapshot(snapshot_id)
         why = is_hopeless(snapshot, lost)
@@ -115,11 +118,14 @@ def _plan(repository: Repository, progress: Progress, *, read_data: bool) -> _Pl
     return plan
 
 
-def _losses(repository: Repository, found: Damage, progress: Progress) -> dict[str, list[Loss]]:
+def _losses(
+    repository: Repository, found: Damage, progress: Progress
+) -> tuple[dict[str, list[Loss]], set[BlobId]]:
+    """Return what each snapshot has lost, and the lost blobs that can be made anew."""
     progress.phase("looking through snapshots")
     losses = Losses(repository)
     each = ((snapshot.id or "", losses.of(snapshot)) for snapshot in found.snapshots)
-    return {snapshot_id: lost for snapshot_id, lost in each if lost}
+    return {snapshot_id: lost for snapshot_id, lost in each if lost}, losses.recreated
 
 
 def _refuse_changed(repository: Repository, found: Damage) -> None:
@@ -147,6 +153,7 @@ def _report(repository: Repository, plan: _Plan) -> RepairReport:
         bad_objects=tuple(BadObject(file=file, why=why) for file, why in bad.items()),
         packs=tuple(_pack_losses(found)),
         relisted_packs=len(found.orphans),
+        recreated_blobs=len(plan.recreated),
         dropped=tuple(_dropped(plan.snapshot(each), why) for each, why in plan.hopeless.items()),
         mended=tuple(
             _mended(repository, plan.snapshot(each), plan.losses[each], what)
@@ -160,9 +167,7 @@ def _pack_losses(found: Damage) -> Iterator[PackLoss]:
     for bad in found.bad_packs.values():
         entries, intact = bad.contents.entries, set(bad.intact)
         gone = [entry for entry in entries if entry not in intact]
-        elsewhere = sum(
-            entry.id in KNOWN_BLOBS or found.available.has(entry.kind, entry.id) for entry in gone
-        )
+        elsewhere = sum(found.available.has(entry.kind, entry.id) for entry in gone)
         yield PackLoss(
             pack=bad.id,
             why=bad.why,
@@ -228,9 +233,8 @@ class _Run:
         with self.repository.writer() as writer:
             for bad in self.plan.found.bad_packs.values():
                 self.repository.move_intact(bad.contents, writer)
-                for entry in bad.contents.entries:
-                    if entry.id in KNOWN_BLOBS:
-                        writer.save(BlobKind.DATA, KNOWN_BLOBS[entry.id])
+            for blob in self.plan.recreated:
+                writer.save(BlobKind.DATA, KNOWN_BLOBS[blob])
             writer.flush()
             for snapshot_id, becomes in self.plan.mended.items():
                 done = mended(

@@ -74,6 +74,7 @@ class RepairReport:
     bad_objects: tuple[BadObject, ...] = ()  # key files, snapshots, index files
     packs: tuple[PackLoss, ...] = ()
     relisted_packs: int = 0  # no index file listed them
+    recreated_blobs: int = 0  # lost, but their content is known
     dropped: tuple[DroppedSnapshot, ...] = ()
     mended: tuple[MendedSnapshot, ...] = ()
     not_mended: tuple[
@@ -89,6 +90,7 @@ class RepairReport:
             or self.bad_objects
             or self.packs
             or self.relisted_packs
+            or self.recreated_blobs
             or self.dropped
             or self.mended
             or self.not_mended
