@@ -20,99 +20,32 @@ publishing.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Collection, Iterable
+from datetime import UTC
 
-from pgstow.core.errors import (
-    ObjectExists,
-    ObjectNotFound,
-    RepositoryDamaged,
-    RepositoryLocked,
-    StoreDenied,
-    StoreError,
-)
+from pgstow.core.errors import ObjectExists, RepositoryLocked, StoreDenied, StoreError
 from pgstow.repository.claims import claim_run, claim_run_blindly, confirm_claim, void_run
 from pgstow.repository.files import SealedFiles
+from pgstow.repository.found_leases import (
+    FoundLease,
+    changes_hands,
+    find_lease,
+    lease_name,
+    lease_numbers,
+    lease_session,
+)
 from pgstow.repository.holder import Holder
 from pgstow.repository.lock import age_text
 from pgstow.repository.lock_times import LockTimes
-from pgstow.repository.renewal import Renewed, Trace
-from pgstow.store.api import ObjectInfo, Store
+from pgstow.repository.renewal import Renewed
+from pgstow.store.api import Store
 from pgstow.store.clock import store_now
 from pgstow.store.probing import NOT_IMPLEMENTED
 
-__all__ = [
-    "LEASES",
-    "FoundLease",
-    "Lease",
-    "LeasedDatabase",
-    "find_lease",
-    "lease_folder",
-    "remove_old_leases",
-    "seize_lease",
-]
+__all__ = ["Lease", "seize_lease"]
 
-LEASES = "pgstow/leases/"
-
-_NUMBER = re.compile(r"[0-9]{20}")
 _TRIES = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeasedDatabase:
-    """What a lease is for: ``identity`` tells databases apart, ``name`` is for people."""
-
-    identity: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundLease:
-    """The highest lease of a database. What an unreadable one does not tell is None."""
-
-    folder: str
-    number: int
-    info: ObjectInfo
-    is_released: bool
-    database: str | None
-    run_id: str | None
-    trace: Trace
-    started: str | None
-
-    @property
-    def holder(self) -> Holder | None:
-        return self.trace.holder
-
-    def is_dead(self, observer: Holder, now: Callable[[], datetime], times: LockTimes) -> bool:
-        """Whether it may be taken over; ``now`` is as in ``Trace.why_dead()``."""
-        return self.is_released or self.trace.why_dead(observer, now, times) is not None
-
-
-def lease_folder(repository_id: str, database: LeasedDatabase) -> str:
-    """Return where a database's leases are. Names of objects are not secret, so it tells nothing to who has no key."""
-    mixed = hashlib.sha256(f"{repository_id} {database.identity}".encode()).hexdigest()
-    return f"{LEASES}{mixed[:32]}/"
-
-
-def find_lease(files: SealedFiles, folder: str) -> FoundLease | None:
-    """Return the highest lease in a folder, or None if there never was one."""
-    for _ in range(_TRIES):
-        numbers = _numbers(files, folder)
-        if not numbers:
-            return None
-        number = max(numbers)
-        try:
-            content = files.store.get(_name(folder, number))
-        except ObjectNotFound:  # a higher one is there now, or an unlucky try has been taken back
-            continue
-        return _decode(files, folder, number, numbers[number], content)
-    raise _changes_hands()
 
 
 def seize_lease(
@@ -155,7 +88,7 @@ class Lease(Renewed):
         supersedes: Collection[str] = (),
     ) -> None:
         super().__init__(
-            f"the lease of {database}", times, session=_session(folder, run_id), is_early=is_early
+            f"the lease of {database}", times, session=lease_session(folder, run_id), is_early=is_early
         )
         self._files = files
         self._folder = folder
@@ -197,16 +130,16 @@ class Lease(Renewed):
                 self._create(number)
             except ObjectExists:  # someone else was faster: see who
                 continue
-            older = _numbers(self._files, self._folder)
+            older = lease_numbers(self._files, self._folder)
             if (
                 max(older, default=0) > number
             ):  # what we had seen was old, and that number had been removed again
-                _remove(self._files.store, [_name(self._folder, number)])
+                _remove(self._files.store, [lease_name(self._folder, number)])
                 continue
             self._number, self._renewed_s = number, begun_s
-            _remove(self._files.store, [_name(self._folder, each) for each in older if each < number])
+            _remove(self._files.store, [lease_name(self._folder, each) for each in older if each < number])
             return
-        raise _changes_hands()
+        raise changes_hands()
 
     def _end(self, found: FoundLease) -> None:
         """Raise RepositoryLocked if the lease is held, else make sure that its run cannot publish any more."""
@@ -238,7 +171,7 @@ class Lease(Renewed):
         The condition is asked twice: a store that accepts the second put does not know it. One that denies the second alone
         lets nobody overwrite, under whatever condition.
         """
-        name, content = _name(self._folder, number), self._content()
+        name, content = lease_name(self._folder, number), self._content()
         try:
             self._files.store.put(name, content, if_absent=True)
             with contextlib.suppress(ObjectExists, StoreDenied):
@@ -265,12 +198,12 @@ class Lease(Renewed):
         """Write the lease anew, under the next number where nobody may overwrite; ObjectExists if that is another's."""
         if not self._is_write_once:
             try:
-                self._files.store.put(_name(self._folder, self._number), content)
+                self._files.store.put(lease_name(self._folder, self._number), content)
             except StoreDenied:
                 self._is_write_once = True
             else:
                 return
-        self._files.store.put(_name(self._folder, self._number + 1), content, if_absent=True)
+        self._files.store.put(lease_name(self._folder, self._number + 1), content, if_absent=True)
         self._number += 1
 
     def _release(self) -> None:
@@ -284,7 +217,7 @@ class Lease(Renewed):
         if not self._is_conditional:  # another run may have written the same number, later than we looked
             found = find_lease(self._files, self._folder)
             return found is not None and (found.number, found.run_id) == (self._number, self._run_id)
-        newest = max(_numbers(self._files, self._folder), default=0)
+        newest = max(lease_numbers(self._files, self._folder), default=0)
         if self._is_write_once and newest == self._number + 1:  # ours, if only the reply was lost
             found = find_lease(self._files, self._folder)
             if found is not None and (found.number, found.run_id) == (newest, self._run_id):
@@ -305,69 +238,8 @@ class Lease(Renewed):
         return self._files.seal(json.dumps(fields).encode())
 
 
-def remove_old_leases(store: Store) -> int:
-    """Remove the lower numbers, which runs that may not delete have left; return how many there were."""
-    folders: defaultdict[str, list[str]] = defaultdict(list)
-    for info in store.list(LEASES):
-        folder, _, leaf = info.name.rpartition("/")
-        if _NUMBER.fullmatch(leaf):
-            folders[folder].append(info.name)
-    lower = [name for names in folders.values() for name in sorted(names)[:-1]]
-    for name in lower:
-        store.delete(name)
-    return len(lower)
-
-
 def _remove(store: Store, names: Iterable[str]) -> None:
     """Remove lower numbers as far as that can be done: they mean nothing where they stay."""
     with contextlib.suppress(StoreError):
         for name in names:
             store.delete(name)
-
-
-def _session(folder: str, run_id: str) -> str:
-    """Return what a lease is to its process: a run holds one in each of its destinations."""
-    return f"{folder}{run_id}"
-
-
-def _numbers(files: SealedFiles, folder: str) -> dict[int, ObjectInfo]:
-    found = {info.name.removeprefix(folder): info for info in files.store.list(folder)}
-    return {int(leaf): info for leaf, info in found.items() if _NUMBER.fullmatch(leaf)}
-
-
-def _name(folder: str, number: int) -> str:
-    return f"{folder}{number:020d}"
-
-
-def _decode(files: SealedFiles, folder: str, number: int, info: ObjectInfo, content: bytes) -> FoundLease:
-    fields: dict[str, Any] = {}
-    holder = None
-    with contextlib.suppress(RepositoryDamaged, ValueError, TypeError, KeyError, AttributeError):
-        fields = json.loads(files.unseal(info.name, content))
-        holder = Holder.described(
-            pid=int(fields["pid"]),
-            hostname=str(fields["hostname"]),
-            username=str(fields["username"]),
-            marks=fields,
-        )
-    return FoundLease(
-        folder=folder,
-        number=number,
-        info=info,
-        is_released=fields.get("state") == "released",
-        database=fields.get("database"),
-        run_id=fields.get("run"),
-        trace=Trace(
-            holder=holder,
-            session=_session(folder, str(fields.get("run"))) if fields.get("run") else None,
-            renewed=info.modified,
-        ),
-        started=fields.get("started"),
-    )
-
-
-def _changes_hands() -> RepositoryLocked:
-    return RepositoryLocked(
-        "the lease of the database keeps changing hands",
-        hint="another backup of it is at work; try again later",
-    )

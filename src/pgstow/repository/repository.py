@@ -19,6 +19,7 @@ from pgstow.core.errors import (
 from pgstow.core.secrets import Secret
 from pgstow.repository.claims import claim_copy, void_run
 from pgstow.repository.files import CONFIG, FileKind, SealedFiles, list_ids, pack_name
+from pgstow.repository.found_leases import LeasedDatabase, lease_folder
 from pgstow.repository.holder import Holder
 from pgstow.repository.holdings import Holdings
 from pgstow.repository.identity import Identity, RepositoryKin, find_identity, make_identity
@@ -31,7 +32,7 @@ from pgstow.repository.index import (
     grouped,
 )
 from pgstow.repository.keys import KeyInfo, list_keys, remove_key, search_keys, store_key
-from pgstow.repository.leases import Lease, LeasedDatabase, lease_folder
+from pgstow.repository.leases import Lease
 from pgstow.repository.loaded_index import LoadedIndex
 from pgstow.repository.lock import RepositoryLock
 from pgstow.repository.lock_times import LockTimes

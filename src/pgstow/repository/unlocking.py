@@ -10,8 +10,9 @@ from typing import Literal
 
 from pgstow.core.errors import RepositoryDamaged, RepositoryLocked
 from pgstow.repository.files import FileKind, SealedFiles, list_ids
+from pgstow.repository.found_leases import LEASES, FoundLease, find_lease
 from pgstow.repository.holder import Holder
-from pgstow.repository.leases import LEASES, FoundLease, find_lease, seize_lease
+from pgstow.repository.leases import seize_lease
 from pgstow.repository.lock import FoundLock, decode_lock
 from pgstow.repository.lock_times import LockTimes
 from pgstow.repository.renewal import Trace
