@@ -103,7 +103,7 @@ def copy_snapshots(
     _load_target(target)
     if missing := target.lose_missing_packs():
         progress.note(
-            f"in the target: {missing} packs that its index lists are missing or cut off; what of them is needed is sent"
+            f"in the target: packs that its index lists are missing or cut off ({missing}); what of them is needed is sent"
             " again, and pgstow repo repair is due there"
         )
     for exc in lost:
