@@ -20,6 +20,7 @@ from pgstow.core.errors import BackupNotFound, RepositoryDamaged, RepositoryLock
 from pgstow.core.progress import SilentProgress
 from pgstow.repository import BlobKind, Repository
 from pgstow.store.memory import MemoryStore
+from pgstow.upkeep.repair import repair
 from support.copying import (
     assert_copied,
     copy_all,
@@ -369,6 +370,13 @@ def test_what_the_target_has_lost_is_sent_again(source: Repository, shares_key: 
         target.store.put(name, data[:-60])
     copy_all(source, open_repository(target.store), "beef-2")
     assert files_of(open_repository(target.store), "beef-2") == contents(SECOND)
+    report = copy_all(source, open_repository(target.store))
+    assert (report.copied, len(report.present)) == ((), 2)
+    assert report.moved_packs <= len(packs_reached(source, "beef-1")), "none twice"
+    assert files_of(open_repository(target.store), "beef-1") == contents(FIRST), "it is brought what it lacks"
+    assert repair(open_repository(target.store), SilentProgress()).mended == ()
+    assert verify(open_repository(target.store), read_data=True).problems == ()
+    assert copy_all(source, open_repository(target.store)).sent_bytes == 0
 
 
 def spoil(source: Repository, pack_id: bytes, at: int = 100) -> None:

@@ -164,12 +164,13 @@ class BlobIndex:
         return sum(map(len, self._first.values()))
 
     def add_pack(self, pack_id: bytes, entries: Iterable[PackEntry]) -> None:
-        """Make the blobs of a pack known; adding a pack again changes nothing."""
+        """Make the blobs of a pack known, also if it was lost; adding a pack again changes nothing else."""
         with self._lock:
             number = self._pack_numbers.setdefault(pack_id, len(self._packs))
             if number == len(self._packs):
                 self._packs.append(pack_id)
                 self._ends.append(0)
+            self._lost.discard(number)
             end = self._ends[number]
             for entry in entries:
                 end = max(end, entry.offset + entry.length)
