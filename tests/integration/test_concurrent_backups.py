@@ -35,6 +35,7 @@ from support.backups import Notes
 from support.repositories import WatchedStore, init_repository, open_repository
 from support.restic import PASSWORD, Restic
 from support.s3 import S3Bucket
+from support.write_once import WriteOnceStore
 
 DatabaseFactory = Callable[..., ConnInfo]
 
@@ -128,6 +129,18 @@ def test_a_second_backup_of_a_database_gives_way_or_waits(
     assert any(message.endswith("; waiting for it") for message in notes.notes)
     assert second.manifest.reuse.base == first.result().manifest.backup_id, "it was looked for after the wait"
     assert len(list_backups(repository)) == 2
+
+
+def test_credentials_that_may_only_add_are_enough(
+    shop: ConnInfo, folder: Path, client_tools: list[ClientTools], restic: Restic
+) -> None:
+    """They read, list and create: nothing is overwritten or removed, in one backup after the other."""
+    store = WriteOnceStore(LocalStore(folder))
+    taken = [backup_of(shop, client_tools)(open_repository(store)) for _ in range(2)]
+    assert taken[1].manifest.reuse.base == taken[0].manifest.backup_id
+    assert verify(open_repository(store), read_data=True).problems == ()
+    assert store.denied
+    restic(folder, "check", "--no-lock")
 
 
 def test_an_exclusive_lock_is_waited_for(

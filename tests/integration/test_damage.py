@@ -6,6 +6,7 @@ each of these points everything below is asked. ``docs/reliability.md`` says how
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,10 +194,25 @@ def check_repair(world: World, store: MemoryStore, found: dict[str, dict[str, by
         else:
             # the repair may find more than the reader could: an index file that was lost is made again
             assert members.items() <= after[backup].items()
-            assert after[backup].items() <= world.members[backup].items()
+            kept = {name: data for name, data in after[backup].items() if not name.startswith("salvaged/")}
+            assert kept.items() <= world.members[backup].items()
+            for name in after[backup].keys() - kept.keys():
+                check_salvaged(world, backup, name, after[backup][name])
     objects = objects_of(store)
     assert not repair(again, SilentProgress()).is_needed
     assert objects_of(store) == objects  # nothing to do: nothing changed
+
+
+def check_salvaged(world: World, backup: str, name: str, data: bytes) -> None:
+    """What is left of a table is rows of that table, and it is not there as a whole."""
+    member = name.replace("salvaged/", "archive/").replace(".sql", ".dat")
+    all_rows = world.members[backup][member].splitlines()
+    head, _, rows = data.partition(b" FROM stdin;\n")
+    assert head.startswith(b"-- pgstow repo repair: ")
+    *left, end, empty, last = rows.splitlines()
+    assert (end, empty, last) == (b"\\.", b"", b"")
+    assert 0 < len(left) < len(all_rows) - 3
+    assert set(left) < set(all_rows)
 
 
 def test_a_damaged_only_key_opens_nothing(world: World) -> None:
@@ -289,6 +305,59 @@ def test_after_a_repair_the_loss_is_known_before_anything_is_touched(
     assert_equal_rows(world.source, whole)
 
 
+def test_what_is_left_of_a_table_can_be_loaded(
+    world: World, pg15: Cluster, database: DatabaseFactory, tmp_path: Path
+) -> None:
+    """Page ranges whose blobs are whole are in a script; a second loss, in another table, does not cost it."""
+    backup = world.ids[2]
+    _, places = of_table(world, backup, "public.orders")
+    assert len(places) > 2, "ranges, and the end of the data"
+    pack, offset, _ = places[0]
+    data = bytearray(world.objects[pack_name(pack.hex())])
+    data[offset + 20] ^= 1
+    store = store_of({**world.objects, pack_name(pack.hex()): bytes(data)})
+    report = repair(Repository.open(store, Secret(PASSWORD)), SilentProgress())
+    (table,) = next(each.salvaged for each in report.mended if each.backup_id == backup)
+    assert (table.table, table.rows + table.lost_rows) == ("public.orders", 20000)
+    files = opened(store, backup)
+    name = table.path.removeprefix("/test/")
+    (tmp_path / "left.sql").write_bytes(files.read(name))
+    target = database(pg15)
+    execute(target, "CREATE TABLE orders (id int PRIMARY KEY, client int, note text)")
+    psql = tools_for(target).pg_restore.parent / "psql"
+    subprocess.run(
+        [psql, "-qX", "-v", "ON_ERROR_STOP=1", "-d", target.connect_string(), "-f", tmp_path / "left.sql"],
+        check=True,
+    )
+    rows = "SELECT id, client, note FROM orders"
+    left = fetch(target, rows)
+    assert len(left) == table.rows
+    assert set(left) < set(fetch(world.source, rows))
+    _, ((notes, *_), *_) = of_table(world, world.ids[0], "app.notes")
+    store.delete(pack_name(notes.hex()))
+    repair(Repository.open(store, Secret(PASSWORD)), SilentProgress())
+    kept = [each for each in list_backups(Repository.open(store, Secret(PASSWORD))) if each.id == backup]
+    if kept:  # unless that pack held its manifest
+        assert opened(store, backup).read(name) == (tmp_path / "left.sql").read_bytes()
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_the_end_of_the_data_is_known_though_it_is_lost(world: World, is_listed: bool) -> None:
+    """One blob ends the data of all tables in all backups: its loss costs none of them."""
+    _, places = of_table(world, world.ids[0], "app.notes")
+    pack, offset, _ = places[-1]
+    assert all(of_table(world, backup, "public.orders")[1][-1] == (pack, offset, _) for backup in world.ids)
+    data = bytearray(world.objects[pack_name(pack.hex())])
+    data[offset] ^= 1
+    store = store_of({**world.objects, pack_name(pack.hex()): bytes(data)})
+    if not is_listed:
+        for info in list(store.list("index/")):
+            store.delete(info.name)
+    report = repair(Repository.open(store, Secret(PASSWORD)), SilentProgress())
+    assert (report.mended, report.dropped, report.recreated_blobs) == ((), (), 1)
+    assert readable_members(store) == (world.members, set())
+
+
 def test_a_backup_after_the_repair_is_whole_again(
     world: World, flipped: MemoryStore, pg15: Cluster, database: DatabaseFactory
 ) -> None:
@@ -342,6 +411,27 @@ def test_a_backup_is_made_beside_a_damaged_index_and_snapshot(world: World) -> N
     report = verify(repository, read_data=True)
     reached = {each for problem in report.problems for each in problem.backups}
     assert taken.manifest.backup_id not in reached
+
+
+@pytest.mark.parametrize("loss", ["missing", "cut off"])
+def test_a_backup_takes_nothing_for_known_that_the_store_has_lost(world: World, loss: str) -> None:
+    """The index lists it all the same; whoever believes that makes a backup that cannot be restored."""
+    _, ((pack, *_), *_) = of_table(world, world.ids[2], "public.orders")
+    store, name = store_of(world.objects), pack_name(pack.hex())
+    data = store.get(name)
+    store.delete(name)
+    if loss == "cut off":
+        store.put(name, data[: len(data) // 2])
+    request = backing_up.BackupRequest(source=world.source, name="test")
+    tools = [tools_for(world.source)]
+    taken = backing_up.backup(request, Repository.open(store, Secret(PASSWORD)), tools, SilentProgress())
+    (warning,) = [each for each in taken.manifest.warnings if each.code == "repository"]
+    assert warning.message.startswith("1 pack that the index lists is missing or cut off")
+    found, lost = readable_members(store)
+    assert not {path for backup, path in lost if backup == taken.manifest.backup_id}
+    members = found[taken.manifest.backup_id]
+    for member in (m for m in world.tables[world.ids[2]] if m.startswith("archive/")):
+        assert members[member] == world.members[world.ids[2]][member], "the database has not changed"
 
 
 SAMPLES = ("config", "index/", "snapshots/", "data/ flipped", "data/ gone", "everything")

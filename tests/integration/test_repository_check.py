@@ -93,6 +93,19 @@ def test_what_lies_around_is_found(folder: Path) -> None:
     assert pending.text.startswith("1 ")
 
 
+def test_a_backup_on_hold_that_is_gone_is_told(folder: Path) -> None:
+    """Whoever runs restic's forget does not see the hold."""
+    repository = Repository.open(LocalStore(folder), Secret(PASSWORD))
+    day = datetime(2026, 11, 20, tzinfo=UTC)
+    marks = repository.marks()
+    for backup_id, until in (("run-1", None), ("run-9", None), ("run-8", day.date())):
+        marks.hold(backup_id, at=day, by="anna@host", reason="case 7", until=until)
+    marks.hold("run-7", at=day, by="anna@host", reason="case 8")
+    marks.release("run-7", at=day, by="anna@host", reason="closed")
+    (found,) = [each for each in checked(folder, skew=timedelta(days=9999)).findings if each.code == "holds"]
+    assert (found.level, found.names) == (Level.WARNING, ("run-9",))
+
+
 def test_locks_of_others_are_told_apart(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", LEAVES_A_LOCK, folder, PASSWORD], check=True)
     before = checked(folder, may_write=False)

@@ -239,13 +239,15 @@ def _reference_rows(
 
 
 def _left_of(folder: Path, whole: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
-    """Return those members that can still be read."""
+    """Return what a repair leaves: all that can still be read, and parts of what cannot."""
     readable, _ = readable_members(LocalStore(folder))
-    left: dict[str, Mapping[str, str]] = {
-        backup_id: {name: digest for name, digest in members.items() if name in readable[backup_id]}
-        for backup_id, members in whole.items()
-    }
-    assert all(0 < len(left[backup_id]) < len(members) for backup_id, members in whole.items())
+    repaired = folder.with_name(f"{folder.name}, repaired")
+    repair(_next(folder, repaired), SilentProgress())
+    left = _contents(repaired)
+    for own_id, members in whole.items():
+        kept = {name: digest for name, digest in left[own_id].items() if not name.startswith("salvaged/")}
+        assert kept.items() < members.items()
+        assert readable[own_id].keys() <= kept.keys()
     return left
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -209,11 +210,11 @@ def test_a_failure_keeps_what_was_brought_before_it(team: Team) -> None:
     honest = Repository.save_copied_snapshot
     calls: list[bytes] = []
 
-    def failing(self: Repository, content: bytes) -> str:
+    def failing(self: Repository, content: bytes, **of: Any) -> str:
         calls.append(content)
         if len(calls) == 2:
             raise StoreError("gone away")
-        return honest(self, content)
+        return honest(self, content, **of)
 
     with patch.object(Repository, "save_copied_snapshot", failing):
         caught = bring_all(team, "near", "far")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import patch
@@ -20,6 +20,7 @@ from pgstow.core.errors import BackupNotFound, RepositoryDamaged, RepositoryLock
 from pgstow.core.progress import SilentProgress
 from pgstow.repository import BlobKind, Repository
 from pgstow.store.memory import MemoryStore
+from pgstow.upkeep.repair import repair
 from support.copying import (
     assert_copied,
     copy_all,
@@ -166,7 +167,7 @@ def test_state_of_running_work_stays_behind(source: Repository) -> None:
     source.store.put("pgstow/leases/shop", b"lease")
     target = target_of(source, shares_key=True)
     copy_all(source, target)
-    assert not list(target.store.list("pgstow/"))
+    assert not list(target.store.list("pgstow/leases/"))
 
 
 def test_snapshots_that_pgstow_did_not_make(source: Repository) -> None:
@@ -288,10 +289,94 @@ def test_packs_stand_before_the_index_and_that_before_the_snapshot(source: Repos
     copy_all(source, target)
     order = [name.split("/")[0] for name in store.names("put") if not name.startswith("locks/")]
     steps = [step for position, step in enumerate(order) if order[position - 1 : position] != [step]]
-    assert steps == ["data", "index", "snapshots"] * 2
+    assert steps == ["data", "index", "pgstow", "snapshots"] * 2
+
+
+# -- several at once
+
+
+def before_the_first(store: WatchedStore, folder: str, act: Callable[[], None]) -> None:
+    """Do something just before the first object of a folder is written."""
+    waiting = [act]
+
+    def step_in(method: str, name: str) -> None:
+        if method == "put" and name.startswith(folder) and waiting:
+            waiting.pop()()
+
+    store.before = step_in
+
+
+@both_keys
+@pytest.mark.parametrize("folder", ["pgstow/runs/copy-", "snapshots/"])
+def test_two_at_once_leave_one_snapshot(source: Repository, shares_key: bool, folder: str) -> None:
+    """The other one comes and goes between our last look at the target and our snapshot."""
+    target = target_of(source, shares_key=shares_key)
+    assert isinstance(target.store, WatchedStore)
+    before_the_first(
+        target.store,
+        folder,
+        lambda: copy_all(open_repository(source.store), open_repository(target.store.inner)),
+    )
+    report = copy_all(source, target)
+    assert len(target.snapshots()) == 2
+    assert_copied(source.store, target.store)
+    copied = {each.new_id for each in report.copied}
+    assert copied and copied <= {each.id for each in target.snapshots()}
+
+
+def test_a_backup_from_two_of_its_places_at_once_leaves_one_snapshot(source: Repository) -> None:
+    """Copies have names of their own in each repository, and all are one backup."""
+    other = target_of(source, shares_key=False)
+    copy_all(source, other)
+    target = target_of(source, shares_key=False)
+    assert isinstance(target.store, WatchedStore)
+    before_the_first(
+        target.store,
+        "snapshots/",
+        lambda: copy_all(open_repository(other.store), open_repository(target.store.inner)),
+    )
+    copy_all(source, target)
+    assert len(target.snapshots()) == 2
+    assert_copied(source.store, target.store)
+
+
+@pytest.mark.parametrize("wrong", [None, b"no snapshot at all"], ids=["another's", "nothing"])
+def test_what_stands_in_the_place_of_a_claim_is_not_believed(source: Repository, wrong: bytes | None) -> None:
+    """Somebody who may write to the store puts the claim of one copy in the place of another's."""
+    target = target_of(source, shares_key=True)
+    copy_all(source, target)
+    first, second = (info.name for info in target.store.list("pgstow/runs/"))
+    target.store.put(first, wrong or target.store.get(second))
+    for snapshot in target.snapshots():
+        target.remove_snapshot(snapshot.id or "")
+    copy_all(source, target)
+    assert_copied(source.store, target.store)
 
 
 # -- damage
+
+
+@both_keys
+@pytest.mark.parametrize("loss", ["missing", "short"])
+def test_what_the_target_has_lost_is_sent_again(source: Repository, shares_key: bool, loss: str) -> None:
+    """Its index lists it all the same: a copy that took it for present would not be whole."""
+    target = target_of(source, shares_key=shares_key)
+    copy_all(source, target, "beef-1")
+    (pack_id, *_) = packs_reached(target, "beef-1")
+    name = f"data/{pack_id.hex()[:2]}/{pack_id.hex()}"
+    data = target.store.get(name)
+    target.store.delete(name)
+    if loss == "short":
+        target.store.put(name, data[:-60])
+    copy_all(source, open_repository(target.store), "beef-2")
+    assert files_of(open_repository(target.store), "beef-2") == contents(SECOND)
+    report = copy_all(source, open_repository(target.store))
+    assert (report.copied, len(report.present)) == ((), 2)
+    assert report.moved_packs <= len(packs_reached(source, "beef-1")), "none twice"
+    assert files_of(open_repository(target.store), "beef-1") == contents(FIRST), "it is brought what it lacks"
+    assert repair(open_repository(target.store), SilentProgress()).mended == ()
+    assert verify(open_repository(target.store), read_data=True).problems == ()
+    assert copy_all(source, open_repository(target.store)).sent_bytes == 0
 
 
 def spoil(source: Repository, pack_id: bytes, at: int = 100) -> None:

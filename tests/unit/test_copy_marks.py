@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 from pgstow.app.copy import copy_repository, rekey_repository
 from pgstow.catalog.drills import read_drills, save_drill
+from pgstow.core.errors import StoreUnavailable
 from pgstow.core.progress import SilentProgress
 from pgstow.repository import LockTimes, Proof, Repository
+from pgstow.store.api import Store
 from pgstow.store.memory import MemoryStore
 from support.backups import Notes
 from support.dated_backups import backup_id, save_dated
 from support.drilling import drill_record
 from support.pruning import objects
-from support.repositories import init_repository, open_repository
+from support.repositories import WatchedStore, init_repository, open_repository
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PROOF = Proof(backup_id=backup_id(1), when=AT, what="whole database")
 
 
-def opened(store: MemoryStore) -> Repository:
+def opened(store: Store) -> Repository:
     repository = open_repository(store)
     repository.lock_times = LockTimes(settle_s=0)
     return repository
@@ -42,6 +47,33 @@ def marked(store: MemoryStore) -> None:
     store.put(f"pgstow/proofs/{backup_id(3)}/{'0' * 32}", b"nonsense")
 
 
+def marks_in(store: MemoryStore) -> set[str]:
+    """Return the objects of pgstow's own but those of running work."""
+    return {name for name in objects(store, "pgstow") if not name.startswith("pgstow/runs/")}
+
+
+def test_rekeying_that_stops_at_any_write_is_finished_by_the_next() -> None:
+    """Nothing is there twice then, and nothing is missing."""
+    old = MemoryStore()
+    marked(old)
+    for tries in itertools.count():
+        new = MemoryStore()
+        init_repository(new)
+        writes = itertools.count()
+
+        def stop(method: str, name: str, *, last: int = tries, writes: Iterator[int] = writes) -> None:
+            if method == "put" and next(writes) >= last:
+                raise StoreUnavailable("gone")
+
+        with contextlib.suppress(StoreUnavailable):
+            rekey_repository(opened(old), opened(WatchedStore(new, before=stop)), Notes(), read_data=False)
+            break
+        assert rekey_repository(opened(old), opened(new), Notes(), read_data=True).is_complete
+        assert len(marks_in(new)) == 5
+        assert len(opened(new).snapshots()) == 3
+    assert tries > 15
+
+
 def test_rekeying_takes_along_what_is_held_proven_and_retired() -> None:
     old, new = MemoryStore(), MemoryStore()
     marked(old)
@@ -58,7 +90,7 @@ def test_rekeying_takes_along_what_is_held_proven_and_retired() -> None:
         assert "cannot be read in the repository it was copied from" in unreadable.reason
         assert marks.proofs({backup_id(n) for n in (1, 2, 3)}) == ([PROOF], set())
         assert marks.retirements(["shop"])["shop"].when == AT
-        assert len(objects(new, "pgstow")) == 5
+        assert len(marks_in(new)) == 5
     assert all(backup_id(3) in note for note in notes.notes)
     assert len(notes.notes) == 2
 
@@ -89,4 +121,4 @@ def test_a_copy_takes_no_marks_along() -> None:
     marked(old)
     init_repository(new)
     copy_repository(opened(old), opened(new), (), SilentProgress(), dry_run=False)
-    assert objects(new, "pgstow") == set()
+    assert marks_in(new) == set()

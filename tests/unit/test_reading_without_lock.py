@@ -8,7 +8,10 @@ from unittest.mock import patch
 
 import pytest
 
+from pgstow.app.copy import copy_repository
+from pgstow.app.prune import count_repository
 from pgstow.app.reading import reading
+from pgstow.app.repository_check import check_repository
 from pgstow.app.verify import verify_backups
 from pgstow.core.errors import RepositoryLocked, StoreDenied, StoreError, StoreFull
 from pgstow.core.progress import SilentProgress
@@ -72,3 +75,21 @@ def test_who_may_not_delete_reads_beside_a_dead_lock() -> None:
     (note,) = progress.notes
     assert "could not be removed" in note
     assert len(list(inner.list("locks/"))) == 2
+
+
+@pytest.mark.parametrize("error", [StoreDenied("read-only"), StoreFull("no room")])
+def test_it_is_counted_checked_and_copied_all_the_same(error: StoreError) -> None:
+    inner = MemoryStore()
+    save_dated(init_repository(inner), 1, datetime(2026, 11, 20, 2, tzinfo=UTC))
+
+    def refuse(method: str, name: str) -> None:
+        if method in ("put", "delete"):
+            raise error
+
+    repository = open_repository(WatchedStore(inner, before=refuse))
+    progress = Noting()
+    assert count_repository(repository, progress).snapshots == 1
+    assert check_repository(repository, progress, read_data=False).is_sound
+    target = init_repository(MemoryStore())
+    assert len(copy_repository(repository, target, (), progress, dry_run=False).copied) == 1
+    assert [note.partition(" (")[0] for note in progress.notes] == ["no lock could be taken"] * 3

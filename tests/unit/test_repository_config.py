@@ -66,12 +66,13 @@ def test_a_reducible_polynomial_is_refused() -> None:
         RepositoryConfig.decode(RepositoryConfig(id="x", chunker_polynomial=1 << 53).encode())
 
 
-@pytest.mark.parametrize("version", [1, 3])
-def test_other_formats_are_refused(version: int) -> None:
+@pytest.mark.parametrize(("version", "remedy"), [(1, "upgrade_repo_v2"), (3, "newer pgstow")])
+def test_other_formats_are_refused(version: int, remedy: str) -> None:
     data = (
         RepositoryConfig.generate(random_polynomial())
         .encode()
         .replace(b'"version":2', b'"version":%d' % version)
     )
-    with pytest.raises(RepositoryError, match=f"format {version}"):
+    with pytest.raises(RepositoryError, match=f"format {version}") as caught:
         RepositoryConfig.decode(data)
+    assert remedy in (caught.value.hint or "")

@@ -14,8 +14,8 @@ import pytest
 from pgstow.core.errors import RepositoryLocked, StoreError, StoreUnavailable
 from pgstow.repository import Lease, LeasedDatabase, LockTimes, Repository, remove_old_claims
 from pgstow.repository.claims import void_run
+from pgstow.repository.found_leases import find_lease, lease_folder
 from pgstow.repository.holder import Holder
-from pgstow.repository.leases import find_lease, lease_folder
 from pgstow.store.memory import MemoryStore
 from support.repositories import WatchedStore, init_repository, open_repository
 

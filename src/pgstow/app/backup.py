@@ -268,10 +268,18 @@ def _hold(
 
 
 def _prepare(destinations: Destinations, one: OpenDestination) -> tuple[Warning_, ...]:
-    """Clean up after runs that were killed and read the index; return what the manifest says of damage."""
+    """Clean up after runs that were killed and read the index; return what the manifest says of damage.
+
+    What the store has lost must not be taken for known: this backup could not be restored.
+    """
     one.repository.store.remove_stale_temporaries()
     damaged: list[RepositoryDamaged] = []
     one.repository.load_index(damaged=damaged)
+    if missing := one.repository.lose_missing_packs():
+        packs = (
+            "1 pack that the index lists is" if missing == 1 else f"{missing} packs that the index lists are"
+        )
+        damaged.append(RepositoryDamaged(f"{packs} missing or cut off"))
     return damage_warnings(destinations, one, damaged)
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pgstow.app.auditing import note_access
 from pgstow.app.holding import Waits
 from pgstow.app.opening import make_repository, open_repository
+from pgstow.app.reading import reading
 from pgstow.assurance.verify import VerifyReport, verify
 from pgstow.catalog.backups import BackupRecord, backup_record, backups_among, list_backups, resolve
 from pgstow.core.errors import NoRepository, RepositoryDamaged, RepositoryLocked, UsageError, WrongPassword
@@ -149,9 +150,10 @@ def _copy(
     damaged: list[RepositoryDamaged] = []
     waits = Waits(progress)
     with (
-        source.lock(wait_s=wait_s, on_wait=waits),
+        reading(source, progress.note, wait_s=wait_s, on_wait=waits) as check_source,
         _lock_target(target, wait_s=wait_s, waits=waits) as target_lock,
     ):
+        check_source()
         if not dry_run:
             target.store.remove_stale_temporaries()  # of copies that were killed: nothing else may ever write here
         # Before the index is read: what a listed snapshot needs is then in it, also beside running backups.

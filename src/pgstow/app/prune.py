@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pgstow.app.holding import Waits
+from pgstow.app.reading import reading
 from pgstow.core.progress import Progress
-from pgstow.repository import Repository, RepositoryLock, remove_old_claims
+from pgstow.repository import Repository, RepositoryLock, remove_old_claims, remove_old_leases
 from pgstow.upkeep.prune import PruneResult, prune
 from pgstow.upkeep.prune_plan import PruneOptions, PrunePlan, plan_prune
 from pgstow.upkeep.stats import RepositoryStats, repository_stats
@@ -49,10 +50,12 @@ def prune_under(
     show(plan)
     result = prune(plan, repository, lock, progress)
     remove_old_claims(repository.store)
+    remove_old_leases(repository.store)
     return plan, result
 
 
 def count_repository(repository: Repository, progress: Progress) -> RepositoryStats:
     """Return the numbers of a repository."""
-    with repository.lock():  # nobody may prune what is being counted
+    with reading(repository, progress.note) as check_lock:
+        check_lock()
         return repository_stats(repository, progress)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from pgstow.app.findings import Finding, Level, counted, some_of
 from pgstow.app.holding import MOST_SKEW_S
+from pgstow.app.reading import unlocked_text
 from pgstow.assurance.sample import PackSample
 from pgstow.assurance.verify import VerifyReport, verify
-from pgstow.core.errors import StoreDenied
+from pgstow.catalog.backups import list_backups
+from pgstow.core.errors import RepositoryDamaged, StoreDenied, StoreFull
 from pgstow.core.progress import Progress
 from pgstow.repository import FileKind, Obstacle, Repository, RepositoryLock, find_damaged_keys, list_ids
 from pgstow.store.probing import probe_conditional_put
@@ -60,13 +62,19 @@ def check_repository(
     look like damage, and nothing is tried out.
     """
     with contextlib.ExitStack() as held:
-        lock = held.enter_context(repository.lock()) if may_write else None
+        lock: RepositoryLock | None = None
+        try:
+            lock = held.enter_context(repository.lock()) if may_write else None
+        except (StoreDenied, StoreFull) as exc:
+            progress.note(unlocked_text(exc))
+            may_write = False
         findings = [
             _config(repository),
             _keys(repository),
             *_clock_and_locks(repository, lock, clock),
             _conditional_put(repository, may_write=may_write),
             *_leftovers(repository, folder),
+            *_holds(repository, clock),
         ]
         verified = verify(repository, read_data=read_data, sample=sample, progress=progress)
     return CheckReport(verified=verified, findings=(*findings, *_of_backups(verified)))
@@ -142,6 +150,26 @@ def _locks(locks: list[Obstacle]) -> Iterator[Finding]:
             text=f"{counted(len(unreadable), 'lock file')} cannot be read: nobody can take an exclusive lock",
             remedy="when nothing else uses the repository: pgstow repo unlock --all",
             names=tuple(lock.name for lock in unreadable),
+        )
+
+
+def _holds(repository: Repository, clock: Callable[[], datetime]) -> Iterator[Finding]:
+    """Yield what is said of backups that are held and gone: restic's own forget does not see holds."""
+    unreadable: list[RepositoryDamaged] = []
+    known = {record.id for record in list_backups(repository, damaged=unreadable)}
+    today = clock().date()
+    gone = sorted(
+        backup_id
+        for backup_id, holds in repository.marks().holds().items()
+        if backup_id not in known and any(hold.until is None or hold.until >= today for hold in holds)
+    )
+    if gone and not unreadable:  # else one of those may be it, which is a problem of its own
+        yield Finding(
+            code="holds",
+            level=Level.WARNING,
+            text=f"{counted(len(gone), 'backup')} on hold gone: {some_of(gone)}",
+            remedy="restic forget does not see holds; pgstow repo copy brings a backup back from where there is a copy of it",
+            names=tuple(gone),
         )
 
 

@@ -104,6 +104,8 @@ def _lines(report: RepairReport) -> Iterator[Text]:
         yield Text(f"unlisted: pack {pack.pack[:16]}: {kept}, {pack.lost:,} lost: {safe(pack.why)}")
     if report.relisted_packs:
         yield Text(f"listed again: {plural(report.relisted_packs, 'pack')} that no index file lists")
+    if report.recreated_blobs:
+        yield Text(f"made anew: {plural(report.recreated_blobs, 'blob')} whose content is known")
     for snapshot in report.dropped:
         yield Text.assemble(("dropped: ", "bold red"), f"{_name(snapshot)}: {safe(snapshot.why)}")
     for mended in report.mended:
@@ -113,6 +115,10 @@ def _lines(report: RepairReport) -> Iterator[Text]:
             ("kept in part: ", "bold yellow"),
             f"{_name(mended)}, without {', '.join(lost[:_SHOWN])}{more}",
         )
+        for table in mended.salvaged:
+            yield Text(
+                f"  of {safe(table.table)} {plural(table.rows, 'row')} are left, in {safe(table.path)}; {table.lost_rows:,} are lost"
+            )
     for snapshot in report.not_mended:
         yield Text.assemble(("left as it is: ", "bold red"), f"{_name(snapshot)}: {safe(snapshot.why)}")
 

@@ -10,12 +10,13 @@ a backup: a hold, a release, a proof.
 
 from pgstow.repository.claims import remove_old_claims
 from pgstow.repository.files import FileKind, list_ids, pack_name
+from pgstow.repository.found_leases import LeasedDatabase, remove_old_leases
 from pgstow.repository.holdings import Holdings, PruneRecord
 from pgstow.repository.identity import RepositoryKin
 from pgstow.repository.ids import BlobId, BlobIds, BlobKind
 from pgstow.repository.index import BlobIndex, Location, PackContents
 from pgstow.repository.keys import KeyInfo, find_damaged_keys
-from pgstow.repository.leases import Lease, LeasedDatabase
+from pgstow.repository.leases import Lease
 from pgstow.repository.lock import RepositoryLock
 from pgstow.repository.lock_times import LockTimes
 from pgstow.repository.marks import Hold, Marks, Proof, Retirement
@@ -86,5 +87,6 @@ __all__ = [
     "pack_name",
     "pack_size",
     "remove_old_claims",
+    "remove_old_leases",
     "without_nodes",
 ]

@@ -7,23 +7,35 @@ snapshot may still appear, as a backup beside the one of the run that took over.
 confirmed, after its last blob, that the index lists all it refers to, and a prune that goes on meanwhile looks at the
 snapshots once more before it deletes what it took out of the index.
 
+A copy into the repository is no run of it, and several may bring one backup at once. ``pgstow/runs/copy-HASH`` is created, only if
+absent, with the bytes of the snapshot to be: who comes second writes those, which make one and the same file.
+
 Readers go by snapshots alone. A snapshot of a voided run can only be there where a store ignores the condition, or
 because somebody put it back; it was published whole, so it counts as a backup.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from datetime import timedelta
 from typing import Any
 
-from pgstow.core.errors import ObjectExists, ObjectNotFound, RepositoryDamaged, RepositoryLocked, StoreError
+from pgstow.core.errors import (
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryDamaged,
+    RepositoryLocked,
+    StoreDenied,
+    StoreError,
+)
 from pgstow.repository.files import SealedFiles
 from pgstow.store.api import Store
 from pgstow.store.clock import store_now
 from pgstow.store.probing import NOT_IMPLEMENTED
 
-__all__ = ["claim_run", "claim_run_blindly", "confirm_claim", "remove_old_claims", "void_run"]
+__all__ = ["claim_copy", "claim_run", "claim_run_blindly", "confirm_claim", "remove_old_claims", "void_run"]
 
 _FOLDER = "pgstow/runs/"
 
@@ -74,6 +86,26 @@ def void_run(files: SealedFiles, run_id: str, *, by: str) -> bool:
             raise
         files.store.put(name, sealed)
     return True
+
+
+def claim_copy(files: SealedFiles, repository_id: str, identity: str, sealed: bytes) -> bytes:
+    """Return the bytes that the snapshot of a copy is to have: ``sealed``, or those that another process claimed before.
+
+    They may be anything that somebody put there: look at them. ``identity`` says of what it is a copy.
+    """
+    mixed = hashlib.sha256(f"{repository_id} copy of {identity}".encode()).hexdigest()
+    name = f"{_FOLDER}copy-{mixed[:32]}"
+    try:
+        try:
+            files.store.put(name, sealed, if_absent=True)
+        except StoreError as exc:
+            if exc.facts.get("http_status") != NOT_IMPLEMENTED:
+                raise
+            files.store.put(name, sealed)
+    except (ObjectExists, StoreDenied):
+        with contextlib.suppress(ObjectNotFound):  # removed since, as an old one
+            return files.store.get(name)
+    return sealed
 
 
 def remove_old_claims(store: Store, *, older_than: timedelta = timedelta(days=7)) -> int:

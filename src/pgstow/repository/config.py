@@ -53,7 +53,9 @@ class RepositoryConfig:
         if version != _VERSION:
             raise RepositoryError(
                 f"repository has format {version}, pgstow needs format {_VERSION}",
-                hint="restic migrate upgrade_repo_v2 upgrades a repository of format 1",
+                hint="restic migrate upgrade_repo_v2 upgrades a repository of format 1"
+                if version < _VERSION
+                else "a newer program made it; see whether a newer pgstow knows that format",
             )
         if not is_irreducible(polynomial):
             raise RepositoryDamaged("the repository's config holds a reducible chunker polynomial")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-from pgstow.core.errors import ObjectNotFound, RepositoryDamaged
+from pgstow.core.errors import ObjectNotFound, RepositoryDamaged, StoreDenied
 from pgstow.repository.compression import CompressionError, compress, decompress
 from pgstow.repository.crypto import MasterKey
 from pgstow.store.api import ObjectInfo, Store
@@ -74,9 +74,22 @@ class SealedFiles:
 
     def save(self, kind: FileKind, content: bytes) -> str:
         """Store ``content`` compressed and sealed; return its id once it is durable."""
-        sealed = self.seal(content)
+        return self.save_sealed(kind, self.seal(content))
+
+    def save_sealed(self, kind: FileKind, sealed: bytes) -> str:
+        """Store what ``seal()`` made, which may be there already; return its id once it is durable."""
         file_id = hashlib.sha256(sealed).hexdigest()
-        self.store.put(kind.name_of(file_id), sealed)
+        try:
+            self.store.put(kind.name_of(file_id), sealed)
+        except StoreDenied:  # where nobody may overwrite, what is there is what was to be written
+            try:
+                read_verified(self.store, kind, file_id)
+            except (ObjectNotFound, RepositoryDamaged):
+                is_there = False
+            else:
+                is_there = True
+            if not is_there:
+                raise
         return file_id
 
     def load(self, kind: FileKind, file_id: str) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import threading
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -153,6 +154,8 @@ class BlobIndex:
     def _clear(self) -> None:
         self._packs: list[bytes] = []
         self._pack_numbers: dict[bytes, int] = {}
+        self._ends = array("Q")  # of each pack's last blob
+        self._lost: set[int] = set()
         self._first = {kind: HashTable(key_size=ID_BYTES, value_size=_PLACE.size) for kind in BlobKind}
         # Concurrent backups may store a blob twice. One further copy is remembered: it can replace a damaged one.
         self._second = {kind: HashTable(key_size=ID_BYTES, value_size=_PLACE.size) for kind in BlobKind}
@@ -161,33 +164,63 @@ class BlobIndex:
         return sum(map(len, self._first.values()))
 
     def add_pack(self, pack_id: bytes, entries: Iterable[PackEntry]) -> None:
-        """Make the blobs of a pack known; adding a pack again changes nothing."""
+        """Make the blobs of a pack known, also if it was lost; adding a pack again changes nothing else."""
         with self._lock:
             number = self._pack_numbers.setdefault(pack_id, len(self._packs))
             if number == len(self._packs):
                 self._packs.append(pack_id)
+                self._ends.append(0)
+            self._lost.discard(number)
+            end = self._ends[number]
             for entry in entries:
+                end = max(end, entry.offset + entry.length)
                 place = _PLACE.pack(number, entry.offset, entry.length, entry.plain_length)
                 known = self._first[entry.kind].get(entry.id)
                 if known is None:
                     self._first[entry.kind][entry.id] = place
                 elif known != place:
                     self._second[entry.kind][entry.id] = place
+            self._ends[number] = end
 
     def has(self, kind: BlobKind, blob_id: BlobId) -> bool:
         """Whether the blob is stored."""
         with self._lock:
+            if self._lost:
+                return self._place(kind, blob_id) is not None
             return blob_id in self._first[kind]
 
     def find(self, kind: BlobKind, blob_id: BlobId) -> Location | None:
         """Return where the blob lies, or None if it is not stored."""
         with self._lock:
-            return self._location(self._first[kind].get(blob_id))
+            return self._location(self._place(kind, blob_id))
 
     def find_other(self, kind: BlobKind, blob_id: BlobId) -> Location | None:
         """Return where another copy of the blob lies, if there is one."""
         with self._lock:
-            return self._location(self._second[kind].get(blob_id))
+            place = self._second[kind].get(blob_id)
+            is_lost = self._is_lost(place) or self._is_lost(self._first[kind].get(blob_id))
+            return None if is_lost else self._location(place)
+
+    def pack_ends(self) -> dict[bytes, int]:
+        """Return the packs and where the last blob in each ends."""
+        with self._lock:
+            return dict(zip(self._packs, self._ends, strict=True))
+
+    def lose_packs(self, pack_ids: Iterable[bytes]) -> None:
+        """Make unknown what only these packs hold, and nothing else."""
+        with self._lock:
+            self._lost = {
+                self._pack_numbers[pack_id] for pack_id in pack_ids if pack_id in self._pack_numbers
+            }
+
+    def _place(self, kind: BlobKind, blob_id: BlobId) -> bytes | None:
+        place = self._first[kind].get(blob_id)
+        if self._is_lost(place):
+            place = self._second[kind].get(blob_id)
+        return None if self._is_lost(place) else place
+
+    def _is_lost(self, place: bytes | None) -> bool:
+        return bool(self._lost) and place is not None and _PLACE.unpack(place)[0] in self._lost
 
     def _location(self, place: bytes | None) -> Location | None:
         if place is None:
@@ -199,4 +232,5 @@ class BlobIndex:
         """Take over the blobs of ``other``, which must not be used afterwards."""
         with self._lock:
             self._packs, self._pack_numbers = other._packs, other._pack_numbers
+            self._ends, self._lost = other._ends, other._lost
             self._first, self._second = other._first, other._second

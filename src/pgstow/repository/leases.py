@@ -9,6 +9,9 @@ The holder writes its own object again every five minutes: the object's time, by
 heartbeat. A lease is dead when it was released, when its process has ended for certain, or half an hour after its
 last heartbeat. The highest number is never removed, so that numbers only grow; lower ones mean nothing.
 
+Where nobody may overwrite or delete, a heartbeat, and a release, is the next number with the same run, created as if it were taken
+over; all numbers stay then, until somebody who may prunes.
+
 Where the store cannot create conditionally, a lease is written, and after a while read again: of two that were written
 at once the last stands, and the other gives way; what a slower put overwrote is noticed at the next refresh and before
 publishing.
@@ -17,96 +20,32 @@ publishing.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Collection, Iterable
+from datetime import UTC
 
-from pgstow.core.errors import (
-    ObjectExists,
-    ObjectNotFound,
-    RepositoryDamaged,
-    RepositoryLocked,
-    StoreError,
-)
+from pgstow.core.errors import ObjectExists, RepositoryLocked, StoreDenied, StoreError
 from pgstow.repository.claims import claim_run, claim_run_blindly, confirm_claim, void_run
 from pgstow.repository.files import SealedFiles
+from pgstow.repository.found_leases import (
+    FoundLease,
+    changes_hands,
+    find_lease,
+    lease_name,
+    lease_numbers,
+    lease_session,
+)
 from pgstow.repository.holder import Holder
 from pgstow.repository.lock import age_text
 from pgstow.repository.lock_times import LockTimes
 from pgstow.repository.renewal import Renewed
-from pgstow.store.api import ObjectInfo
+from pgstow.store.api import Store
 from pgstow.store.clock import store_now
 from pgstow.store.probing import NOT_IMPLEMENTED
 
-__all__ = ["LEASES", "FoundLease", "Lease", "LeasedDatabase", "find_lease", "lease_folder", "seize_lease"]
+__all__ = ["Lease", "seize_lease"]
 
-LEASES = "pgstow/leases/"
-
-_NUMBER = re.compile(r"[0-9]{20}")
 _TRIES = 10
-
-# Runs of this process that hold a lease or are about to. One that failed while its store was away could not release
-# its lease: the process is alive, the run is not.
-_RUNS_HERE: set[str] = set()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeasedDatabase:
-    """What a lease is for: ``identity`` tells databases apart, ``name`` is for people."""
-
-    identity: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundLease:
-    """The highest lease of a database. What an unreadable one does not tell is None."""
-
-    folder: str
-    number: int
-    info: ObjectInfo
-    is_released: bool
-    database: str | None
-    run_id: str | None
-    holder: Holder | None
-    started: str | None
-
-    def is_dead(self, observer: Holder, now: Callable[[], datetime], times: LockTimes) -> bool:
-        """Whether it may be taken over. ``now`` is the store's time; it is asked for only if it matters."""
-        if self.is_released:
-            return True
-        if self.holder is not None and (self.holder.is_gone(observer) or self.was_left_by(observer)):
-            return True
-        return now() - self.info.modified > times.stale
-
-    def was_left_by(self, observer: Holder) -> bool:
-        """Whether ``observer``, the current process, once held it and could not release it."""
-        return self.holder is not None and self.holder.is_process(observer) and self.run_id not in _RUNS_HERE
-
-
-def lease_folder(repository_id: str, database: LeasedDatabase) -> str:
-    """Return where a database's leases are. Names of objects are not secret, so it tells nothing to who has no key."""
-    mixed = hashlib.sha256(f"{repository_id} {database.identity}".encode()).hexdigest()
-    return f"{LEASES}{mixed[:32]}/"
-
-
-def find_lease(files: SealedFiles, folder: str) -> FoundLease | None:
-    """Return the highest lease in a folder, or None if there never was one."""
-    for _ in range(_TRIES):
-        numbers = _numbers(files, folder)
-        if not numbers:
-            return None
-        number = max(numbers)
-        try:
-            content = files.store.get(_name(folder, number))
-        except ObjectNotFound:  # a higher one is there now, or an unlucky try has been taken back
-            continue
-        return _decode(files, folder, number, numbers[number], content)
-    raise _changes_hands()
 
 
 def seize_lease(
@@ -148,7 +87,9 @@ class Lease(Renewed):
         may_seize: bool = False,
         supersedes: Collection[str] = (),
     ) -> None:
-        super().__init__(f"the lease of {database}", times, is_early=is_early)
+        super().__init__(
+            f"the lease of {database}", times, session=lease_session(folder, run_id), is_early=is_early
+        )
         self._files = files
         self._folder = folder
         self._database = database
@@ -159,6 +100,7 @@ class Lease(Renewed):
         self._started = times.now()
         self._number = 0
         self._is_conditional = True
+        self._is_write_once = False  # nobody may overwrite or delete
 
     @property
     def number(self) -> int:
@@ -178,7 +120,6 @@ class Lease(Renewed):
         self.check()
 
     def _settle(self) -> None:
-        _RUNS_HERE.add(self._run_id)
         for _ in range(_TRIES):
             begun_s = self._times.clock_s()
             found = find_lease(self._files, self._folder)
@@ -189,18 +130,16 @@ class Lease(Renewed):
                 self._create(number)
             except ObjectExists:  # someone else was faster: see who
                 continue
-            older = _numbers(self._files, self._folder)
+            older = lease_numbers(self._files, self._folder)
             if (
                 max(older, default=0) > number
             ):  # what we had seen was old, and that number had been removed again
-                self._files.store.delete(_name(self._folder, number))
+                _remove(self._files.store, [lease_name(self._folder, number)])
                 continue
             self._number, self._renewed_s = number, begun_s
-            for each in older:
-                if each < number:
-                    self._files.store.delete(_name(self._folder, each))
+            _remove(self._files.store, [lease_name(self._folder, each) for each in older if each < number])
             return
-        raise _changes_hands()
+        raise changes_hands()
 
     def _end(self, found: FoundLease) -> None:
         """Raise RepositoryLocked if the lease is held, else make sure that its run cannot publish any more."""
@@ -229,14 +168,19 @@ class Lease(Renewed):
     def _create(self, number: int) -> None:
         """Make ``number`` ours; ObjectExists if it is another's.
 
-        The condition is asked twice: a store that accepts the second put does not know it.
+        The condition is asked twice: a store that accepts the second put does not know it. One that denies the second alone
+        lets nobody overwrite, under whatever condition.
         """
-        name, content = _name(self._folder, number), self._content()
+        name, content = lease_name(self._folder, number), self._content()
         try:
             self._files.store.put(name, content, if_absent=True)
-            with contextlib.suppress(ObjectExists):
+            with contextlib.suppress(ObjectExists, StoreDenied):
                 self._files.store.put(name, content, if_absent=True)
                 self._is_conditional = False
+        except StoreDenied as exc:
+            if name not in {info.name for info in self._files.store.list(self._folder)}:
+                raise
+            raise ObjectExists(f"{name} was written by another run") from exc
         except StoreError as exc:
             if exc.facts.get("http_status") != NOT_IMPLEMENTED:
                 raise
@@ -248,21 +192,37 @@ class Lease(Renewed):
                 raise ObjectExists(f"{name} was written by another run")
 
     def _renew(self) -> None:
-        self._files.store.put(_name(self._folder, self._number), self._content())
+        self._write_again(self._content())
+
+    def _write_again(self, content: bytes) -> None:
+        """Write the lease anew, under the next number where nobody may overwrite; ObjectExists if that is another's."""
+        if not self._is_write_once:
+            try:
+                self._files.store.put(lease_name(self._folder, self._number), content)
+            except StoreDenied:
+                self._is_write_once = True
+            else:
+                return
+        self._files.store.put(lease_name(self._folder, self._number + 1), content, if_absent=True)
+        self._number += 1
 
     def _release(self) -> None:
-        _RUNS_HERE.discard(self._run_id)
         # A lower number that comes back means nothing, so it is only looked for where something is amiss.
         is_doubtful = self._lost is not None or not self._is_conditional
         if self._number and (not is_doubtful or self._is_ours()):
-            self._files.store.put(_name(self._folder, self._number), self._content(is_released=True))
+            self._write_again(self._content(is_released=True))
 
     def _is_ours(self) -> bool:
         """Whether ours is still the highest number."""
         if not self._is_conditional:  # another run may have written the same number, later than we looked
             found = find_lease(self._files, self._folder)
             return found is not None and (found.number, found.run_id) == (self._number, self._run_id)
-        return max(_numbers(self._files, self._folder), default=0) == self._number
+        newest = max(lease_numbers(self._files, self._folder), default=0)
+        if self._is_write_once and newest == self._number + 1:  # ours, if only the reply was lost
+            found = find_lease(self._files, self._folder)
+            if found is not None and (found.number, found.run_id) == (newest, self._run_id):
+                self._number = newest
+        return newest == self._number
 
     def _content(self, *, is_released: bool = False) -> bytes:
         fields = {
@@ -278,40 +238,8 @@ class Lease(Renewed):
         return self._files.seal(json.dumps(fields).encode())
 
 
-def _numbers(files: SealedFiles, folder: str) -> dict[int, ObjectInfo]:
-    found = {info.name.removeprefix(folder): info for info in files.store.list(folder)}
-    return {int(leaf): info for leaf, info in found.items() if _NUMBER.fullmatch(leaf)}
-
-
-def _name(folder: str, number: int) -> str:
-    return f"{folder}{number:020d}"
-
-
-def _decode(files: SealedFiles, folder: str, number: int, info: ObjectInfo, content: bytes) -> FoundLease:
-    fields: dict[str, Any] = {}
-    holder = None
-    with contextlib.suppress(RepositoryDamaged, ValueError, TypeError, KeyError, AttributeError):
-        fields = json.loads(files.unseal(info.name, content))
-        holder = Holder.described(
-            pid=int(fields["pid"]),
-            hostname=str(fields["hostname"]),
-            username=str(fields["username"]),
-            marks=fields,
-        )
-    return FoundLease(
-        folder=folder,
-        number=number,
-        info=info,
-        is_released=fields.get("state") == "released",
-        database=fields.get("database"),
-        run_id=fields.get("run"),
-        holder=holder,
-        started=fields.get("started"),
-    )
-
-
-def _changes_hands() -> RepositoryLocked:
-    return RepositoryLocked(
-        "the lease of the database keeps changing hands",
-        hint="another backup of it is at work; try again later",
-    )
+def _remove(store: Store, names: Iterable[str]) -> None:
+    """Remove lower numbers as far as that can be done: they mean nothing where they stay."""
+    with contextlib.suppress(StoreError):
+        for name in names:
+            store.delete(name)

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 
 from pgstow.core.errors import (
     ObjectNotFound,
@@ -27,7 +27,7 @@ from pgstow.repository import gojson
 from pgstow.repository.files import FileKind, SealedFiles, list_ids
 from pgstow.repository.holder import Holder
 from pgstow.repository.lock_times import LockTimes
-from pgstow.repository.renewal import Renewed
+from pgstow.repository.renewal import Renewed, Trace
 from pgstow.store.api import ObjectInfo
 from pgstow.store.clock import store_now
 
@@ -36,22 +36,13 @@ __all__ = ["FoundLock", "RepositoryLock", "age_text", "decode_lock"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundLock:
-    """A lock file in the repository. ``holder`` is None if pgstow did not write it."""
+    """A lock file in the repository. Its trace has no holder if pgstow did not write it."""
 
     id: str
     info: ObjectInfo
     is_exclusive: bool
     who: str
-    holder: Holder | None
-    session: str | None = None  # tells the locks of one process apart
-
-    def was_left_by(self, observer: Holder) -> bool:
-        """Whether ``observer``, the current process, once held it and could not remove it: its store was away."""
-        is_ours = self.holder is not None and self.holder.is_process(observer)
-        return is_ours and self.session is not None and self.session not in _SESSIONS_HERE
-
-
-_SESSIONS_HERE: set[str] = set()  # of the locks that this process holds, or is about to
+    trace: Trace
 
 
 class RepositoryLock(Renewed):
@@ -68,11 +59,10 @@ class RepositoryLock(Renewed):
         times: LockTimes,
         is_early: bool = False,
     ) -> None:
-        super().__init__("the repository lock", times, is_early=is_early)
+        super().__init__("the repository lock", times, session=uuid.uuid4().hex, is_early=is_early)
         self._files = files
         self._is_exclusive = is_exclusive
         self._holder = holder
-        self._session = uuid.uuid4().hex
         self._id = ""
         self._old_ids: list[str] = []  # of files that should be gone
         self._written_at = times.now()
@@ -95,16 +85,10 @@ class RepositoryLock(Renewed):
         """Whether a lock file could not be removed because that is not allowed; others take it for dead in time."""
         return self._stays
 
-    def __enter__(self) -> Self:
+    def _begin(self) -> None:
         self._refuse_conflicts(self._others())
-        self._renewed_s = self._times.clock_s()
-        try:
-            self._write()
-        except BaseException:
-            with contextlib.suppress(StoreError):  # the first error matters
-                self._release()
-            raise
-        return super().__enter__()
+        super()._begin()
+        self._write()
 
     def _settle(self) -> None:
         try:
@@ -125,7 +109,6 @@ class RepositoryLock(Renewed):
             self._remove_old()
 
     def _release(self) -> None:
-        _SESSIONS_HERE.discard(self._session)
         if self._id:  # else it was never written, as far as we were told
             self._remove(self._id)
         self._remove_old()
@@ -157,7 +140,6 @@ class RepositoryLock(Renewed):
 
     def _write(self) -> None:
         self._written_at = self._times.now()
-        _SESSIONS_HERE.add(self._session)
         content = _encode(
             self._holder, session=self._session, is_exclusive=self._is_exclusive, moment=self._written_at
         )
@@ -202,11 +184,11 @@ class RepositoryLock(Renewed):
 
     def _is_dead(self, other: FoundLock) -> bool:
         """Whether a lock of pgstow's is left over."""
-        if other.holder is None:
-            return False
-        if other.holder.is_gone(self._holder) or other.was_left_by(self._holder):
-            return True
-        return self._store_now() - other.info.modified > self._times.stale
+        trace = other.trace
+        return (
+            trace.holder is not None
+            and trace.why_dead(self._holder, self._store_now, self._times) is not None
+        )
 
     def _store_now(self) -> datetime:
         """Return the store's time, which our own file tells at no cost once it is written."""
@@ -214,8 +196,8 @@ class RepositoryLock(Renewed):
 
     def _remove_dead(self, others: list[FoundLock]) -> list[FoundLock]:
         dead = [other for other in others if self._is_dead(other)]
-        for other in dead:
-            with contextlib.suppress(StoreDenied):  # it stays, and nobody takes it for alive
+        with contextlib.suppress(StoreDenied):  # they stay, all of them, and nobody takes them for alive
+            for other in dead:
                 self._remove(other.id)
         return [other for other in others if other not in dead]
 
@@ -254,8 +236,11 @@ def decode_lock(lock_id: str, info: ObjectInfo, content: bytes) -> FoundLock:
             info=info,
             is_exclusive=bool(fields["exclusive"]),
             who=f"PID {pid} on {hostname} by {username}",
-            holder=holder,
-            session=ours.get("session") if ours is not None else None,
+            trace=Trace(
+                holder=holder,
+                session=ours.get("session") if ours is not None else None,
+                renewed=info.modified,
+            ),
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"lock {lock_id} is malformed") from exc

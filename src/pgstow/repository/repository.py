@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,13 @@ from pgstow.core.errors import (
     ObjectNotFound,
     RepositoryDamaged,
     RepositoryLocked,
+    StoreDenied,
+    StoreError,
 )
 from pgstow.core.secrets import Secret
-from pgstow.repository.claims import void_run
+from pgstow.repository.claims import claim_copy, void_run
 from pgstow.repository.files import CONFIG, FileKind, SealedFiles, list_ids, pack_name
+from pgstow.repository.found_leases import LeasedDatabase, lease_folder
 from pgstow.repository.holder import Holder
 from pgstow.repository.holdings import Holdings
 from pgstow.repository.identity import Identity, RepositoryKin, find_identity, make_identity
@@ -28,10 +30,10 @@ from pgstow.repository.index import (
     PackContents,
     encode_index,
     grouped,
-    parse_index,
 )
 from pgstow.repository.keys import KeyInfo, list_keys, remove_key, search_keys, store_key
-from pgstow.repository.leases import Lease, LeasedDatabase, lease_folder
+from pgstow.repository.leases import Lease
+from pgstow.repository.loaded_index import LoadedIndex
 from pgstow.repository.lock import RepositoryLock
 from pgstow.repository.lock_times import LockTimes
 from pgstow.repository.marks import Marks
@@ -51,12 +53,6 @@ __all__ = ["Repository"]
 _Held = TypeVar("_Held", RepositoryLock, Lease)
 
 _THREADS = 8
-_INDEX_TRIES = 3
-_VANISHED = "vanished"
-
-# Among the names of index files that were read it makes the next load_index() read everything anew: the index in
-# memory has packs that a writer could not list.
-_NEVER_WRITTEN = "never written"
 
 
 class Repository:
@@ -71,13 +67,12 @@ class Repository:
         self._config = identity.config
         self._key = identity.key
         self._files = SealedFiles(store, identity.key)
-        self._index = BlobIndex()
-        self._index_files: set[str] = set()
-        self._index_lock = threading.Lock()
         self.lock_times = LockTimes()
         self._locks: list[RepositoryLock | Lease] = []
         self.config_problem = identity.config_problem
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="repository")
+        self._loaded = LoadedIndex(self._files, self._threads)
+        self._index = self._loaded.blobs
         self._reader = BlobReader(store, self._key, self._index, self._threads)
 
     @classmethod
@@ -186,10 +181,22 @@ class Repository:
             raise RepositoryDamaged(f"snapshots/{snapshot_id} is no longer there")
         return copied_snapshot(content, snapshot_id)
 
-    def save_copied_snapshot(self, content: bytes) -> str:
-        """Store a snapshot of another repository and return its id; as ``save_snapshot()``."""
+    def save_copied_snapshot(
+        self, content: bytes, *, identity: str, is_same: Callable[[Snapshot], bool]
+    ) -> str:
+        """Store a snapshot of another repository and return its id; as ``save_snapshot()``.
+
+        Of copies with one ``identity`` that are made at once, by whatever processes, one file comes: that of the first. What
+        stands in its place and is not ``is_same`` does not count.
+        """
         self.check_locks()
-        return self._files.save(FileKind.SNAPSHOT, content)
+        sealed = claim_copy(self._files, self.id, identity, self._files.seal(content))
+        try:
+            first = decode_snapshot(self._files.unseal("the claim of a copy", sealed), "")
+            counts = is_same(first)
+        except (RepositoryDamaged, ValueError):
+            counts = False
+        return self._files.save_sealed(FileKind.SNAPSHOT, sealed if counts else self._files.seal(content))
 
     def load_index(self, *, damaged: list[RepositoryDamaged] | None = None) -> None:
         """Bring the index in memory up to date with the index files in the store.
@@ -197,82 +204,34 @@ class Repository:
         The first unreadable one raises, unless the caller gives a list to collect them in: what only those list
         is unknown then. A file that a prune replaces meanwhile is not damage: everything is read again.
         """
-        found: list[RepositoryDamaged] = []
-        for tries_left in reversed(range(_INDEX_TRIES)):
-            found = []
-            try:
-                self._load_index(None if damaged is None else found)
-                is_settled = not any(exc.facts.get(_VANISHED) for exc in found)
-            except RepositoryDamaged as exc:
-                if not exc.facts.get(_VANISHED) or not tries_left:
-                    raise
-                is_settled = False
-            if is_settled:
-                break
-        if damaged is not None:
-            damaged += found
+        self._loaded.load(damaged)
 
-    def _load_index(self, damaged: list[RepositoryDamaged] | None) -> None:
-        with self._index_lock:
-            present = {index_id for index_id, _ in list_ids(self.store, FileKind.INDEX)}
-            is_addition = self._index_files <= present
-            index = self._index if is_addition else BlobIndex()
-            missing = sorted(present - self._index_files if is_addition else present)
-            for pack in self._read_packs(missing, damaged):
-                index.add_pack(*pack)
-            if not is_addition:  # restic pruned: what it dropped must be unknown from now on
-                self._index.replace_with(index)
-            self._index_files = present
+    def lose_missing_packs(self) -> int:
+        """Look which packs that the loaded index lists are missing in the store, or cut off; return how many.
+
+        What only they hold is unknown from then on, for as long as this object lives: a writer stores it again. One request
+        to a bucket for a thousand packs. A change within a pack is not seen.
+        """
+        return self._loaded.lose_missing_packs()
 
     def indexed_packs(self, *, damaged: list[RepositoryDamaged] | None = None) -> Iterator[PackContents]:
         """Yield what the loaded index files say about every pack, read again.
 
         A pack that stands in several index files comes several times. ``damaged`` is as in ``load_index()``.
         """
-        return self._read_packs(sorted(self._index_files), damaged)
-
-    def _read_packs(
-        self, index_ids: Iterable[str], damaged: list[RepositoryDamaged] | None
-    ) -> Iterator[PackContents]:
-        for index_id, content in ahead(self._threads, self._read_index, index_ids, 4):
-            try:
-                if isinstance(content, RepositoryDamaged):
-                    raise content
-                yield from parse_index(content, name=FileKind.INDEX.name_of(index_id))
-            except RepositoryDamaged as exc:
-                if damaged is None:
-                    raise
-                damaged.append(exc)
-
-    def _read_index(self, index_id: str) -> tuple[str, bytes | RepositoryDamaged]:
-        try:
-            content = self._files.load_present(FileKind.INDEX, index_id)
-        except RepositoryDamaged as exc:
-            return index_id, exc
-        if content is None:  # a prune replaced it since the listing; what it listed is in a newer file
-            return index_id, RepositoryDamaged(
-                f"index/{index_id} vanished while the index was read",
-                hint="a prune was running: try again",
-                **{_VANISHED: True},
-            )
-        return index_id, content
+        return self._loaded.packs(damaged)
 
     def index_ids(self) -> list[str]:
         """Return the names of the index files in the store."""
-        return sorted(index_id for index_id, _ in list_ids(self.store, FileKind.INDEX))
+        return self._loaded.names()
 
     def index_file(self, index_id: str) -> list[PackContents]:
         """Return what one index file lists. Raises RepositoryDamaged."""
-        content = self._read_index(index_id)[1]
-        if isinstance(content, RepositoryDamaged):
-            raise content
-        return list(parse_index(content, name=FileKind.INDEX.name_of(index_id)))
+        return self._loaded.file(index_id)
 
     def use_index(self, index: BlobIndex) -> None:
         """Look blobs up in ``index`` from now on, until the next ``load_index()``, which reads everything anew."""
-        with self._index_lock:
-            self._index.replace_with(index)
-            self._index_files = {_NEVER_WRITTEN}
+        self._loaded.use(index)
 
     def replace_index(self, packs: Iterable[PackContents], *, remove: Iterable[str]) -> None:
         """List ``packs`` in new index files; once those are durable, remove the index files named by ``remove``.
@@ -302,9 +261,18 @@ class Repository:
         )
 
     def save_note(self, name: str, content: bytes) -> None:
-        """Store an object of our own below ``pgstow/``, sealed like an index file; it replaces one of that name."""
+        """Store an object of our own below ``pgstow/``, sealed like an index file; it replaces one of that name.
+
+        Where nobody may overwrite, one that is there with this very content will do.
+        """
         self.check_locks()
-        self._files.save_as(name, content)
+        try:
+            self._files.save_as(name, content)
+        except StoreDenied:
+            with contextlib.suppress(StoreError, RepositoryDamaged):  # the first error matters
+                if self._files.load_as(name) == content:
+                    return
+            raise
 
     def read_note(self, name: str) -> bytes:
         """Return what ``save_note()`` stored. Raises RepositoryDamaged, ObjectNotFound."""
@@ -397,8 +365,8 @@ class Repository:
             self._key,
             self._index,
             guard=self.check_locks,
-            indexed=self._index_files.add,
-            unlisted=lambda: self._index_files.add(_NEVER_WRITTEN),
+            indexed=self._loaded.note_written,
+            unlisted=self._loaded.note_unlisted,
         )
 
     @contextlib.contextmanager

@@ -268,24 +268,31 @@ def is_canonical(data: bytes) -> bool:
     return out == data
 
 
-def without_nodes(data: bytes, *, drop: Collection[str], replace: Mapping[str, BlobId]) -> bytes:
-    """Return a tree without the nodes of some names, and with other subfolders under others.
+def without_nodes(
+    data: bytes, *, drop: Collection[str], replace: Mapping[str, BlobId], add: Iterable[DirNode] = ()
+) -> bytes:
+    """Return a tree without the nodes of some names, with other subfolders under others, and with folders added.
 
     Everything else that restic or pgstow wrote about the nodes stays. TreeError unless ``data`` is as restic writes it.
     """
     if not is_canonical(data):
         raise TreeError("the tree is not encoded as restic does")
-    out = bytearray(b'{"nodes":[')
+    kept: list[tuple[bytes, bytes]] = []
     for node in _parse(data):
         name = gojson.unquote(_text(node, "name"))
         if name in drop:
             continue
         if name in replace:
             node["subtree"] = replace[name].hex()
-        out += b"," if out[-1:] == b"}" else b""
-        _append_fields(out, node)
-    out += b"]}\n"
-    return bytes(out)
+        encoded = bytearray()
+        _append_fields(encoded, node)
+        kept.append((_name_bytes(name), bytes(encoded)))
+    for folder in add:
+        encoded = bytearray()
+        _append_node(encoded, folder)
+        kept.append((_name_bytes(folder.name), bytes(encoded)))
+    kept.sort()
+    return b'{"nodes":[%s]}\n' % b",".join(encoded for _, encoded in kept)
 
 
 def _text(node: dict[str, Any], field: str) -> str:

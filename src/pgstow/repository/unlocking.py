@@ -10,11 +10,12 @@ from typing import Literal
 
 from pgstow.core.errors import RepositoryDamaged, RepositoryLocked
 from pgstow.repository.files import FileKind, SealedFiles, list_ids
+from pgstow.repository.found_leases import LEASES, FoundLease, find_lease
 from pgstow.repository.holder import Holder
-from pgstow.repository.leases import LEASES, FoundLease, find_lease, seize_lease
+from pgstow.repository.leases import seize_lease
 from pgstow.repository.lock import FoundLock, decode_lock
 from pgstow.repository.lock_times import LockTimes
-from pgstow.store.api import ObjectInfo
+from pgstow.repository.renewal import Trace
 from pgstow.store.clock import store_now
 
 __all__ = ["Obstacle", "find_obstacles", "remove_obstacle"]
@@ -75,9 +76,8 @@ def _locks(files: SealedFiles, now: datetime, observer: Holder, times: LockTimes
             lock = decode_lock(lock_id, info, content)
         except (RepositoryDamaged, ValueError):
             pass
-        holder = lock.holder if lock is not None else None
-        is_left = lock is not None and lock.was_left_by(observer)
-        is_dead, why = _judge(holder, info, now, observer, times, is_left=is_left)
+        trace = lock.trace if lock is not None else Trace(holder=None, session=None, renewed=info.modified)
+        is_dead, why = _judge(trace, now, observer, times)
         yield Obstacle(
             kind="lock",
             name=info.name,
@@ -97,8 +97,7 @@ def _leases(files: SealedFiles, now: datetime, observer: Holder, times: LockTime
         lease = find_lease(files, folder)
         if lease is None or lease.is_released:
             continue
-        is_left = lease.was_left_by(observer)
-        is_dead, why = _judge(lease.holder, lease.info, now, observer, times, is_left=is_left)
+        is_dead, why = _judge(lease.trace, now, observer, times)
         yield Obstacle(
             kind="lease",
             name=lease.info.name,
@@ -113,20 +112,9 @@ def _leases(files: SealedFiles, now: datetime, observer: Holder, times: LockTime
         )
 
 
-def _judge(
-    holder: Holder | None,
-    info: ObjectInfo,
-    now: datetime,
-    observer: Holder,
-    times: LockTimes,
-    *,
-    is_left: bool,
-) -> tuple[bool, str]:
+def _judge(trace: Trace, now: datetime, observer: Holder, times: LockTimes) -> tuple[bool, str]:
+    why = trace.why_dead(observer, lambda: now, times)
+    if why is not None:
+        return True, why
     minutes = times.stale.total_seconds() / 60
-    if is_left:
-        return True, "this process could not remove it"
-    if holder is not None and holder.is_gone(observer):
-        return True, "its process has ended"
-    if now - info.modified > times.stale:
-        return True, f"not refreshed for more than {minutes:.0f} minutes"
     return False, f"refreshed within the last {minutes:.0f} minutes, and its process may be alive"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 
-from pgstow.core.errors import ObjectExists, StoreError
+from pgstow.core.errors import ObjectExists, StoreDenied, StoreError
 from pgstow.store.api import Store
 
 __all__ = ["NOT_IMPLEMENTED", "probe_conditional_put"]
@@ -23,7 +23,9 @@ def probe_conditional_put(store: Store) -> bool:
     name = f"pgstow/probe-{secrets.token_hex(16)}"
     try:
         store.put(name, b"first", if_absent=True)
-        with contextlib.suppress(ObjectExists):
+        with contextlib.suppress(
+            ObjectExists, StoreDenied
+        ):  # some let nobody overwrite, whatever the condition
             store.put(name, b"second", if_absent=True)
             return False
         return store.get(name) == b"first"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pgstow.core.errors import ObjectExists, ObjectNotFound, StoreUnavailable
+from pgstow.core.errors import ObjectExists, ObjectNotFound, StoreDenied, StoreUnavailable
 from pgstow.store.api import ObjectInfo, Store
 
 __all__ = ["RetryPolicy", "RetryingStore"]
@@ -99,8 +99,9 @@ class RetryingStore:
                 return self._inner.put(name, data, if_absent=if_absent)
             except StoreUnavailable as exc:
                 attempts.pause(exc)
-            except ObjectExists:
-                # A lost reply: the attempt that failed may be what now stands in the way of this one.
+            except (ObjectExists, StoreDenied):
+                # A lost reply: the attempt that failed may be what now stands in the way of this one. Where nobody may
+                # overwrite, that is said of a put without a condition too.
                 if not (attempts.any_failed and self._holds(name, data)):
                     raise
                 return None

@@ -27,7 +27,7 @@ from pgstow.repository import (
     pack_size,
 )
 from pgstow.upkeep.copy_plan import BlobSet, CopyPlan, plan_copy
-from pgstow.upkeep.copy_present import PresentSnapshots
+from pgstow.upkeep.copy_present import PresentSnapshots, identity_of
 
 __all__ = ["CopiedSnapshot", "CopyFailure", "CopyReport", "copy_snapshots", "refuse_same"]
 
@@ -101,12 +101,18 @@ def copy_snapshots(
     lost: list[RepositoryDamaged] = []
     source.load_index(damaged=lost)
     _load_target(target)
+    missing = target.lose_missing_packs()
+    if missing:
+        progress.note(
+            f"in the target: packs that its index lists are missing or cut off ({missing}); what of them is needed is sent"
+            " again, and pgstow repo repair is due there"
+        )
     for exc in lost:
         progress.note(f"in the source: {exc.message}; backups that need what only it lists cannot be copied")
     copying = _Copying(source, target, target_lock, progress, dry_run=dry_run)
     for exc in damaged:
         copying.note_failure(None, exc)
-    copying.run(snapshots)
+    copying.run(snapshots, has_losses=missing > 0)
     return copying.report()
 
 
@@ -164,10 +170,15 @@ class _Copying:
             CopyFailure(snapshot=snapshot, message=exc.message, file=file if isinstance(file, str) else None)
         )
 
-    def run(self, snapshots: Sequence[Snapshot]) -> None:
-        """Copy one snapshot after the other, so that an interruption keeps those that are finished."""
-        todo = [snapshot for snapshot in snapshots if not self._known.has(snapshot)]
-        self._present += [snapshot for snapshot in snapshots if self._known.has(snapshot)]
+    def run(self, snapshots: Sequence[Snapshot], *, has_losses: bool) -> None:
+        """Copy one snapshot after the other, so that an interruption keeps those that are finished.
+
+        Where the target ``has_losses``, the snapshots that it has are brought what they lack.
+        """
+        here = [snapshot for snapshot in snapshots if self._known.has(snapshot)]
+        self._present += here
+        known = set() if has_losses else {snapshot.id for snapshot in here}
+        todo = [snapshot for snapshot in snapshots if snapshot.id not in known]
         with self._target.writer() as writer:
             for number, snapshot in enumerate(todo, 1):
                 verb = "planning" if self._is_dry_run else "copying"
@@ -182,14 +193,17 @@ class _Copying:
         # What was planned for a snapshot that failed never came: only a dry run may count on earlier plans.
         planned = self._planned if self._is_dry_run else BlobSet()
         plan = plan_copy(self._source, self._target, snapshot, done=self._done_trees, planned=planned)
+        is_present = self._known.has(snapshot)
         new_id = None
         if not self._is_dry_run:
             content = self._source.copy_of_snapshot(snapshot)
             self._send(plan, writer)
             writer.flush()
-            new_id = self._publish(snapshot, content)
+            new_id = None if is_present else self._publish(snapshot, content)
         for tree_id in plan.trees:
             self._done_trees.add(BlobKind.TREE, tree_id)
+        if is_present:
+            return
         if new_id is None and not self._is_dry_run:
             self._present.append(snapshot)
             return
@@ -202,7 +216,12 @@ class _Copying:
         self._source.check_locks()
         self._target_lock.confirm()
         self._known.refresh()
-        return None if self._known.has(snapshot) else self._target.save_copied_snapshot(content)
+        if self._known.has(snapshot):
+            return None
+        mine = identity_of(snapshot)
+        return self._target.save_copied_snapshot(
+            content, identity=mine, is_same=lambda other: identity_of(other) == mine
+        )
 
     def _send(self, plan: CopyPlan, writer: BlobWriter) -> None:
         self._progress.expect(size_bytes=plan.stored_bytes)

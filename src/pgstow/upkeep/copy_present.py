@@ -6,7 +6,7 @@ from pgstow.catalog.backups import backup_record
 from pgstow.core.errors import RepositoryDamaged
 from pgstow.repository import Repository, Snapshot
 
-__all__ = ["PresentSnapshots"]
+__all__ = ["PresentSnapshots", "identity_of"]
 
 
 class PresentSnapshots:
@@ -48,6 +48,13 @@ class PresentSnapshots:
         mine = _substance(snapshot)
         named = self._originals.get(snapshot.original or snapshot.id or "", ())
         return any(_substance(each) == mine for each in named)
+
+
+def identity_of(snapshot: Snapshot) -> str:
+    """Return what is the same for a snapshot and all copies of it that say the same, and for nothing else."""
+    record = backup_record(snapshot)
+    first = record.id if record is not None else snapshot.original or snapshot.id
+    return repr((first, *_substance(snapshot)))
 
 
 def _substance(snapshot: Snapshot) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ finds what is left to do:
 
 1. the record of what will be dropped, sealed, in ``pgstow/repairs/TIME/report``; the configuration, if it is lost;
 2. blobs that are whole but lie in damaged packs, into new packs that a new index file lists (a crash: duplicates);
-3. new folders for snapshots that lost something (a crash: garbage);
+3. new folders for snapshots that lost something, and what is left of their tables (a crash: garbage);
 4. index files without the bad packs, and with packs that none listed; only then the old index files go. From here on
    no backup takes a lost blob for known. Bad packs stay where they are, unlisted, for a prune to remove;
 5. each snapshot that lost something: the new one first, then the old one goes (a crash: both are there, and the next
@@ -29,6 +29,7 @@ from pgstow.catalog.backups import BackupFiles, backup_record
 from pgstow.core.errors import ObjectNotFound, RepositoryError
 from pgstow.core.progress import Progress
 from pgstow.repository import (
+    BlobId,
     BlobIndex,
     BlobKind,
     PackContents,
@@ -38,7 +39,7 @@ from pgstow.repository import (
     find_damaged_keys,
 )
 from pgstow.upkeep.damage import Damage, find_damage, find_orphans
-from pgstow.upkeep.mending import Loss, Losses, is_hopeless, mended
+from pgstow.upkeep.mending import KNOWN_BLOBS, Loss, Losses, Mended, is_hopeless, mended
 from pgstow.upkeep.repair_report import BadObject, DroppedSnapshot, MendedSnapshot, PackLoss, RepairReport
 
 __all__ = ["REPAIRS", "repair"]
@@ -82,9 +83,10 @@ class _Plan:
     found: Damage
     bad_keys: dict[str, str]
     losses: dict[str, list[Loss]] = field(default_factory=dict)  # by snapshot
+    recreated: set[BlobId] = field(default_factory=set)  # blobs that are lost, but whose content is known
     hopeless: dict[str, str] = field(default_factory=dict)
     unmendable: dict[str, str] = field(default_factory=dict)
-    mended: dict[str, Snapshot] = field(default_factory=dict)  # what each becomes
+    mended: dict[str, Mended] = field(default_factory=dict)  # what each becomes
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         return next(each for each in self.found.snapshots if each.id == snapshot_id)
@@ -93,13 +95,14 @@ class _Plan:
 def _plan(repository: Repository, progress: Progress, *, read_data: bool) -> _Plan:
     found = find_damage(repository, progress, read_data=read_data)
     repository.use_index(found.available)
-    losses = _losses(repository, found, progress)
-    if losses or found.bad_index_files:
+    losses, recreated = _losses(repository, found, progress)
+    if losses or recreated or found.bad_index_files:
         find_orphans(repository, found, progress)
         repository.use_index(found.available)
-        losses = _losses(repository, found, progress)
+        losses, recreated = _losses(repository, found, progress)
     bad_keys = find_damaged_keys(repository.store)
-    plan = _Plan(found=found, bad_keys=find_damaged_keys(repository.store) if bad_keys else {}, losses=losses)
+    bad_keys = find_damaged_keys(repository.store) if bad_keys else {}
+    plan = _Plan(found=found, bad_keys=bad_keys, losses=losses, recreated=recreated)
     for snapshot_id, lost in losses.items():
         snapshot = plan.snapshot(snapshot_id)
         why = is_hopeless(snapshot, lost)
@@ -108,18 +111,21 @@ def _plan(repository: Repository, progress: Progress, *, read_data: bool) -> _Pl
             continue
         try:
             plan.mended[snapshot_id] = mended(
-                repository, snapshot, lost, save=lambda data: hashlib.sha256(data).digest()
+                repository, snapshot, lost, save=lambda _, data: hashlib.sha256(data).digest()
             )
         except TreeError as exc:
             plan.unmendable[snapshot_id] = f"{lost[0].path}: {lost[0].why}; {exc}"
     return plan
 
 
-def _losses(repository: Repository, found: Damage, progress: Progress) -> dict[str, list[Loss]]:
+def _losses(
+    repository: Repository, found: Damage, progress: Progress
+) -> tuple[dict[str, list[Loss]], set[BlobId]]:
+    """Return what each snapshot has lost, and the lost blobs that can be made anew."""
     progress.phase("looking through snapshots")
     losses = Losses(repository)
     each = ((snapshot.id or "", losses.of(snapshot)) for snapshot in found.snapshots)
-    return {snapshot_id: lost for snapshot_id, lost in each if lost}
+    return {snapshot_id: lost for snapshot_id, lost in each if lost}, losses.recreated
 
 
 def _refuse_changed(repository: Repository, found: Damage) -> None:
@@ -147,8 +153,12 @@ def _report(repository: Repository, plan: _Plan) -> RepairReport:
         bad_objects=tuple(BadObject(file=file, why=why) for file, why in bad.items()),
         packs=tuple(_pack_losses(found)),
         relisted_packs=len(found.orphans),
+        recreated_blobs=len(plan.recreated),
         dropped=tuple(_dropped(plan.snapshot(each), why) for each, why in plan.hopeless.items()),
-        mended=tuple(_mended(repository, plan.snapshot(each), plan.losses[each]) for each in plan.mended),
+        mended=tuple(
+            _mended(repository, plan.snapshot(each), plan.losses[each], what)
+            for each, what in plan.mended.items()
+        ),
         not_mended=tuple(_dropped(plan.snapshot(each), why) for each, why in plan.unmendable.items()),
     )
 
@@ -179,7 +189,9 @@ def _dropped(snapshot: Snapshot, why: str) -> DroppedSnapshot:
     )
 
 
-def _mended(repository: Repository, snapshot: Snapshot, losses: list[Loss]) -> MendedSnapshot:
+def _mended(
+    repository: Repository, snapshot: Snapshot, losses: list[Loss], becomes: Mended
+) -> MendedSnapshot:
     record = backup_record(snapshot)
     paths = tuple(loss.path for loss in losses)
     return MendedSnapshot(
@@ -190,6 +202,7 @@ def _mended(repository: Repository, snapshot: Snapshot, losses: list[Loss]) -> M
         time=snapshot.time.astimezone(UTC),
         lost=affected_contents(BackupFiles(repository, record), paths) if record else (),
         paths=paths,
+        salvaged=becomes.salvaged,
     )
 
 
@@ -220,14 +233,21 @@ class _Run:
         with self.repository.writer() as writer:
             for bad in self.plan.found.bad_packs.values():
                 self.repository.move_intact(bad.contents, writer)
+            for blob in self.plan.recreated:
+                writer.save(BlobKind.DATA, KNOWN_BLOBS[blob])
             writer.flush()
-            for snapshot_id in self.plan.mended:
-                mended(
+            for snapshot_id, becomes in self.plan.mended.items():
+                done = mended(
                     self.repository,
                     self.plan.snapshot(snapshot_id),
                     self.plan.losses[snapshot_id],
-                    save=lambda data: writer.save(BlobKind.TREE, data).id,
+                    save=lambda kind, data: writer.save(kind, data).id,
                 )
+                if done != becomes:  # whose folders would not be there
+                    raise RepositoryError(
+                        f"snapshot {snapshot_id} is not what it was when the repair was planned",
+                        hint="run the repair again; nothing was dropped",
+                    )
         progress.phase("writing index files")
         found = self.plan.found
         for index_id in found.bad_index_files:
@@ -236,7 +256,9 @@ class _Run:
             self._relisted(), remove=(*found.tainted_index_files, *found.bad_index_files)
         )
         progress.phase("writing snapshots")
-        done = tuple(replace(each, becomes=self._replace_snapshot(each.snapshot)) for each in report.mended)
+        replaced = tuple(
+            replace(each, becomes=self._replace_snapshot(each.snapshot)) for each in report.mended
+        )
         for snapshot_id in self.plan.hopeless:
             self._remove_snapshot(snapshot_id)
         for file in found.bad_snapshots:
@@ -244,7 +266,7 @@ class _Run:
         for key_id in self.plan.bad_keys:
             self._set_aside(f"keys/{key_id}")
             self.repository.store.delete(f"keys/{key_id}")
-        return done
+        return replaced
 
     def _sound(self) -> BlobIndex:
         """Return an index of the packs that stay listed: what only bad packs hold is unknown to it."""
@@ -271,7 +293,7 @@ class _Run:
                     yield pack
 
     def _replace_snapshot(self, snapshot_id: str) -> str:
-        new = self.plan.mended[snapshot_id]
+        new = self.plan.mended[snapshot_id].snapshot
         same = [each.id for each in self.plan.found.snapshots if replace(each, id=None) == new]
         new_id = same[0] or "" if same else self.repository.save_snapshot(new)
         self._remove_snapshot(snapshot_id)

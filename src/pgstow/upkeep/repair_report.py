@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-__all__ = ["BadObject", "DroppedSnapshot", "MendedSnapshot", "PackLoss", "RepairReport"]
+__all__ = ["BadObject", "DroppedSnapshot", "MendedSnapshot", "PackLoss", "RepairReport", "SalvagedTable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,16 @@ class DroppedSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SalvagedTable:
+    """What is left of a lost table, in a file of its own."""
+
+    table: str
+    path: str  # in the snapshot
+    rows: int
+    lost_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MendedSnapshot:
     """A snapshot that is kept without what it lost."""
 
@@ -51,6 +61,7 @@ class MendedSnapshot:
     time: datetime
     lost: tuple[str, ...]  # tables, large objects, globals
     paths: tuple[str, ...]
+    salvaged: tuple[SalvagedTable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +74,7 @@ class RepairReport:
     bad_objects: tuple[BadObject, ...] = ()  # key files, snapshots, index files
     packs: tuple[PackLoss, ...] = ()
     relisted_packs: int = 0  # no index file listed them
+    recreated_blobs: int = 0  # lost, but their content is known
     dropped: tuple[DroppedSnapshot, ...] = ()
     mended: tuple[MendedSnapshot, ...] = ()
     not_mended: tuple[
@@ -78,6 +90,7 @@ class RepairReport:
             or self.bad_objects
             or self.packs
             or self.relisted_packs
+            or self.recreated_blobs
             or self.dropped
             or self.mended
             or self.not_mended
