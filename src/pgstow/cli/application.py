@@ -17,7 +17,7 @@ from pgstow import __version__
 from pgstow.cli.argv import Arguments
 from pgstow.cli.command import as_command
 from pgstow.cli.output import Output
-from pgstow.core.errors import UsageError
+from pgstow.core.errors import PgstowError, UsageError
 
 __all__ = ["COMMANDS", "build", "run"]
 
@@ -165,6 +165,8 @@ def run(arguments: Arguments) -> int:
         return _misunderstood(arguments.texts, exc)
     except typer.Abort:
         return 130
+    except OSError as exc:  # of help and version: the frame of commands deals with its own
+        return _unwritten(exc)
     return code if isinstance(code, int) else 0
 
 
@@ -243,12 +245,22 @@ def _top(
     _help_alone(context)
 
 
+def _unwritten(exc: OSError) -> int:
+    """Tell that help or version could not be written."""
+    output = Output(command="")
+    output.error(PgstowError(f"standard output cannot be written to: {exc.strerror}"))
+    output.flush()
+    return PgstowError.exit_code
+
+
 def _misunderstood(texts: Sequence[str], exc: typer.TyperException) -> int:
     """Tell that the arguments make no sense, in the form the user seems to want."""
     command = _named(texts) or next((text for text in texts if text in COMMANDS or text in _GROUPS), "")
     options = texts[: texts.index("--")] if "--" in texts else texts
     output = Output(command=command, as_json="--json" in options, debug=os.environ.get("PGSTOW_DEBUG") == "1")
-    message = exc.format_message().rstrip(".").replace(": Value error, ", ": ")  # added on the way
+    message = (
+        " ".join(exc.format_message().split()).rstrip(".").replace(": Value error, ", ": ")
+    )  # added on the way
     help_of = f"pgstow {command} --help" if command else "pgstow --help"
     output.error(UsageError(message[:1].lower() + message[1:], hint=f"{help_of} shows what there is"))
     output.flush()

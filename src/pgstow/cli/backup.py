@@ -18,8 +18,6 @@ from pgstow.catalog.manifest import Manifest, Selection
 from pgstow.cli.backup_options import (
     AllDatabasesOption,
     AlsoOption,
-    AlsoPasswordCommandOption,
-    AlsoPasswordFileOption,
     ChecksOption,
     ExcludeSchemaOption,
     ExcludeTableDataOption,
@@ -43,8 +41,8 @@ from pgstow.cli.backup_options import (
 )
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import count_text, duration_text, parse_size, plural, safe, size_text
-from pgstow.cli.further import other_password
 from pgstow.cli.output import Outcome, Output, Status
+from pgstow.cli.password_options import AlsoPasswordCommandOption, AlsoPasswordFileOption
 from pgstow.cli.passwords import ALSO_PASSWORD
 from pgstow.cli.records import facts_table, large_objects_text, reuse_text, reused_bytes
 from pgstow.config.assertions import read_assertions_file
@@ -139,7 +137,7 @@ def _destinations(
     if not also:
         return [Destination.of(invocation.repository(progress, is_cached=True))]
     location, password = invocation.require_location(), invocation.password()
-    other = other_password(invocation, ALSO_PASSWORD, file, command, default=password)
+    other = invocation.other_password(ALSO_PASSWORD, file, command, default=password)
 
     def opened(location: str, password: Secret) -> Destination:
         return Destination(

@@ -9,6 +9,7 @@ import sys
 
 from pgstow.cli.argv import withdraw_secrets
 from pgstow.cli.signals import end_at_interrupts
+from pgstow.cli.streams import prepare_streams
 
 __all__ = ["main"]
 
@@ -18,6 +19,7 @@ _SWITCH_INTERVAL_S = 0.0005
 
 def main() -> int:
     """Run the command line and return its exit status."""
+    prepare_streams()
     arguments = withdraw_secrets()
     end_at_interrupts()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)

@@ -83,7 +83,12 @@ def program_folders(path: str, extra: Iterable[Path] = ()) -> list[Path]:
     for pattern in _PACKAGE_FOLDERS:
         candidates += sorted(Path("/").glob(pattern.removeprefix("/")), reverse=True)
     candidates += embedded_bin_dirs()
-    return list(dict.fromkeys(folder.resolve() for folder in candidates if folder.is_dir()))
+    return list(dict.fromkeys(folder.resolve() for folder in candidates if _is_in_reach(folder)))
+
+
+def _is_in_reach(folder: Path) -> bool:
+    """Whether there is such a folder and this user may look into it: sudo and su keep a PATH with folders of others."""
+    return os.access(folder, os.X_OK) and folder.is_dir()
 
 
 def embedded_bin_dirs() -> list[Path]:
