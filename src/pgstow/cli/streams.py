@@ -5,6 +5,7 @@ This module imports next to nothing, because every millisecond before passwords 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -26,7 +27,8 @@ def prepare_streams() -> None:
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _is_open(number: int) -> bool:

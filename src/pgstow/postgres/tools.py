@@ -87,8 +87,11 @@ def program_folders(path: str, extra: Iterable[Path] = ()) -> list[Path]:
 
 
 def _is_in_reach(folder: Path) -> bool:
-    """Whether there is such a folder and this user may look into it: sudo and su keep a PATH with folders of others."""
-    return os.access(folder, os.X_OK) and folder.is_dir()
+    """Whether there is such a folder, as far as this user may see: sudo and su keep a PATH with folders of others."""
+    try:
+        return folder.is_dir()
+    except PermissionError:
+        return False
 
 
 def embedded_bin_dirs() -> list[Path]:
