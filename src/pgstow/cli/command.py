@@ -147,8 +147,16 @@ class Invocation:
     def require_location(self) -> str:
         """Return where the repository is; UsageError when nothing says it."""
         if self.location is None:
-            raise UsageError("no repository was given", hint="give --repo LOCATION or set PGSTOW_REPOSITORY")
+            raise UsageError("no repository was given", hint=self._where_repositories_are())
         return self.location
+
+    def _where_repositories_are(self) -> str:
+        """Return how to say which repository; its names, where there are settings that can be read."""
+        with contextlib.suppress(PgstowError):
+            if find_settings_file(self.config_file, self.environ) is not None:
+                names = " or ".join(f"--repo {name}" for name in self.settings().repositories)
+                return f"give {names}, as the settings call them, or --repo LOCATION"
+        return "give --repo LOCATION or set PGSTOW_REPOSITORY"
 
     def password(self) -> Secret:
         """Return the repository's password; UsageError when there is none."""

@@ -26,10 +26,8 @@ def keys_passwd_command(
     `pgstow repo rekey` changes that.
     """
     with invocation.output.progress() as progress:
-        old = invocation.password()
-        repository = open_repository(
-            invocation.require_location(), old, invocation.environ, on_retry=progress.note
-        )
+        location, old = invocation.require_location(), invocation.password()
+        repository = open_repository(location, old, invocation.environ, on_retry=progress.note)
         new = invocation.new_password(new_password_file, new_password_command)
         change = change_password(
             repository, old, new, hostname=invocation.hostname, username=invocation.username
