@@ -24,6 +24,8 @@ from pgstow.catalog.manifest import Warning_
 from pgstow.core.errors import (
     Interrupted,
     PgstowError,
+    PostgresError,
+    ProcessFailed,
     RepositoryDamaged,
 )
 from pgstow.core.progress import Progress
@@ -153,7 +155,7 @@ def _with_remedy() -> Iterator[None]:
     """Where the role may not read something, say what names all of it: PostgreSQL stops at the first."""
     try:
         yield
-    except PgstowError as exc:
+    except (PostgresError, ProcessFailed) as exc:  # of the server, or of pg_dump
         if exc.hint is None and "permission denied" in exc.message:
             exc.hint = "pgstow doctor names everything that this role may not read, and what to grant"
         raise
