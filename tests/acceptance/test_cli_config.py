@@ -104,6 +104,9 @@ def test_words_that_are_no_repository(reconciliation: Path, tmp_path: Path) -> N
     assert ended.code == 2
     assert 'the settings have no repository called "locla"; did you mean "local"?' in ended.stderr
     assert not Path("locla").exists()
+    unnamed = pgstow("list")
+    assert unnamed.code == 2
+    assert "no repository was given\nHINT: give --repo local or --repo offsite, as" in unnamed.stderr
     assert pgstow("list", "--repo", tmp_path / "locla").code == 10  # a path is never a name
     script = f"cd {tmp_path}; mkdir local backups; {pgstow.command('list')[0]} list --repo"
     for word, code in (("local", 2), ("./local", 10), ("backups", 10)):

@@ -356,6 +356,20 @@ def test_result_that_cannot_be_written_is_a_failure_and_no_bug(
     assert len(pgstow("list", "--json").json()["backups"]) == 1
 
 
+@pytest.mark.parametrize("arguments", ["list", "list --json", "--help", "--version"])
+def test_closed_output_is_a_failure_and_no_bug(pgstow: Pgstow, arguments: str) -> None:
+    ended = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *pgstow.command(*arguments.split())],
+        env=pgstow.environment({}),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert ended.returncode == 1
+    first, *_ = ended.stderr.decode().splitlines()
+    assert first.startswith("error: ")
+    assert "standard output" in first
+
+
 def test_export_whose_reader_leaves_is_a_failure(pgstow: Pgstow, filled: ConnInfo) -> None:
     assert pgstow("backup", filled.connect_string()).code == 0
     with pgstow.start("export", "latest", "--format", "custom", "--output", "-") as process:
@@ -395,6 +409,9 @@ def test_overwriting_is_confirmed_by_typing_the_name(pgstow: Pgstow, filled: Con
     refused = pgstow(*restore)
     assert refused.code == 1
     assert str(filled.dbname) in refused.stderr
+    nowhere = pgstow("restore", "latest", "--to", filled.with_database("nowhere").connect_string())
+    assert nowhere.code == 1
+    assert "HINT: --create makes the target database" in nowhere.stderr
     code, shown = on_terminal(pgstow, *restore, typed="something else\n")
     assert code == 1
     assert "will be overwritten" in shown

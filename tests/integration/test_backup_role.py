@@ -98,7 +98,9 @@ def test_large_objects_need_one_line_more(server: Cluster, shop: ConnInfo, pgsto
     with psycopg.connect(shop.connect_string(), autocommit=True) as admin:
         admin.execute("SELECT lo_from_bytea(0, 'large')")
         assert levels(source)["large_objects_readable"] is Level.PROBLEM
-        assert pgstow("backup", source).code == 1
+        refused = pgstow("backup", source)
+        assert refused.code == 1
+        assert "HINT: pgstow doctor names everything" in refused.stderr
         admin.execute(line)
     assert Level.PROBLEM not in levels(source).values()
     ended = pgstow("backup", source, "--json")

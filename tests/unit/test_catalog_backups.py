@@ -107,6 +107,12 @@ def test_names_that_cannot_be(name: str) -> None:
         check_backup_name(name)
 
 
+def test_a_kind_that_cannot_be_is_not_called_a_name() -> None:
+    with pytest.raises(UsageError, match="cannot be a backup kind") as refused:
+        check_backup_name("a,b", what="kind")
+    assert "--name" not in str(refused.value.hint)
+
+
 def test_paths_tell_kinds_and_partial_backups_apart() -> None:
     assert snapshot_path("shop", "daily", is_partial=False) == "shop"
     assert snapshot_path("shop", "dr", is_partial=False) == "shop (dr)"

@@ -10,7 +10,7 @@ import pytest
 from rich.text import Text
 
 from pgstow.cli.output import Outcome, Output
-from pgstow.core.errors import NoRepository, PgstowError, ProcessFailed
+from pgstow.core.errors import NoRepository, PgstowError, ProcessFailed, UsageError
 
 
 def make(
@@ -172,6 +172,28 @@ def test_without_a_terminal_progress_is_notes_and_with_verbose_lines() -> None:
     assert written(verbose)[1].startswith(
         "reading tables\nwaiting for a lock\nreading tables: 5 rows, 2.0 KiB in "
     )
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_somebody_who_types_nothing_has_given_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-D at a prompt ends the input; that is no bug, and no name that was typed wrong."""
+
+    def ended(_prompt: str, stream: object) -> str:
+        raise EOFError
+
+    output = make()
+    output.stderr = _Terminal()
+    monkeypatch.setattr("sys.stdin", _Terminal())
+    monkeypatch.setattr("getpass.getpass", ended)
+    ask = output.asker("password of the repository")
+    assert ask is not None
+    with pytest.raises(UsageError, match="no password of the repository was given"):
+        ask()
+    assert output.question("sure?") is None
 
 
 def test_nobody_is_asked_without_a_terminal() -> None:

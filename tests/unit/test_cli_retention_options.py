@@ -57,7 +57,7 @@ def test_options_change_of_a_policy_only_what_they_name() -> None:
         (["daily=1", "daily=forever"], "two rules for daily"),
         (["daily=1:0"], "at_least cannot be 0"),
         (["daily=99999"], "cannot be kept for 99999 days"),
-        (["a b=1"], "'a b' cannot be a backup name"),
+        (["a b=1"], "'a b' cannot be a backup kind"),
     ],
 )
 def test_what_is_no_rule(keep: list[str], says: str) -> None:

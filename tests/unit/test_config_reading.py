@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from pgstow.config.finding import find_settings_file
 from pgstow.config.first_file import DatabaseLook, first_file
 from pgstow.config.reading import read_settings
 from pgstow.config.settings import (
@@ -26,6 +27,16 @@ from pgstow.jobs.schedule import Schedule, due_times
 from pgstow.monitor.policy import AlertPolicy
 from pgstow.retention.policy import DEFAULT_RULES, RetentionPolicy, RetentionRule
 from support.settings_files import EXAMPLES, SMALL, look, reference_text, told
+
+
+def test_a_place_that_this_user_may_not_enter_has_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sudo and su may keep another user's HOME."""
+
+    def refuse(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert find_settings_file(None, {"HOME": "/root"}) is None
 
 
 def settings_of(text: str) -> Settings:

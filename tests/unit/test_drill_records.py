@@ -176,6 +176,16 @@ def test_a_state_folder_that_cannot_be_written(repository: Repository, tmp_path:
         keep_drill(tmp_path / "state", repository.id, drill_record())
 
 
+def test_a_state_folder_of_somebody_else_holds_nothing(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    assert kept_drills(tmp_path, repository.id) == []
+
+
 def test_issues_are_what_neither_passed_nor_was_skipped() -> None:
     checks = [
         {"code": "content", "outcome": outcome, "message": outcome}

@@ -53,6 +53,21 @@ def test_programs_are_found_with_their_release(tmp_path):
     assert tools[0].pg_dumpall == one.resolve() / "pg_dumpall"
 
 
+def test_folders_of_others_on_the_path_are_passed_over(tmp_path, monkeypatch):
+    """sudo and su keep a PATH with folders that the new user may not enter."""
+    theirs, found = tmp_path / "theirs", install(tmp_path / "bin", "18.4")
+    is_dir = Path.is_dir
+
+    def refuse(path):
+        if path == theirs:
+            raise PermissionError(13, "Permission denied")
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    tools = found_in(tmp_path, find_tools(f"{theirs}:{found}"))
+    assert [tool.bin_dir for tool in tools] == [found.resolve()]
+
+
 @pytest.mark.parametrize(
     ("text", "version"), [("19beta2", (19, 0)), ("20devel", (20, 0)), ("16rc1", (16, 0))]
 )

@@ -24,6 +24,8 @@ from pgstow.catalog.manifest import Warning_
 from pgstow.core.errors import (
     Interrupted,
     PgstowError,
+    PostgresError,
+    ProcessFailed,
     RepositoryDamaged,
 )
 from pgstow.core.progress import Progress
@@ -148,6 +150,18 @@ def _opened_once(destination: Destination) -> Destination:
     return Destination(name=destination.name, open=again)
 
 
+@contextlib.contextmanager
+def _with_remedy() -> Iterator[None]:
+    """Where the role may not read something, say what names all of it: PostgreSQL stops at the first."""
+    try:
+        yield
+    except (PostgresError, ProcessFailed) as exc:  # of the server, or of pg_dump
+        if exc.hint is None and "permission denied" in exc.message:
+            exc.hint = "pgstow doctor names everything that this role may not read, and what to grant"
+        raise
+
+
+@_with_remedy()
 def _back_up_one(
     request: BackupRequest,
     destinations: Sequence[Destination],

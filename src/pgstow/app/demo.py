@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -200,7 +201,8 @@ def _database_bytes(source: ConnInfo) -> int:
 
 def _next_commands(folder: Path) -> tuple[str, ...]:
     return (
-        f"export PGSTOW_REPOSITORY={folder / 'repository'} PGSTOW_PASSWORD_FILE={folder / 'password'}",
+        f"export PGSTOW_REPOSITORY={shlex.quote(str(folder / 'repository'))}",
+        f"export PGSTOW_PASSWORD_FILE={shlex.quote(str(folder / 'password'))}",
         "pgstow list",
         "pgstow show latest",
         "pgstow drill latest",

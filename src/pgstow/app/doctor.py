@@ -11,8 +11,7 @@ from pathlib import Path
 import psycopg
 
 from pgstow.app.doctor_checks import SESSION_CHECKS
-from pgstow.app.findings import DoctorReport, Finding, Level
-from pgstow.app.holding import MOST_SKEW_S, clock_text
+from pgstow.app.findings import DoctorReport, Finding, Level, store_clock_finding
 from pgstow.core.errors import (
     ConnectionFailed,
     NoRepository,
@@ -182,14 +181,10 @@ def _store_clock(store: Store, clock: Callable[[], datetime]) -> Finding:
             text=f"the repository cannot be written to: {exc.message}",
             remedy=exc.hint,
         )
-    is_off = abs(skew_s) > MOST_SKEW_S
-    return Finding(
+    return store_clock_finding(
+        skew_s,
         code="store_clock",
-        level=Level.WARNING if is_off else Level.OK,
-        text=clock_text(skew_s)
-        if is_off
-        else "the repository can be written to, and its clock is near this machine's",
-        remedy="set both clocks by NTP" if is_off else None,
+        near="the repository can be written to, and its clock is near this machine's",
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pgstow.catalog.drills import DrillRecord, parse_drill, save_drill
 from pgstow.core.errors import RepositoryDamaged, RepositoryLocked, StateError, StoreError
+from pgstow.core.folders import make_private_folder
 from pgstow.core.quantities import duration_text
 from pgstow.repository import Proof, Repository
 
@@ -40,7 +41,7 @@ def keep_drill(state_folder: Path, repository_id: str, record: DrillRecord) -> P
     place = folder / f"{record.file_name}.json"
     unfinished = place.with_suffix(".tmp")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(folder)
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(record.to_json())
             file.flush()
@@ -59,7 +60,11 @@ def keep_drill(state_folder: Path, repository_id: str, record: DrillRecord) -> P
 def kept_drills(state_folder: Path, repository_id: str) -> list[tuple[Path, DrillRecord]]:
     """Return the records that wait to be saved in a repository, the oldest first. One that cannot be read is left out."""
     found: list[tuple[Path, DrillRecord]] = []
-    for place in sorted((state_folder / _FOLDER / repository_id).glob("*.json")):
+    try:
+        places = sorted((state_folder / _FOLDER / repository_id).glob("*.json"))
+    except OSError:  # a folder of another user, which holds nothing of ours
+        places = []
+    for place in places:
         with contextlib.suppress(OSError, RepositoryDamaged):
             found.append((place, parse_drill(place.read_bytes(), where=str(place))))
     return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["DoctorReport", "Finding", "Level", "counted", "some_of"]
+from pgstow.app.holding import MOST_SKEW_S, clock_text
+
+__all__ = ["DoctorReport", "Finding", "Level", "counted", "some_of", "store_clock_finding"]
 
 _NAMES_SHOWN = 5
 
@@ -45,6 +47,15 @@ class DoctorReport:
     def count(self, level: Level) -> int:
         """Return how many findings are of one level."""
         return sum(finding.level is level for finding in self.findings)
+
+
+def store_clock_finding(skew_s: float, *, code: str, near: str) -> Finding:
+    """Return whether this machine's clock, ahead of the store's by ``skew_s``, will do; ``near`` is said if so."""
+    if abs(skew_s) <= MOST_SKEW_S:
+        return Finding(code=code, level=Level.OK, text=near)
+    return Finding(
+        code=code, level=Level.WARNING, text=clock_text(skew_s), remedy="let NTP set the clocks of both"
+    )
 
 
 def some_of(names: list[str]) -> str:

@@ -35,7 +35,7 @@ class ImportRequest:
 
     def check(self) -> None:
         """Raise UsageError for a request that cannot be carried out as it stands."""
-        check_backup_name(self.kind)
+        check_backup_name(self.kind, what="kind")
         if self.name is not None:
             check_backup_name(self.name)
         if self.label is not None and (not self.label or re.search(r"[,\x00-\x1f\x7f]", self.label)):

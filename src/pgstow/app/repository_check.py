@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pgstow.app.findings import Finding, Level, counted, some_of
-from pgstow.app.holding import MOST_SKEW_S
+from pgstow.app.findings import Finding, Level, counted, some_of, store_clock_finding
 from pgstow.app.reading import unlocked_text
 from pgstow.assurance.sample import PackSample
 from pgstow.assurance.verify import VerifyReport, verify
@@ -111,21 +110,13 @@ def _clock_and_locks(
         )
     else:
         now = repository.store.stat(FileKind.LOCK.name_of(lock.id)).modified  # written just now
-        yield _clock((now - clock()).total_seconds())
+        yield store_clock_finding(
+            (clock() - now).total_seconds(),
+            code="clock",
+            near="this machine's clock and the store's agree well enough",
+        )
     own = FileKind.LOCK.name_of(lock.id) if lock is not None else None
     yield from _locks([obstacle for obstacle in repository.obstacles(now=now) if obstacle.name != own])
-
-
-def _clock(skew_s: float) -> Finding:
-    is_off = abs(skew_s) > MOST_SKEW_S  # restic judges locks by its own clock
-    return Finding(
-        code="clock",
-        level=Level.WARNING if is_off else Level.OK,
-        text=f"this machine's clock and the store's differ by {abs(skew_s) / 60:.0f} min"
-        if is_off
-        else "this machine's clock and the store's agree well enough",
-        remedy="set this machine's clock by NTP: restic takes locks for dead by it" if is_off else None,
-    )
 
 
 def _locks(locks: list[Obstacle]) -> Iterator[Finding]:

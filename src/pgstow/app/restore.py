@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from pgstow.app.auditing import note_access
 from pgstow.app.foundation import foundation_for
 from pgstow.app.reading import reading
 from pgstow.catalog.backups import BackupFiles, find_backup, load_readable_index
+from pgstow.core.errors import ConnectionFailed
 from pgstow.core.progress import Progress
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.tools import ClientTools
@@ -34,7 +36,7 @@ def restore(
     options.check()
     note_access(target=str(target), database_user=target.params.get("user"))
     progress.phase("looking up the backup")
-    with reading(repository, progress.note) as check_lock:
+    with _with_remedy(options), reading(repository, progress.note) as check_lock:
         record = find_backup(repository, backup, progress.note)
         note_access(subjects=[record.id, record.name])
         load_readable_index(repository, progress.note)
@@ -55,3 +57,14 @@ def restore(
             before_touching=settle,
             foundation=foundation_for(repository, record, files, progress.note) if is_into_nothing else None,
         )
+
+
+@contextlib.contextmanager
+def _with_remedy(options: RestoreOptions) -> Iterator[None]:
+    """Where the target does not exist, say which option makes it."""
+    try:
+        yield
+    except ConnectionFailed as exc:
+        if not options.create and 'database "' in exc.message and "does not exist" in exc.message:
+            exc.hint = "--create makes the target database; or check its name"
+        raise

@@ -32,6 +32,7 @@ from pgstow.audit.entries import ChainHead, ForeignHead
 from pgstow.audit.keys import HostKey, Signed
 from pgstow.audit.trail import SignedEntry, digest_of
 from pgstow.core.errors import StateError, UsageError
+from pgstow.core.folders import make_private_folder
 
 __all__ = ["Book", "Journal", "Mark", "read_waiting"]
 
@@ -85,7 +86,7 @@ class Journal:
     def _own_key(self) -> HostKey:
         path = self.folder / "host.key"
         with _translated(path):
-            _make_folder(self.folder)
+            make_private_folder(self.folder)
             if not path.exists():
                 _create(path, HostKey.generate().pem())
             return _read_key(path)
@@ -111,8 +112,8 @@ class Journal:
             raise StateError(f"{repository!r} is no id of a repository")
         folder = self.folder / repository
         with _translated(folder):
-            _make_folder(self.folder)
-            _make_folder(folder)
+            make_private_folder(self.folder)
+            make_private_folder(folder)
             with _locked(folder / "lock"):
                 for each in (folder, folder / "heads", folder / "pending", folder / "notes"):
                     _sweep(each)
@@ -150,7 +151,7 @@ class Journal:
         folder = self._attempts_folder(location)
         with _translated(folder):
             for each in (self.folder, folder.parent, folder):
-                _make_folder(each)
+                make_private_folder(each)
             if sum(1 for _ in folder.iterdir()) < _MOST_ATTEMPTS:
                 _create(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex}", content)
 
@@ -200,7 +201,7 @@ class Book:
         """Add an entry; it is on disk when this returns."""
         entry = parse_entry(Signed.decode(raw).content)
         folder = self._folder / "pending"
-        _make_folder(folder)
+        make_private_folder(folder)
         head = ChainHead(chain=entry.chain, number=entry.number, digest=digest_of(raw))
         _create(folder / _pending_name(head), raw)
 
@@ -228,7 +229,7 @@ class Book:
     def adopt(self, mark: Mark) -> None:
         """Write down that the repository has a chain up to here."""
         folder = self._folder / "heads"
-        _make_folder(folder)
+        make_private_folder(folder)
         fields = {"number": mark.head.number, "digest": mark.head.digest, "month": mark.month}
         _replace(folder / mark.head.chain, json.dumps(fields).encode())
 
@@ -265,7 +266,7 @@ class Book:
 
     def remember(self, name: str, text: str) -> None:
         folder = self._folder / "notes"
-        _make_folder(folder)
+        make_private_folder(folder)
         _replace(folder / name, text.encode(), is_synced=False)
 
 
@@ -327,10 +328,6 @@ def _locked(
         yield
     finally:
         os.close(file)
-
-
-def _make_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -232,7 +232,7 @@ def _write_unkept(
     problem: StateError,
 ) -> Written:
     """Return entries of a key that was given, or else of one that lives as long as this access."""
-    warnings = [problem.message]
+    warnings = [f"{problem.message}; {problem.hint}" if problem.hint else problem.message]
     key, mark = HostKey.generate(), None
     try:
         given = journal.given_key()

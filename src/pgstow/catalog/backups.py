@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Literal
 
 from pgstow.catalog.manifest import Manifest, parse_manifest
 from pgstow.core.errors import BackupNotFound, RepositoryDamaged, UsageError
@@ -39,12 +40,13 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 _ID = re.compile(r"[0-9a-f-]{4,36}")
 
 
-def check_backup_name(name: str) -> str:
-    """Return ``name`` if it can name a backup source or kind; UsageError otherwise."""
+def check_backup_name(name: str, *, what: Literal["name", "kind"] = "name") -> str:
+    """Return ``name`` if it can name a backup source, or a kind; UsageError otherwise."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot be a backup name",
-            hint="use letters, digits, and _ . + - (at most 100); give one with --name",
+            f"{name!r} cannot be a backup {what}",
+            hint="use letters, digits, and _ . + - (at most 100)"
+            + ("; give one with --name" if what == "name" else ""),
         )
     return name
 

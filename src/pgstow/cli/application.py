@@ -9,15 +9,19 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from keyword import iskeyword
 from types import MappingProxyType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from pgstow import __version__
 from pgstow.cli.argv import Arguments
 from pgstow.cli.command import as_command
 from pgstow.cli.output import Output
-from pgstow.core.errors import UsageError
+from pgstow.core.errors import PgstowError, UsageError
+
+if TYPE_CHECKING:
+    from typer._click.core import Context, Parameter
 
 __all__ = ["COMMANDS", "build", "run"]
 
@@ -156,6 +160,27 @@ _LEFT_BEHIND: Mapping[str, str] = MappingProxyType(
 )
 
 
+class _Command(TyperCommand):
+    """A command whose help says of an option or argument what pgstow says of it, and not which type of Python's it is."""
+
+    def get_params(self, ctx: Context) -> list[Parameter]:
+        return _without_types(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    """The same for a group of commands."""
+
+    def get_params(self, ctx: Context) -> list[Parameter]:
+        return _without_types(super().get_params(ctx))
+
+
+def _without_types(parameters: list[Parameter]) -> list[Parameter]:
+    for parameter in parameters:
+        if parameter.metavar is not None or getattr(parameter, "is_flag", False):
+            vars(parameter)["display_type"] = lambda _context: ""  # it would be <bool>, <str>, <list[str]>
+    return parameters
+
+
 def run(arguments: Arguments) -> int:
     """Run one command and return the exit status."""
     name = _named(arguments.texts)
@@ -168,6 +193,8 @@ def run(arguments: Arguments) -> int:
         return _misunderstood(arguments.texts, exc)
     except typer.Abort:
         return 130
+    except OSError as exc:  # of help and version: the frame of commands deals with its own
+        return _unwritten(exc)
     return code if isinstance(code, int) else 0
 
 
@@ -180,6 +207,7 @@ def build(commands: Sequence[str] = COMMANDS, *, had_secrets: bool = False) -> t
     """Return the typer application with these commands. Only their modules are loaded, which is felt in scripts."""
     app = typer.Typer(
         name="pgstow",
+        cls=_Group,
         help="PostgreSQL backups that are proven by restore.",
         epilog=EXIT_CODES,
         pretty_exceptions_enable=False,
@@ -205,14 +233,14 @@ def build(commands: Sequence[str] = COMMANDS, *, had_secrets: bool = False) -> t
         )
         *group, own = name.split()
         if group:
-            groups[group[0]].command(own, epilog=EXIT_CODES)(command)
+            groups[group[0]].command(own, cls=_Command, epilog=EXIT_CODES)(command)
         else:
-            app.command(own, epilog=EXIT_CODES, rich_help_panel=_panel(name))(command)
+            app.command(own, cls=_Command, epilog=EXIT_CODES, rich_help_panel=_panel(name))(command)
     return app
 
 
 def _add_group(app: typer.Typer, name: str) -> typer.Typer:
-    group = typer.Typer(help=_GROUPS[name], epilog=EXIT_CODES, rich_markup_mode="markdown")
+    group = typer.Typer(cls=_Group, help=_GROUPS[name], epilog=EXIT_CODES, rich_markup_mode="markdown")
     group.callback(invoke_without_command=True)(_help_alone)
     app.add_typer(group, name=name, rich_help_panel=_panel(name))
     return group
@@ -246,12 +274,22 @@ def _top(
     _help_alone(context)
 
 
+def _unwritten(exc: OSError) -> int:
+    """Tell that help or version could not be written."""
+    output = Output(command="")
+    output.error(PgstowError(f"standard output cannot be written to: {exc.strerror}"))
+    output.flush()
+    return PgstowError.exit_code
+
+
 def _misunderstood(texts: Sequence[str], exc: typer.TyperException) -> int:
     """Tell that the arguments make no sense, in the form the user seems to want."""
     command = _named(texts) or next((text for text in texts if text in COMMANDS or text in _GROUPS), "")
     options = texts[: texts.index("--")] if "--" in texts else texts
     output = Output(command=command, as_json="--json" in options, debug=os.environ.get("PGSTOW_DEBUG") == "1")
-    message = exc.format_message().rstrip(".").replace(": Value error, ", ": ")  # added on the way
+    message = (
+        " ".join(exc.format_message().split()).rstrip(".").replace(": Value error, ", ": ")
+    )  # added on the way
     help_of = f"pgstow {command} --help" if command else "pgstow --help"
     output.error(UsageError(message[:1].lower() + message[1:], hint=f"{help_of} shows what there is"))
     output.flush()

@@ -9,10 +9,10 @@ import typer
 from rich.text import Text
 
 from pgstow.app.audit import make_administrator_key
-from pgstow.cli.audit_options import PassphraseCommandOption, PassphraseFileOption
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import safe
 from pgstow.cli.output import Outcome
+from pgstow.cli.password_options import PassphraseCommandOption, PassphraseFileOption
 from pgstow.cli.passwords import ADMINISTRATOR_PASSPHRASE
 
 __all__ = ["audit_admin_key_command"]

@@ -11,15 +11,11 @@ from pgstow.app.audit import enroll
 from pgstow.app.auditing import journal_of
 from pgstow.audit.documents import Enrolment
 from pgstow.audit.keys import AdministratorKey
-from pgstow.cli.audit_options import (
-    KeyOption,
-    PassphraseCommandOption,
-    PassphraseFileOption,
-    administrator_key,
-)
+from pgstow.cli.audit_options import KeyOption, administrator_key
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import safe
 from pgstow.cli.output import Outcome
+from pgstow.cli.password_options import PassphraseCommandOption, PassphraseFileOption
 
 __all__ = ["audit_enroll_command", "enrolment_outcome"]
 

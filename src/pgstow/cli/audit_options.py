@@ -19,8 +19,6 @@ from pgstow.core.quantities import parse_duration
 __all__ = [
     "AdministratorOption",
     "KeyOption",
-    "PassphraseCommandOption",
-    "PassphraseFileOption",
     "administrator_key",
     "parse_moment",
 ]
@@ -33,24 +31,6 @@ KeyOption = Annotated[
         "--key",
         metavar="FILE",
         help="The administrator's key, made by audit admin-key.",
-        rich_help_panel=_KEY_PANEL,
-    ),
-]
-PassphraseFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--passphrase-file",
-        metavar="FILE",
-        help="File that holds its passphrase. Or PGSTOW_ADMIN_PASSPHRASE_FILE; PGSTOW_ADMIN_PASSPHRASE is the passphrase itself.",
-        rich_help_panel=_KEY_PANEL,
-    ),
-]
-PassphraseCommandOption = Annotated[
-    str | None,
-    typer.Option(
-        "--passphrase-command",
-        metavar="COMMAND",
-        help="Program whose first line of output is its passphrase. Or PGSTOW_ADMIN_PASSPHRASE_COMMAND.",
         rich_help_panel=_KEY_PANEL,
     ),
 ]

@@ -9,14 +9,10 @@ import typer
 from pgstow.app.audit import enroll
 from pgstow.app.auditing import journal_of
 from pgstow.cli.audit_enroll import enrolment_outcome
-from pgstow.cli.audit_options import (
-    KeyOption,
-    PassphraseCommandOption,
-    PassphraseFileOption,
-    administrator_key,
-)
+from pgstow.cli.audit_options import KeyOption, administrator_key
 from pgstow.cli.command import Invocation
 from pgstow.cli.output import Outcome
+from pgstow.cli.password_options import PassphraseCommandOption, PassphraseFileOption
 from pgstow.core.errors import UsageError
 
 __all__ = ["audit_revoke_command"]

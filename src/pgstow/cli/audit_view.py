@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,13 @@ from pgstow.audit.documents import heads_document
 from pgstow.audit.entries import AuditEntry, AuditProblem, AuditVerdict
 from pgstow.audit.trail import SignedEntry
 from pgstow.cli.formats import plural, safe, time_text
-from pgstow.cli.records import plain_table
+from pgstow.cli.tables import FittingTable, plain_table
 
 __all__ = ["entry_documents", "entry_view", "problem_documents", "verdict_document", "verdict_view"]
 
 _SHORT = 16
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def entry_documents(entries: Sequence[SignedEntry]) -> list[dict[str, Any]]:
@@ -44,17 +47,18 @@ def entry_documents(entries: Sequence[SignedEntry]) -> list[dict[str, Any]]:
 def entry_view(entries: Sequence[SignedEntry], problems: Sequence[AuditProblem]) -> Iterator[RenderableType]:
     """Yield entries as a person reads them."""
     if entries:
-        table = plain_table("TIME (UTC)", "HOST", "USER", "FROM", "ACTION", "RESULT", "WHAT")
+        table = FittingTable(
+            "TIME (UTC)", "HOST", "USER", "FROM", "ACTION", "RESULT", "WHAT", below=("WHAT",)
+        )
         for each in entries:
             entry = each.entry
-            result = f"{entry.result} ({entry.error_code})" if entry.error_code else entry.result
             table.add_row(
                 time_text(entry.at),
                 safe(entry.host),
                 safe(_user(entry)),
                 safe(entry.origin or ""),
                 safe(entry.action),
-                Text(safe(result), style="" if entry.result in ("done", "begun") else "bold red"),
+                Text(safe(entry.result), style="" if entry.result in ("done", "begun") else "bold red"),
                 safe(_what(entry)),
             )
         yield table
@@ -73,10 +77,15 @@ def _user(entry: AuditEntry) -> str:
 
 
 def _what(entry: AuditEntry) -> str:
-    subjects = ", ".join(each[:8] if len(each) == 36 else each for each in entry.subjects)
+    subjects = ", ".join(_short(each) for each in entry.subjects)
     hidden = {"sudo_user", "backup"} if entry.subjects else {"sudo_user"}
-    facts = ", ".join(f"{key}: {value}" for key, value in entry.facts.items() if key not in hidden)
-    return "; ".join(part for part in (subjects, facts) if part)
+    facts = ", ".join(f"{key}: {_short(value)}" for key, value in entry.facts.items() if key not in hidden)
+    return "; ".join(part for part in (entry.error_code, subjects, facts) if part)
+
+
+def _short(value: str) -> str:
+    """Return ids and digests by their beginning; everything else as it is."""
+    return value[:8] if _ID.fullmatch(value) else value[:_SHORT] if _DIGEST.fullmatch(value) else value
 
 
 def problem_documents(problems: Sequence[AuditProblem]) -> list[dict[str, Any]]:

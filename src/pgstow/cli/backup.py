@@ -18,8 +18,6 @@ from pgstow.catalog.manifest import Manifest, Selection
 from pgstow.cli.backup_options import (
     AllDatabasesOption,
     AlsoOption,
-    AlsoPasswordCommandOption,
-    AlsoPasswordFileOption,
     ChecksOption,
     ExcludeSchemaOption,
     ExcludeTableDataOption,
@@ -42,11 +40,12 @@ from pgstow.cli.backup_options import (
     WaitOption,
 )
 from pgstow.cli.command import Invocation
-from pgstow.cli.formats import count_text, duration_text, parse_size, plural, safe, size_text
-from pgstow.cli.further import other_password
+from pgstow.cli.formats import content_text, duration_text, parse_size, safe, size_text
 from pgstow.cli.output import Outcome, Output, Status
+from pgstow.cli.password_options import AlsoPasswordCommandOption, AlsoPasswordFileOption
 from pgstow.cli.passwords import ALSO_PASSWORD
-from pgstow.cli.records import facts_table, large_objects_text, reuse_text, reused_bytes
+from pgstow.cli.records import large_objects_text, reuse_text, reused_bytes
+from pgstow.cli.tables import facts_table
 from pgstow.config.assertions import read_assertions_file
 from pgstow.core.progress import Progress
 from pgstow.core.quantities import parse_duration
@@ -139,7 +138,7 @@ def _destinations(
     if not also:
         return [Destination.of(invocation.repository(progress, is_cached=True))]
     location, password = invocation.require_location(), invocation.password()
-    other = other_password(invocation, ALSO_PASSWORD, file, command, default=password)
+    other = invocation.other_password(ALSO_PASSWORD, file, command, default=password)
 
     def opened(location: str, password: Secret) -> Destination:
         return Destination(
@@ -274,7 +273,7 @@ def _facts(manifest: Manifest) -> Table:
     rate = f", {size_text(round(totals.size_bytes / seconds))}/s" if seconds > 0 else ""
     table.add_row(
         "  holds",
-        f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}",
+        content_text(tables=totals.tables, rows=totals.rows, size_bytes=totals.size_bytes),
     )
     table.add_row("  reused", reuse_text(manifest))
     if manifest.large_objects.count:

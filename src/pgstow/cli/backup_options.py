@@ -10,8 +10,6 @@ import typer
 __all__ = [
     "AllDatabasesOption",
     "AlsoOption",
-    "AlsoPasswordCommandOption",
-    "AlsoPasswordFileOption",
     "ChecksOption",
     "ExcludeSchemaOption",
     "ExcludeTableDataOption",
@@ -204,25 +202,6 @@ AlsoOption = Annotated[
         "--also",
         metavar="LOCATION",
         help="Another repository that the same backup goes to, the database being read once. May be repeated.",
-        rich_help_panel=_DESTINATIONS_PANEL,
-    ),
-]
-AlsoPasswordFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--also-password-file",
-        metavar="FILE",
-        help="File that holds the password of these; without any, the password of --repo. Or PGSTOW_ALSO_PASSWORD_FILE; "
-        "PGSTOW_ALSO_PASSWORD is the password itself.",
-        rich_help_panel=_DESTINATIONS_PANEL,
-    ),
-]
-AlsoPasswordCommandOption = Annotated[
-    str | None,
-    typer.Option(
-        "--also-password-command",
-        metavar="COMMAND",
-        help="Program whose first line of output is their password. Or PGSTOW_ALSO_PASSWORD_COMMAND.",
         rich_help_panel=_DESTINATIONS_PANEL,
     ),
 ]

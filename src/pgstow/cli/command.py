@@ -21,7 +21,8 @@ from pgstow.app.opening import open_repository
 from pgstow.audit.entries import Result
 from pgstow.cli.audited import Exempt, audited
 from pgstow.cli.output import Outcome, Output
-from pgstow.cli.passwords import REPOSITORY_PASSWORD, PasswordPurpose, read_password
+from pgstow.cli.password_options import PasswordCommandOption, PasswordFileOption
+from pgstow.cli.passwords import NEW_PASSWORD, REPOSITORY_PASSWORD, PasswordPurpose, read_password
 from pgstow.cli.signals import interruptible
 from pgstow.config.connections import environment_of
 from pgstow.config.finding import find_settings_file, require_settings_file
@@ -68,24 +69,6 @@ RepoOption = Annotated[
         metavar="LOCATION",
         help="Where the repository is: /path, file://, s3://bucket/prefix, gs://, az://, or its name in pgstow.yaml. "
         "Or PGSTOW_REPOSITORY.",
-        rich_help_panel=_REPOSITORY_PANEL,
-    ),
-]
-PasswordFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--password-file",
-        metavar="FILE",
-        help="File that holds the repository's password. Or PGSTOW_PASSWORD_FILE; PGSTOW_PASSWORD is the password itself.",
-        rich_help_panel=_REPOSITORY_PANEL,
-    ),
-]
-PasswordCommandOption = Annotated[
-    str | None,
-    typer.Option(
-        "--password-command",
-        metavar="COMMAND",
-        help="Program, run without a shell, whose first line of output is the password. Or PGSTOW_PASSWORD_COMMAND.",
         rich_help_panel=_REPOSITORY_PANEL,
     ),
 ]
@@ -164,8 +147,16 @@ class Invocation:
     def require_location(self) -> str:
         """Return where the repository is; UsageError when nothing says it."""
         if self.location is None:
-            raise UsageError("no repository was given", hint="give --repo LOCATION or set PGSTOW_REPOSITORY")
+            raise UsageError("no repository was given", hint=self._where_repositories_are())
         return self.location
+
+    def _where_repositories_are(self) -> str:
+        """Return how to say which repository; its names, where there are settings that can be read."""
+        with contextlib.suppress(PgstowError):
+            if find_settings_file(self.config_file, self.environ) is not None:
+                names = " or ".join(f"--repo {name}" for name in self.settings().repositories)
+                return f"give {names}, as the settings call them, or --repo LOCATION"
+        return "give --repo LOCATION or set PGSTOW_REPOSITORY"
 
     def password(self) -> Secret:
         """Return the repository's password; UsageError when there is none."""
@@ -189,6 +180,20 @@ class Invocation:
         )
         self.output.conceal(secret.reveal())
         return secret
+
+    def new_password(self, file: Path | None, command: str | None) -> Secret:
+        """Return the password that is to open the repository from now on."""
+        return self.further_password(NEW_PASSWORD, file, command, is_new=True)
+
+    def other_password(
+        self, purpose: PasswordPurpose, file: Path | None, command: str | None, *, default: Secret
+    ) -> Secret:
+        """Return the password of a second repository; that of the first, the default, where none was given."""
+        return (
+            self.further_password(purpose, file, command)
+            if self.is_password_given(purpose, file, command)
+            else default
+        )
 
     def is_password_given(self, purpose: PasswordPurpose, file: Path | None, command: str | None) -> bool:
         """Whether a flag or a variable gives the password for ``purpose``."""

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pgstow.app.demo_report import DemoReport
-from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text
-from pgstow.cli.records import plain_table
+from pgstow.cli.formats import count_text, duration_text, plural, rows_text, safe, size_text
+from pgstow.cli.tables import plain_table
 
 __all__ = ["demo_document", "demo_view"]
 
@@ -86,6 +86,8 @@ def demo_view(report: DemoReport) -> Iterator[RenderableType]:
     yield Text()
     yield _heading("Proven", "every row of the restored database compared with its source, by content")
     yield _proofs(report)
+    for check in report.checks:
+        yield Text.assemble(f"  {safe(check.title)}  ", ("ok", "green"))
     yield Text()
     yield _verdict(report)
     if report.next_commands:
@@ -165,8 +167,6 @@ def _proofs(report: DemoReport) -> Table:
             Text(proof.restored_digest[:_DIGEST_SHOWN], style="dim"),
             Text("equal", style="green") if proof.is_equal else Text("DIFFERENT", style="bold red"),
         )
-    for check in report.checks:
-        table.add_row(f"  {safe(check.title)}", "", "", "", Text("ok", style="green"))
     return table
 
 
@@ -175,7 +175,7 @@ def _verdict(report: DemoReport) -> Panel:
     rows = sum(proof.restored_rows for proof in report.proofs)
     if report.is_proven:
         first = Text(
-            f"The restore is proven: {plural(equal, 'table')}, {count_text(rows)} rows, all equal.",
+            f"The restore is proven: {plural(equal, 'table')}, {rows_text(rows)}, all equal.",
             style="bold green",
         )
     else:
@@ -185,7 +185,8 @@ def _verdict(report: DemoReport) -> Panel:
     where = "The repository is at" if report.is_kept else "The repository was at"
     lines = [
         first,
-        Text(f"Restored in {duration_text(report.restore_seconds)}. {where} {safe(report.repository)}"),
+        Text(f"Restored in {duration_text(report.restore_seconds)}. {where}"),
+        Text(safe(report.repository), overflow="fold"),
     ]
     return Panel(
         Group(*lines),

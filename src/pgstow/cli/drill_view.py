@@ -18,9 +18,9 @@ from rich.text import Text
 from pgstow.assurance.drill.next_steps import next_steps
 from pgstow.assurance.drill.report import html_report, markdown_report
 from pgstow.catalog.drills import DrillRecord
-from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
+from pgstow.cli.formats import content_text, duration_text, plural, safe, time_text
 from pgstow.cli.output import safe_lines
-from pgstow.cli.records import facts_table
+from pgstow.cli.tables import facts_table
 from pgstow.core.errors import PgstowError, UsageError
 
 __all__ = [
@@ -155,7 +155,7 @@ def _against(record: DrillRecord, achieved_s: float | None, target_s: float | No
 
 
 def _content(record: DrillRecord) -> str:
-    told = f"{plural(len(record.tables), 'table')}, {count_text(record.rows)} rows, {size_text(record.size_bytes)}"
+    told = content_text(tables=len(record.tables), rows=record.rows, size_bytes=record.size_bytes)
     different = [one for one in record.tables if not one.is_equal]
     if not different:
         return f"{told}: every row equals the repository's"

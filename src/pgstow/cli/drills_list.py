@@ -16,8 +16,8 @@ from pgstow.cli.command import Invocation
 from pgstow.cli.drill_view import drill_document, outcome_text
 from pgstow.cli.formats import count_text, duration_text, plural, safe, time_text
 from pgstow.cli.output import Outcome
-from pgstow.cli.records import plain_table
 from pgstow.cli.retention_options import parse_day
+from pgstow.cli.tables import FittingTable
 from pgstow.core.errors import RepositoryDamaged
 from pgstow.state.folder import state_folder
 
@@ -64,7 +64,11 @@ def _view(drills: Sequence[DrillRecord], unsaved: set[str]) -> Iterator[Renderab
         yield Text("no drills")
         return
     right = ("RESTORED", "CHECKED", "ROWS", "ISSUES")
-    table = plain_table("ID", "TIME (UTC)", "BACKUP OF", "KIND", "RESULT", *right, "", right=right)
+    table = FittingTable(
+        *("ID", "TIME (UTC)", "BACKUP OF", "KIND", "RESULT", *right, ""),
+        below=("ROWS", "ISSUES", ""),
+        right=right,
+    )
     for one in drills:
         table.add_row(
             one.id[:8],

@@ -9,7 +9,17 @@ from pgstow.core.errors import UsageError
 from pgstow.core.foreign_text import safe
 from pgstow.core.quantities import duration_text, size_text
 
-__all__ = ["count_text", "duration_text", "parse_size", "plural", "safe", "size_text", "time_text"]
+__all__ = [
+    "content_text",
+    "count_text",
+    "duration_text",
+    "parse_size",
+    "plural",
+    "rows_text",
+    "safe",
+    "size_text",
+    "time_text",
+]
 
 
 def count_text(count: int | None) -> str:
@@ -20,6 +30,16 @@ def count_text(count: int | None) -> str:
 def plural(count: int, noun: str, nouns: str = "") -> str:
     """Return ``1 table`` or ``2 tables``."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def rows_text(count: int | None) -> str:
+    """Return ``1 row``, ``1,234,567 rows`` or, when it is unknown, ``- rows``."""
+    return plural(count, "row") if count is not None else f"{count_text(count)} rows"
+
+
+def content_text(*, tables: int, rows: int | None, size_bytes: int | None) -> str:
+    """Return how much a backup holds or a restore brought back: ``7 tables, 72,301 rows, 3.3 MiB``."""
+    return f"{plural(tables, 'table')}, {rows_text(rows)}, {size_text(size_bytes)}"
 
 
 def time_text(moment: datetime) -> str:

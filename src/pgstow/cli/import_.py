@@ -16,10 +16,11 @@ from pgstow.app.import_request import ImportRequest
 from pgstow.catalog.backups import IMPORT
 from pgstow.catalog.manifest import Manifest
 from pgstow.cli.command import Invocation
-from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
+from pgstow.cli.formats import content_text, count_text, duration_text, safe, size_text, time_text
 from pgstow.cli.output import Outcome
 from pgstow.cli.piped_dump import piped_dump
-from pgstow.cli.records import facts_table, imported_text
+from pgstow.cli.records import imported_text
+from pgstow.cli.tables import facts_table
 from pgstow.core.errors import UsageError
 
 __all__ = ["import_command"]
@@ -136,7 +137,7 @@ def _view(manifest: Manifest) -> Iterator[RenderableType]:
     )
     table.add_row(
         "  holds",
-        f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}",
+        content_text(tables=totals.tables, rows=totals.rows, size_bytes=totals.size_bytes),
     )
     if manifest.large_objects.count:
         table.add_row("  large objects", count_text(manifest.large_objects.count))

@@ -13,9 +13,9 @@ from pgstow.app.copy import open_other
 from pgstow.app.init import InitReport, init_repository
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import safe
-from pgstow.cli.further import FromPasswordCommandOption, FromPasswordFileOption, other_password
 from pgstow.cli.init_wizard import OutputOption, WizardOption, wizard_outcome
 from pgstow.cli.output import Outcome
+from pgstow.cli.password_options import FromPasswordCommandOption, FromPasswordFileOption
 from pgstow.cli.passwords import FROM_PASSWORD
 from pgstow.core.errors import UsageError
 from pgstow.core.secrets import Secret
@@ -86,7 +86,7 @@ def _relative(
     """Return the repository whose master key is taken over."""
     return open_other(
         location,
-        other_password(invocation, FROM_PASSWORD, file, command, default=password),
+        invocation.other_password(FROM_PASSWORD, file, command, default=password),
         invocation.environ,
         role="--from",
         hint="give the location of the repository whose packs are to be moved into the new one",

@@ -6,8 +6,8 @@ from rich.text import Text
 
 from pgstow.app.keys import add_key
 from pgstow.cli.command import Invocation
-from pgstow.cli.further import NewPasswordCommandOption, NewPasswordFileOption, new_password
 from pgstow.cli.output import Outcome
+from pgstow.cli.password_options import NewPasswordCommandOption, NewPasswordFileOption
 
 __all__ = ["keys_add_command"]
 
@@ -24,6 +24,6 @@ def keys_add_command(
     """
     with invocation.output.progress() as progress:
         repository = invocation.repository(progress)
-        password = new_password(invocation, new_password_file, new_password_command)
+        password = invocation.new_password(new_password_file, new_password_command)
         key_id = add_key(repository, password, hostname=invocation.hostname, username=invocation.username)
     return Outcome(document={"key": {"id": key_id}}, view=[Text(f"added key {key_id[:8]}")])

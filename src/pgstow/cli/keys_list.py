@@ -11,7 +11,7 @@ from rich.text import Text
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import safe, time_text
 from pgstow.cli.output import Outcome
-from pgstow.cli.records import plain_table
+from pgstow.cli.tables import plain_table
 from pgstow.repository import KeyInfo
 
 __all__ = ["key_document", "keys_list_command"]

@@ -7,9 +7,9 @@ from rich.text import Text
 from pgstow.app.keys import change_password
 from pgstow.app.opening import open_repository
 from pgstow.cli.command import Invocation
-from pgstow.cli.further import NewPasswordCommandOption, NewPasswordFileOption, new_password
 from pgstow.cli.keys_remove import NO_PROTECTION
 from pgstow.cli.output import Outcome
+from pgstow.cli.password_options import NewPasswordCommandOption, NewPasswordFileOption
 
 __all__ = ["keys_passwd_command"]
 
@@ -26,11 +26,9 @@ def keys_passwd_command(
     `pgstow repo rekey` changes that.
     """
     with invocation.output.progress() as progress:
-        old = invocation.password()
-        repository = open_repository(
-            invocation.require_location(), old, invocation.environ, on_retry=progress.note
-        )
-        new = new_password(invocation, new_password_file, new_password_command)
+        location, old = invocation.require_location(), invocation.password()
+        repository = open_repository(location, old, invocation.environ, on_retry=progress.note)
+        new = invocation.new_password(new_password_file, new_password_command)
         change = change_password(
             repository, old, new, hostname=invocation.hostname, username=invocation.username
         )

@@ -14,7 +14,8 @@ from pgstow.catalog.backups import BackupRecord, list_backups
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import safe, size_text, time_text
 from pgstow.cli.output import Outcome
-from pgstow.cli.records import hold_documents, plain_table, record_document
+from pgstow.cli.records import hold_documents, record_document
+from pgstow.cli.tables import FittingTable
 from pgstow.core.errors import RepositoryDamaged
 from pgstow.repository import Hold
 
@@ -74,8 +75,10 @@ def _remarks(record: BackupRecord, holds: Sequence[Hold]) -> Text:
 def _view(records: list[BackupRecord], holds: Mapping[str, Sequence[Hold]]) -> RenderableType:
     if not records:
         return Text("no backups")
-    table = plain_table(
-        "ID", "NAME", "KIND", "TIME (UTC)", "SIZE", "ADDED", "", "LABEL", right=("SIZE", "ADDED")
+    table = FittingTable(
+        *("ID", "NAME", "KIND", "TIME (UTC)", "SIZE", "ADDED", "", "LABEL"),
+        below=("", "LABEL"),
+        right=("SIZE", "ADDED"),
     )
     for record in records:
         table.add_row(

@@ -22,7 +22,9 @@ def main() -> int:
     # Everything is imported only now, so that an early Ctrl-C ends the program with a word. The arguments come first,
     # because loading the rest takes a good part of a second, in which a password would stand in the process list.
     from pgstow.cli.argv import withdraw_secrets  # noqa: PLC0415
+    from pgstow.cli.streams import prepare_streams  # noqa: PLC0415
 
+    prepare_streams()
     arguments = withdraw_secrets()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.disable()  # what is imported stays, so looking through it again and again is lost time

@@ -117,18 +117,21 @@ class Output:
         return lambda: self._ask(what, twice=twice)
 
     def _ask(self, what: str, *, twice: bool) -> str:
-        password = getpass.getpass(f"{what}: ", stream=self.stderr)
-        if twice and getpass.getpass(f"{what}, once more: ", stream=self.stderr) != password:
-            raise UsageError("the two passwords differ")
+        try:
+            password = getpass.getpass(f"{what}: ", stream=self.stderr)
+            if twice and getpass.getpass(f"{what}, once more: ", stream=self.stderr) != password:
+                raise UsageError("the two passwords differ")
+        except EOFError:
+            raise UsageError(f"no {what} was given") from None
         return password
 
     def question(self, text: str) -> str | None:
-        """Return a person's answer to ``text``; None when there is no one to ask."""
+        """Return a person's answer to ``text``; None when there is no one to ask, or no answer."""
         if not self.is_interactive:
             return None
         self.stderr.write(safe_lines(text))
         self.stderr.flush()
-        return sys.stdin.readline().rstrip("\n")
+        return sys.stdin.readline().rstrip("\n") or None
 
     def result(self, outcome: Outcome) -> bool:
         """Print what the command found or did; return whether it could be written, and say so if it could not.

@@ -44,6 +44,11 @@ class PasswordPurpose:
         return self.variable, f"{self.variable}_FILE", f"{self.variable}_COMMAND"
 
     @property
+    def noun(self) -> str:
+        """What it is: a password or a passphrase."""
+        return self.flag.rpartition("-")[2]
+
+    @property
     def hint(self) -> str:
         first, second, third = self.variables
         return f"give {self.flag}-file or {self.flag}-command, or set {first}, {second} or {third}"

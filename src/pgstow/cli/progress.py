@@ -14,7 +14,7 @@ from rich.progress import Progress as Bars
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from pgstow.cli.formats import count_text, duration_text, safe, size_text
+from pgstow.cli.formats import duration_text, rows_text, safe, size_text
 
 __all__ = ["PlainProgress", "RichProgress"]
 
@@ -73,7 +73,7 @@ class _Phase:
         return max(0, self.expected_bytes - self.size_bytes) / rate
 
     def amount_text(self) -> str:
-        parts = [f"{count_text(self.rows)} rows"] if self.rows else []
+        parts = [rows_text(self.rows)] if self.rows else []
         if self.size_bytes:
             parts.append(size_text(self.size_bytes))
         return ", ".join(parts)

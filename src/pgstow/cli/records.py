@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from pgstow.catalog.backups import BackupRecord
 from pgstow.catalog.manifest import ImportRecord, Manifest
 from pgstow.cli.formats import count_text, plural, safe, size_text, time_text
@@ -15,12 +12,10 @@ from pgstow.repository import Hold
 
 __all__ = [
     "backup_of",
-    "facts_table",
     "hold_documents",
     "hold_text",
     "imported_text",
     "large_objects_text",
-    "plain_table",
     "record_document",
     "reuse_text",
     "reused_bytes",
@@ -77,22 +72,6 @@ def imported_text(record: ImportRecord) -> str:
 def backup_of(record: BackupRecord) -> str:
     """Return a record in a few words."""
     return safe(str(record))
-
-
-def facts_table() -> Table:
-    """Return an empty table of names and values, without lines."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
-
-
-def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """Return an empty table with headings; the columns named in ``right`` hold numbers."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(Text(column), justify="right" if column in right else "left", overflow="fold")
-    return table
 
 
 def reused_bytes(manifest: Manifest) -> int:

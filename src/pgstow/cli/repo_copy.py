@@ -16,8 +16,8 @@ from pgstow.app.opening import open_repository
 from pgstow.catalog.backups import backup_record
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import plural, safe, size_text
-from pgstow.cli.further import ToPasswordCommandOption, ToPasswordFileOption, other_password
 from pgstow.cli.output import Outcome
+from pgstow.cli.password_options import ToPasswordCommandOption, ToPasswordFileOption
 from pgstow.cli.passwords import TO_PASSWORD
 from pgstow.cli.records import backup_of
 from pgstow.core.errors import UsageError
@@ -97,7 +97,7 @@ def repo_copy_command(
         source = open_repository(location, password, invocation.environ, on_retry=progress.note)
         target = open_other(
             to,
-            other_password(invocation, TO_PASSWORD, to_password_file, to_password_command, default=password),
+            invocation.other_password(TO_PASSWORD, to_password_file, to_password_command, default=password),
             invocation.environ,
             role="target",
             hint=f"pgstow init --repo {shlex.quote(to)} --from {shlex.quote(location)} makes one that packs can be moved into as they are; "

@@ -13,8 +13,8 @@ from pgstow.app.copy import RekeyReport, open_or_make, rekey_repository
 from pgstow.app.opening import open_repository
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import plural, safe
-from pgstow.cli.further import NewPasswordCommandOption, NewPasswordFileOption, new_password
 from pgstow.cli.output import Outcome, Status
+from pgstow.cli.password_options import NewPasswordCommandOption, NewPasswordFileOption
 from pgstow.cli.repo_copy import copy_document, copy_view, snapshot_names, snapshot_words
 from pgstow.core.errors import UsageError
 
@@ -47,7 +47,7 @@ def repo_rekey_command(
         location = invocation.require_location()
         old = invocation.password()
         source = open_repository(location, old, invocation.environ, on_retry=progress.note)
-        new = new_password(invocation, new_password_file, new_password_command)
+        new = invocation.new_password(new_password_file, new_password_command)
         if new.reveal() == old.reveal():
             raise UsageError(
                 "the new password is the old one", hint="whoever knows it could read the new repository"

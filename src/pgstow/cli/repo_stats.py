@@ -10,7 +10,7 @@ from pgstow.app.prune import count_repository
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import count_text, safe, size_text
 from pgstow.cli.output import Outcome
-from pgstow.cli.records import plain_table
+from pgstow.cli.tables import plain_table
 from pgstow.upkeep.prune_plan import PackCount
 from pgstow.upkeep.stats import RepositoryStats
 

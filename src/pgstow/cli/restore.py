@@ -12,9 +12,8 @@ from rich.text import Text
 from pgstow.app.auditing import note_access
 from pgstow.app.restore import restore
 from pgstow.cli.command import Invocation
-from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
+from pgstow.cli.formats import content_text, count_text, duration_text, safe, size_text, time_text
 from pgstow.cli.output import Outcome
-from pgstow.cli.records import facts_table
 from pgstow.cli.restore_options import (
     CleanOption,
     CompareOption,
@@ -31,6 +30,7 @@ from pgstow.cli.restore_options import (
     ToOption,
 )
 from pgstow.cli.show import BackupArgument
+from pgstow.cli.tables import facts_table
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.restore.report import RestoreReport
 from pgstow.restore.request import RestoreOptions
@@ -166,7 +166,8 @@ def _facts(report: RestoreReport) -> Table:
     table.add_row("  data from", f"{time_text(report.snapshot_taken)} UTC")
     table.add_row(
         "  loaded",
-        f"{plural(len(report.tables), 'table')}, {count_text(report.rows)} rows, {size_text(report.size_bytes)}; "
+        content_text(tables=len(report.tables), rows=report.rows, size_bytes=report.size_bytes)
+        + "; "
         + ("every row equals the backup's" if report.is_compared else "counts equal the backup's"),
     )
     if report.large_objects:

@@ -133,7 +133,7 @@ def _changed(rules: Mapping[str, RetentionRule], keep: Sequence[str]) -> dict[st
             raise UsageError(
                 f"--keep: {text!r} is no rule", hint="write it like daily=30, weekly=90:4 or dr=forever"
             )
-        kind = check_backup_name(match[1])
+        kind = check_backup_name(match[1], what="kind")
         if kind in given:
             raise UsageError(f"--keep: there are two rules for {kind}")
         given.add(kind)

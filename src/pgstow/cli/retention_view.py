@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pgstow.cli.formats import plural, safe, size_text, time_text
-from pgstow.cli.records import plain_table
 from pgstow.cli.retention_rules import GivenRules
+from pgstow.cli.tables import plain_table
 from pgstow.core.errors import UsageError
 from pgstow.retention import Decision
 from pgstow.upkeep.expire import ExpiryPlan, PlannedDrops

@@ -15,23 +15,26 @@ from pgstow.catalog.affected import lost_contents
 from pgstow.catalog.backups import BackupFiles, find_backup, load_readable_index
 from pgstow.catalog.manifest import Manifest, TableRecord
 from pgstow.cli.command import Invocation
-from pgstow.cli.formats import count_text, duration_text, plural, safe, size_text, time_text
+from pgstow.cli.formats import content_text, count_text, duration_text, plural, safe, size_text, time_text
 from pgstow.cli.output import Outcome
 from pgstow.cli.records import (
-    facts_table,
     hold_documents,
     hold_text,
     imported_text,
     large_objects_text,
-    plain_table,
     record_document,
     reuse_text,
 )
+from pgstow.cli.tables import FittingTable, facts_table
 from pgstow.repository import Hold
 
 __all__ = ["BackupArgument", "show_command"]
 
 _TABLES_SHOWN = 10
+_UNENCRYPTED = {
+    "socket": "a local socket, which never leaves the machine",
+    "loopback": "not encrypted, within the machine",
+}
 
 BackupArgument = Annotated[
     str,
@@ -91,7 +94,7 @@ def _view(manifest: Manifest, *, all_tables: bool) -> Iterator[RenderableType]:
     yield _facts(manifest)
     if manifest.tables:
         yield Text()
-        yield _tables(manifest.tables, all_tables=all_tables)
+        yield from _tables(manifest.tables, all_tables=all_tables)
     if manifest.warnings:
         yield Text()
         yield Text("warnings", style="bold yellow")
@@ -118,10 +121,10 @@ def _facts(manifest: Manifest) -> Table:
     if manifest.imported is None:  # a dump says nothing of these
         table.add_row("system", server.system_identifier or "identifier not visible to this role")
         table.add_row("position", f"{server.lsn or 'unknown'}, timeline {server.timeline or 'unknown'}")
-        table.add_row("transport", server.tls or "not encrypted")
+        table.add_row("transport", server.tls or _UNENCRYPTED.get(server.via or "", "not encrypted"))
     table.add_row(
         "holds",
-        f"{plural(totals.tables, 'table')}, {count_text(totals.rows)} rows, {size_text(totals.size_bytes)}",
+        content_text(tables=totals.tables, rows=totals.rows, size_bytes=totals.size_bytes),
     )
     table.add_row(
         "stored",
@@ -184,11 +187,11 @@ def _timings(manifest: Manifest) -> str:
     return f"{whole} ({parts})" if parts else whole
 
 
-def _tables(records: tuple[TableRecord, ...], *, all_tables: bool) -> Table:
+def _tables(records: Sequence[TableRecord], *, all_tables: bool) -> Iterator[RenderableType]:
     largest = sorted(records, key=lambda record: (-record.size_bytes, record.schema_, record.name))
     shown = largest if all_tables else largest[:_TABLES_SHOWN]
     columns = ("ROWS", "SIZE", "READ", "REUSED", "NEW")
-    table = plain_table("TABLE", *columns, "", right=columns)
+    table = FittingTable("TABLE", *columns, "", below=("",), right=columns)
     for record in shown:
         via = record.load_via_root
         remark = f"rows of {safe(via.schema_)}.{safe(via.name)}" if via else ""
@@ -203,6 +206,6 @@ def _tables(records: tuple[TableRecord, ...], *, all_tables: bool) -> Table:
         )
         texts = ["unknown" if size is None else size_text(size) if size else "-" for size in sizes]
         table.add_row(name, count_text(record.rows), *texts, remark)
+    yield table
     if len(shown) < len(largest):
-        table.add_row(f"and {len(largest) - len(shown)} more (--all shows them)")
-    return table
+        yield Text(f"and {len(largest) - len(shown)} more (--all shows them)")

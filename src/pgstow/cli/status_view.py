@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pgstow.cli.formats import safe, size_text, time_text
 from pgstow.cli.output import Output
-from pgstow.cli.records import plain_table
+from pgstow.cli.tables import FittingTable, plain_table
 from pgstow.monitor.facts import RepositoryFacts
 from pgstow.monitor.findings import id_of
 from pgstow.monitor.levels import Level
@@ -124,7 +124,7 @@ def _drilled(recovery: RecoveryStanding) -> str:
 
 
 def _kinds(standing: DatabaseStanding) -> RenderableType:
-    table = plain_table(
+    table = FittingTable(
         *(
             "KIND",
             "NEWEST (UTC)",
@@ -136,6 +136,7 @@ def _kinds(standing: DatabaseStanding) -> RenderableType:
             "PER DAY",
             "REPOSITORIES",
         ),
+        below=("SIZE", "TREND", "PER DAY", "REPOSITORIES"),
         right=("AGE", "SIZE", "PER DAY"),
     )
     for kind in standing.kinds:
@@ -192,8 +193,9 @@ def _tables(standing: DatabaseStanding) -> RenderableType:
 
 
 def _repositories(verdict: Verdict) -> Iterator[RenderableType]:
-    table = plain_table(
+    table = FittingTable(
         *("REPOSITORY", "BACKUPS", "USED", "FREE", "OF", "PER DAY", "FULL ON", "LOCATION"),
+        below=("PER DAY", "FULL ON", "LOCATION"),
         right=("BACKUPS", "USED", "FREE", "OF", "PER DAY"),
     )
     for repository in verdict.facts.repositories.values():

@@ -22,7 +22,7 @@ def find_settings_file(given: Path | None, environ: Mapping[str, str]) -> Path |
         return given
     if named := environ.get("PGSTOW_CONFIG"):
         return Path(named)
-    return next((path for path in _places(environ) if path.is_file()), None)
+    return next((path for path in _places(environ) if _is_there(path)), None)
 
 
 def require_settings_file(given: Path | None, environ: Mapping[str, str]) -> Path:
@@ -35,6 +35,14 @@ def require_settings_file(given: Path | None, environ: Mapping[str, str]) -> Pat
             hint="give --config FILE or set PGSTOW_CONFIG; pgstow init --wizard URL writes a first one",
         )
     return found
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file; not for one in a folder that this user may not enter, such as a HOME that sudo kept."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False
 
 
 def _places(environ: Mapping[str, str]) -> list[Path]:

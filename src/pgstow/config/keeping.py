@@ -10,6 +10,7 @@ from pgstow.config.problems import invalid
 from pgstow.config.reading import parse_settings
 from pgstow.config.settings import Settings
 from pgstow.core.errors import StateError, UsageError
+from pgstow.core.folders import make_private_folder
 
 __all__ = ["forget_copies", "keep_settings", "read_kept_settings"]
 
@@ -26,7 +27,7 @@ def keep_settings(path: Path, folder: Path) -> tuple[Settings, Path]:
     copy = folder / f"settings-{hashlib.sha256(data).hexdigest()[:16]}.yaml"
     temporary = copy.with_suffix(".tmp")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(folder)
         temporary.write_bytes(data)
         temporary.chmod(0o600)
         temporary.replace(copy)

@@ -405,6 +405,7 @@ def _environment() -> dict[str, str]:
 def _owner(account: str) -> tuple[int, int] | None:
     """Return user and group to run as, or None to stay who we are."""
     if os.geteuid() != 0:
+        _check_is_known()
         return None
     try:
         entry = pwd.getpwnam(account)
@@ -413,6 +414,17 @@ def _owner(account: str) -> tuple[int, int] | None:
     if entry.pw_uid == 0:
         raise UsageError("PostgreSQL does not run as root", hint="name an unprivileged account")
     return entry.pw_uid, entry.pw_gid
+
+
+def _check_is_known() -> None:
+    """Raise UsageError for a user that the system has no name for, as containers may be given: initdb asks for it."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError as exc:
+        raise UsageError(
+            f"PostgreSQL does not run as user {os.geteuid()}, whom this system has no name for",
+            hint="add the user to /etc/passwd, or use another server: drills take --on",
+        ) from exc
 
 
 def _short_folder(wanted: Path | None) -> Path:

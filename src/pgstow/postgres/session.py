@@ -132,6 +132,8 @@ def _connection_failed(conninfo: ConnInfo, exc: psycopg.Error) -> ConnectionFail
         hint = "give the password by pgpass, PGPASSWORD or a service file"
     elif "certificate" in text or "SSL" in text:
         hint = "check sslmode, sslrootcert and the client certificate"
+    elif "local user with ID" in text:  # of a container, often; libpq takes the role's name from it
+        hint = "say which role: user=NAME in the connection string, or PGUSER"
     elif "does not exist" in text:
         hint = "check the database and role names"
     return ConnectionFailed(f"cannot connect to {conninfo}: {text}", hint=hint)

@@ -83,7 +83,15 @@ def program_folders(path: str, extra: Iterable[Path] = ()) -> list[Path]:
     for pattern in _PACKAGE_FOLDERS:
         candidates += sorted(Path("/").glob(pattern.removeprefix("/")), reverse=True)
     candidates += embedded_bin_dirs()
-    return list(dict.fromkeys(folder.resolve() for folder in candidates if folder.is_dir()))
+    return list(dict.fromkeys(folder.resolve() for folder in candidates if _is_in_reach(folder)))
+
+
+def _is_in_reach(folder: Path) -> bool:
+    """Whether there is such a folder, as far as this user may see: sudo and su keep a PATH with folders of others."""
+    try:
+        return folder.is_dir()
+    except PermissionError:
+        return False
 
 
 def embedded_bin_dirs() -> list[Path]:

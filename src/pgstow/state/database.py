@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, make_url
 
 from pgstow.core.errors import StateError, UsageError
+from pgstow.core.folders import make_private_folder
 from pgstow.core.secrets import Secret
 from pgstow.state.columns import add_missing_columns
 from pgstow.state.folder import state_folder
@@ -85,7 +86,7 @@ def open_state(url: Secret | None, environ: Mapping[str, str]) -> StateDatabase:
     if url is None:
         folder = state_folder(environ)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(folder)
         except OSError as exc:
             raise StateError(f"the state folder {folder} cannot be made: {exc.strerror}") from exc
         database = _open_sqlite(folder / _FILE)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pgstow.core.errors import StateError
+from pgstow.core.folders import make_private_folder
 from pgstow.state.runs import DestinationResult, RunRecord, Runs
 
 __all__ = ["Spool"]
@@ -30,7 +31,7 @@ class Spool:
         path = self._folder / f"{record.id}.json"
         temporary = path.with_suffix(".tmp")
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(self._folder)
             with temporary.open("w", encoding="utf-8") as file:
                 json.dump(_document(record), file)
                 file.flush()

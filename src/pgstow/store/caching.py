@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pgstow.core.folders import make_private_folder
 from pgstow.store.api import ObjectInfo, Store
 
 __all__ = ["CachingStore", "cache_folder"]
@@ -47,7 +48,7 @@ class CachingStore:
             str, ObjectInfo
         ] = {}  # what the last listing said of those that are not named by content
         with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(folder)
             os.utime(folder)
             _remove_unused(folder.parent)
 
@@ -123,7 +124,7 @@ class CachingStore:
     def _keep(self, name: str, data: bytes | bytearray | memoryview) -> None:
         place = self._folder / name
         with contextlib.suppress(OSError):
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(place.parent)
             handle, unfinished = tempfile.mkstemp(dir=place.parent, prefix="tmp-")
             try:
                 with open(handle, "wb") as stream:  # noqa: PTH123  a descriptor, not a path
