@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pgstow.catalog.manifest import LargeObjectsRecord, Manifest, ReuseRecord, TableRecord
-from pgstow.cli.records import read_whole, read_whole_lines, reuse_text
+from pgstow.cli.records import read_bytes, read_whole, read_whole_lines, reuse_text
 from support.archives import FolderFiles
 
 COMPARED = ReuseRecord(is_base=True, base="0123456789", is_full_read=False, checked_ranges=2)
@@ -52,3 +52,9 @@ def test_where_all_was_read_the_reason_is_said_once() -> None:
 def test_large_objects_alone_may_be_what_was_reused() -> None:
     assert reuse_text(_manifest()) == "nothing: no page range could be taken over from backup 01234567"
     assert reuse_text(_manifest(reused_objects=7)).startswith("7 B unchanged since backup 01234567")
+
+
+def test_nothing_was_read_of_a_table_that_was_taken_over_whole() -> None:
+    whole = _table("t", 4096, None)
+    assert read_bytes(whole) == 4091  # the rest marks the end
+    assert read_bytes(whole.model_copy(update={"reused_bytes": 4091})) == 0

@@ -11,6 +11,7 @@ from rich.text import Text
 from pgstow.catalog.backups import BackupRecord
 from pgstow.catalog.manifest import ImportRecord, Manifest, TableRecord
 from pgstow.cli.formats import count_text, plural, safe, size_text, time_text
+from pgstow.postgres.archive import TABLE_DATA_TRAILER
 from pgstow.repository import Hold
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "imported_text",
     "large_objects_text",
     "plain_table",
+    "read_bytes",
     "read_whole",
     "read_whole_lines",
     "record_document",
@@ -113,6 +115,11 @@ def large_objects_text(manifest: Manifest) -> str:
     if objects.reuse_refused and not manifest.reuse.refused:
         return f"{told}; all read: {safe(objects.reuse_refused)}"
     return told
+
+
+def read_bytes(record: TableRecord) -> int:
+    """Return how many bytes of a table's rows the server sent; the end mark of a member is in no table."""
+    return max(0, record.size_bytes - record.reused_bytes - len(TABLE_DATA_TRAILER))
 
 
 def read_whole(manifest: Manifest) -> list[tuple[TableRecord, str]]:

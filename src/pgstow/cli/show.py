@@ -24,6 +24,7 @@ from pgstow.cli.records import (
     imported_text,
     large_objects_text,
     plain_table,
+    read_bytes,
     record_document,
     reuse_text,
 )
@@ -197,7 +198,7 @@ def _tables(records: tuple[TableRecord, ...], *, all_tables: bool) -> Table:
         name = f"{safe(record.schema_)}.{safe(record.name)}"
         sizes = (
             record.size_bytes,
-            record.size_bytes - record.reused_bytes,
+            read_bytes(record),
             record.reused_bytes,
             record.new_bytes,
         )
