@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,7 @@ import pytest
 from pgstow.capture import logical
 from pgstow.capture.reuse import KnownRange, KnownTable
 from pgstow.capture.tables import TableTask
+from pgstow.postgres import catalogs
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from support.backups import capture_into
@@ -348,5 +350,22 @@ def test_rows_that_differ_where_no_version_does_are_an_alarm(
     assert any("ledger: rows on pages from" in alarm for alarm in alarmed.reuse.alarms)
     assert alarmed.reuse.distrusted == (first.backup_id,)
     assert ranges(alarmed)[0] == 0
+
+    assert shop.backup().reuse.base == alarmed.backup_id
+
+
+def test_a_backup_from_the_future_hides_neither_later_ones_nor_their_alarms(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's clock was a day ahead once; what came after that looks older."""
+    now = catalogs.clock
+    with monkeypatch.context() as patch:
+        patch.setattr(catalogs, "clock", lambda connection: now(connection) + timedelta(days=1))
+        ahead = shop.backup()
+    second = shop.backup()
+    assert second.reuse.base == ahead.backup_id
+    with a_lying_base(monkeypatch):
+        alarmed = shop.backup()
+    assert alarmed.reuse.distrusted == (second.backup_id,)
 
     assert shop.backup().reuse.base == alarmed.backup_id
