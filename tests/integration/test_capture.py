@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -19,6 +20,7 @@ from pgstow.core.errors import GaveWay, Interrupted, PgstowError, PostgresError,
 from pgstow.postgres.archive import TABLE_DATA_TRAILER, read_directory_toc
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
+from support import backups
 from support.backups import Notes, capture_into, files_of, memory_repository, pg_dump_directory, tools_for
 from support.every_kind import HOSTILE, create_every_kind
 
@@ -359,6 +361,47 @@ def test_backup_that_gave_way_begins_anew_and_succeeds(pg15: Cluster, database: 
     waiter.join()
     assert backup.manifest.attempts == 2
     assert backup.manifest.tables[0].rows == 3000
+
+
+def test_giving_way_does_not_wait_for_pg_dump(
+    pg15: Cluster, database: DatabaseFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a database with thousands of tables it reads the catalog for minutes, while we hold the locks."""
+    source = database(pg15)
+    execute(source, "CREATE TABLE slow (n int)")
+    endless = tmp_path / "pg_dump"
+    endless.write_text("#!/bin/sh\nexec sleep 300\n")
+    endless.chmod(0o755)
+    tools = replace(tools_for(source), bin_dir=tmp_path)
+    monkeypatch.setattr(backups, "tools_for", lambda _: tools)
+    waiter = Waiter(source, "slow")
+    begun = time.monotonic()
+    with pytest.raises(GaveWay, match="slow"):
+        capture_into(
+            memory_repository(),
+            source,
+            checkpoint=at("newcomers locked", waiter.queue),
+            max_blocking_s=1,
+            attempts=1,
+        )
+    waiter.join()
+    assert time.monotonic() - begun < 250  # the sleep was ended
+
+
+def test_locks_are_held_while_rows_are_read_and_no_longer(pg15: Cluster, database: DatabaseFactory) -> None:
+    """Roles and settings are asked for after that; a migration need not wait for these."""
+    source = database(pg15)
+    execute(source, "CREATE TABLE t AS SELECT generate_series(1, 10) AS n")
+    migration = "SET lock_timeout = '2s'; ALTER TABLE t ADD more int"
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        capture_into(
+            memory_repository(), source, checkpoint=at("tables read", lambda: execute(source, migration))
+        )
+    backup = capture_into(
+        memory_repository(), source, checkpoint=at("locks released", lambda: execute(source, migration))
+    )
+    assert (backup.manifest.attempts, backup.manifest.totals.rows) == (1, 10)
+    assert backup.manifest.globals.is_captured
 
 
 def test_rate_limit_is_kept(pg15: Cluster, database: DatabaseFactory) -> None:

@@ -6,12 +6,16 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from pgstow.capture import logical
 from pgstow.capture.reuse import KnownRange, KnownTable
+from pgstow.capture.tables import TableTask
+from pgstow.postgres import catalogs
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from support.backups import capture_into
@@ -89,6 +93,7 @@ def test_only_what_changed_is_read(shop: Shop, change: str) -> None:
 
     reused, there = ranges(changed)
     assert 1 <= there - reused <= 2
+    assert table(changed).reuse_refused is None
     assert ranges(changed, "quiet")[0] == ranges(changed, "quiet")[1]
 
 
@@ -112,6 +117,22 @@ def test_what_leaves_the_rows_alone(shop: Shop, change: str) -> None:
     # an aborted update may have put dead versions on pages beyond the old end
     assert reused >= there - (there if change == NO_CHANGES["aborted"] else 0)
     assert same.reuse.checked_ranges >= 1
+
+
+@pytest.mark.parametrize(
+    ("is_big", "why"), [(False, "every page range"), (True, "more than half of its page ranges")]
+)
+def test_a_table_that_changed_everywhere_says_so(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, is_big: bool, why: str
+) -> None:
+    shop.backup()
+    shop.run(
+        "UPDATE ledger SET note = 'changed' WHERE id % 7 = 0 AND " + ("id < 30000" if is_big else "true")
+    )
+    if is_big:
+        monkeypatch.setattr(logical, "TableTask", lambda **facts: TableTask(**{**facts, "is_big": True}))
+    changed = table(shop.backup())
+    assert (changed.reused_ranges, changed.reuse_refused) == (0, f"{why} changed")
 
 
 REWRITES = {
@@ -174,6 +195,23 @@ def test_values_that_print_names_are_always_read(shop: Shop, column: str, kind: 
     assert table(after, "named").reused_ranges == 0
     assert table(after, "named").reuse_refused == f"type {kind} may print the same value in different ways"
     assert ranges(after, "silent")[0] == ranges(after, "silent")[1]
+
+
+def test_a_column_that_is_called_like_something_of_our_query(shop: Shop) -> None:
+    """Else every range would be taken for the first: that is the rows of an equal number of pages, which the change leaves alone."""
+    shop.run(
+        """CREATE TABLE start (page int DEFAULT 0, raw int DEFAULT 7, f text) WITH (autovacuum_enabled = off);
+        INSERT INTO start (f) SELECT repeat('v', 100) FROM generate_series(1, 30000) i;
+        DELETE FROM start WHERE ctid >= '(384,0)'"""
+    )
+    shop.run("VACUUM start")  # 384 full pages, three ranges of as many rows
+    shop.backup()
+    shop.run("DELETE FROM start WHERE ctid = '(200,5)'")
+    shop.run("VACUUM start")
+    shop.run("INSERT INTO start (f) VALUES (repeat('w', 100))")
+    assert shop.ask("SELECT ctid FROM start WHERE f LIKE 'w%'") == "(200,5)"
+
+    assert ranges(shop.backup(), "start") == (2, 3)
 
 
 def test_tables_that_changed_names(shop: Shop) -> None:
@@ -312,5 +350,22 @@ def test_rows_that_differ_where_no_version_does_are_an_alarm(
     assert any("ledger: rows on pages from" in alarm for alarm in alarmed.reuse.alarms)
     assert alarmed.reuse.distrusted == (first.backup_id,)
     assert ranges(alarmed)[0] == 0
+
+    assert shop.backup().reuse.base == alarmed.backup_id
+
+
+def test_a_backup_from_the_future_hides_neither_later_ones_nor_their_alarms(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's clock was a day ahead once; what came after that looks older."""
+    now = catalogs.clock
+    with monkeypatch.context() as patch:
+        patch.setattr(catalogs, "clock", lambda connection: now(connection) + timedelta(days=1))
+        ahead = shop.backup()
+    second = shop.backup()
+    assert second.reuse.base == ahead.backup_id
+    with a_lying_base(monkeypatch):
+        alarmed = shop.backup()
+    assert alarmed.reuse.distrusted == (second.backup_id,)
 
     assert shop.backup().reuse.base == alarmed.backup_id

@@ -16,7 +16,13 @@ from pgstow.core.progress import SilentProgress
 from pgstow.postgres import catalogs
 from pgstow.postgres.archive import TABLE_DATA_TRAILER
 from pgstow.postgres.conninfo import ConnInfo
-from pgstow.postgres.fingerprints import Fingerprint, Fingerprints, PageBounds, range_fingerprints
+from pgstow.postgres.fingerprints import (
+    Fingerprint,
+    Fingerprints,
+    PageBounds,
+    range_fingerprints,
+    scan_settings,
+)
 from pgstow.postgres.server import Cluster
 from pgstow.postgres.session import CAPTURE_SETTINGS, connect
 from pgstow.repository import BlobIds, BlobKind, FileNode
@@ -30,14 +36,17 @@ Databases = Callable[..., ConnInfo]
 def test_ranges_one_by_one_are_tid_range_scans(
     cluster: Cluster, database: Databases, monkeypatch: pytest.MonkeyPatch, bounds: PageBounds | None
 ) -> None:
-    """And each page is read once: no range makes the server scan the whole table."""
+    """And each page is read once, whatever the database has switched off: no range makes the server scan the whole table."""
     source = database(cluster)
+    for plan in ("tidscan", "hashagg"):
+        execute(source, f"ALTER DATABASE {source.dbname} SET enable_{plan} = off")
     execute(
         source,
         "CREATE TABLE t AS SELECT i, repeat('x', 200) AS f FROM generate_series(1, 20000) i; ANALYZE t",
     )
     with contextlib.closing(connect(source, settings=CAPTURE_SETTINGS)) as connection:
-        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET enable_seqscan = off")
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        connection.execute(scan_settings(by_tid=True))
         (found,) = connection.execute("SELECT 'public.t'::regclass::oid").fetchone() or ()
         facts = catalogs.table_facts(connection, [found])[found]
         pages = facts.heap_bytes // 8192

@@ -78,14 +78,20 @@ def choose_base(
     chosen; only where there is none the newest of all, which may lack tables that are then read whole. The manifest
     decides, not the name, under which one merely looks first: a renamed database keeps its base. Nothing from before
     an alarm can be a base, in whichever destination it was raised: what differed may have been taken over from backup
-    to backup.
+    to backup. Clocks do not decide alone: what looks newest by the server's must not be older by that of the machine which
+    made the backups, or one from a day when a clock was ahead would stay the base for ever, and hide the alarms since.
     """
     distrusted: set[str] = set()
     alarmed: datetime | None = None  # when an alarm was raised last
+    best: Base | None = None
     second_best: Base | None = None
     if system_identifier is None:
         return None, ()
-    for base in _candidates(destinations, records, name, system_identifier):
+
+    def may_be_newer(record: BackupRecord) -> bool:
+        return best is None or (record.name == best.record.name and _made(record) > _made(best.record))
+
+    for base in _candidates(destinations, records, name, system_identifier, may_be_newer):
         record, manifest = base.record, base.manifest
         if manifest.server.database_oid != database_oid:
             continue
@@ -94,11 +100,23 @@ def choose_base(
             distrusted.add(record.id)
         if manifest.reuse.is_base and record.id not in distrusted:
             if not manifest.is_partial or manifest.selection == selection:
-                return base, tuple(sorted(distrusted))
+                best = base if best is None or _follows(manifest, best.manifest) else best
             second_best = second_best or base
         if manifest.reuse.alarms:
             alarmed = max(alarmed, record.time) if alarmed else record.time
-    return second_best, tuple(sorted(distrusted))
+    chosen = best or second_best
+    is_doubtful = chosen is not None and chosen.record.id in distrusted  # by one that a clock put behind it
+    return None if is_doubtful else chosen, tuple(sorted(distrusted))
+
+
+def _made(record: BackupRecord) -> datetime:
+    """Return when a backup was made by the clock of the machine that made it; its own time is the server's."""
+    return record.snapshot.summary.backup_end if record.snapshot.summary else record.time
+
+
+def _follows(one: Manifest, other: Manifest) -> bool:
+    """Whether the server had not given out fewer transaction ids, which are later whatever any clock says."""
+    return (one.server.next_xid or 0) >= (other.server.next_xid or 0)
 
 
 def _candidates(
@@ -106,8 +124,12 @@ def _candidates(
     records: Mapping[str, Sequence[BackupRecord]],
     name: str,
     system_identifier: str,
+    is_wanted: Callable[[BackupRecord], bool],
 ) -> Iterator[Base]:
-    """Yield the backups of a server whose manifests can be read: those under the name first, the newest first."""
+    """Yield the backups of a server whose manifests can be read: those under the name first, the newest first.
+
+    What is not wanted when its turn comes is not read.
+    """
     found: dict[str, list[tuple[OpenDestination, BackupRecord]]] = {}
     for one in destinations.alive:
         for record in records.get(one.name, ()):
@@ -117,6 +139,8 @@ def _candidates(
     left = {False: _BASES_LOOKED_AT, True: _PARTIAL_LOOKED_AT}
     for each in newest:
         record = each[0][1]
+        if not is_wanted(record):
+            continue
         left[is_between := record.is_partial and record.name == name] -= 1
         if (
             left[is_between] < 0

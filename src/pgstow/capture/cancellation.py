@@ -1,4 +1,4 @@
-"""Ending every session of a backup at once."""
+"""Ending every session and program of a backup at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import psycopg
 
 from pgstow.core.errors import CaptureError
+from pgstow.core.process import Process
 from pgstow.postgres.session import Connection
 
 __all__ = ["Cancellation"]
@@ -26,6 +27,7 @@ class Cancellation(threading.Event):
         super().__init__()
         self.reason: CaptureError | None = None
         self._connections: dict[Connection, int] = {}
+        self._programs: set[Process] = set()
         self._guard = threading.Lock()
 
     @contextlib.contextmanager
@@ -38,6 +40,19 @@ class Cancellation(threading.Event):
         finally:
             with self._guard:
                 del self._connections[connection]
+
+    @contextlib.contextmanager
+    def ending(self, program: Process) -> Iterator[None]:
+        """Kill this program, too, when the event is set before the block ends."""
+        with self._guard:
+            self._programs.add(program)
+        try:
+            if self.is_set():
+                program.kill()
+            yield
+        finally:
+            with self._guard:
+                self._programs.discard(program)
 
     @property
     def pids(self) -> list[int]:
@@ -53,6 +68,8 @@ class Cancellation(threading.Event):
         """Cancel what the sessions are doing. To be repeated: between two statements there is nothing to cancel."""
         with self._guard:
             connections = list(self._connections)
+            for program in self._programs:
+                program.kill()
         for connection in connections:
             with contextlib.suppress(
                 psycopg.Error

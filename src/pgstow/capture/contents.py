@@ -6,9 +6,11 @@ and end the program: the catalog is its business, the rows are ours.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,14 +44,16 @@ def read_contents(
     relations: Sequence[bytes] = (),
     lock_timeout_s: float,
     settings: Mapping[str, str],
+    covering: Callable[[Process], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Contents:
     """Return what pg_dump would put into a directory-format archive under the exported snapshot.
 
     With ``relations`` these tables and sequences alone, with what hangs on them. They are qualified and quoted as the
     server does it: to pg_dump that is a pattern which only this one name matches.
 
-    Its session runs with ``settings``, unless a pooler refuses them. Raises SourceMoved when something came in
-    pg_dump's way that may be gone next time, ProcessFailed with its message otherwise.
+    Its session runs with ``settings``, unless a pooler refuses them; it runs inside ``covering()``, which may kill it.
+    Raises SourceMoved when something came in pg_dump's way that may be gone next time, ProcessFailed with its message
+    otherwise.
     """
     command: list[str | Path] = [
         tools.pg_dump,
@@ -65,15 +69,20 @@ def read_contents(
         *(f"--exclude-table-data={pattern}" for pattern in selection.exclude_table_data),
     ]
     try:
-        return _run(command, conninfo, settings)
+        return _run(command, conninfo, settings, covering)
     except ProcessFailed as exc:
         if not refuses_settings(exc):
             raise
-        return _run(command, conninfo, {})
+        return _run(command, conninfo, {}, covering)
 
 
-def _run(command: Sequence[str | Path], conninfo: ConnInfo, settings: Mapping[str, str]) -> Contents:
-    with connected(command, conninfo, settings=settings, env={"PGTZ": "UTC"}) as process:
+def _run(
+    command: Sequence[str | Path],
+    conninfo: ConnInfo,
+    settings: Mapping[str, str],
+    covering: Callable[[Process], AbstractContextManager[object]],
+) -> Contents:
+    with connected(command, conninfo, settings=settings, env={"PGTZ": "UTC"}) as process, covering(process):
         try:
             toc = read_custom_toc(process.stdout)
         except ArchiveError as exc:

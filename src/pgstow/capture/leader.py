@@ -46,6 +46,11 @@ class Leader:
     locked: frozenset[int]
     shapes: Shapes
 
+    def let_go(self) -> None:
+        """Release every lock, and the snapshot: the rows are read, and nobody need wait for what is asked after that."""
+        with translated("releasing locks"):
+            self.connection.execute("COMMIT")
+
 
 @contextlib.contextmanager
 def taking_lead(

@@ -174,7 +174,7 @@ def _read(
         ),
     ):
         required = find_required(leader.connection, options.must_contain, leader.facts.encoding)
-        contents = _read_contents(job, leader)
+        contents = _read_contents(job, leader, cancellation)
         refuse_left_out(required, contents.toc)
         job.checkpoint("catalog read")
         job.before_rows()
@@ -194,9 +194,11 @@ def _read(
         if reuse.alarms and not reuse.is_full_read:
             raise _BaseDiffers(reuse.alarms)
         job.checkpoint("tables read")
+        _refuse_changed_types(job, leader)
+        leader.let_go()
+        job.checkpoint("locks released")
         captured_globals = _read_globals(job, leader)
         configuration = capture_configuration(job.source, encoding=leader.facts.encoding)
-        _refuse_changed_types(job, leader)
         return SavedContents(
             leader=leader,
             contents=contents,
@@ -216,7 +218,7 @@ def _read(
         )
 
 
-def _read_contents(job: Capture, leader: Leader) -> Contents:
+def _read_contents(job: Capture, leader: Leader, cancellation: Cancellation) -> Contents:
     with job.phase("reading the catalog"):
         relations: Sequence[bytes] = ()
         if job.options.selection.tables:
@@ -230,6 +232,7 @@ def _read_contents(job: Capture, leader: Leader) -> Contents:
             relations=relations,
             lock_timeout_s=job.options.lock_wait_s,
             settings=no_timeouts(leader.facts.version_num),
+            covering=cancellation.ending,
         )
 
 

@@ -31,7 +31,13 @@ from pgstow.core.progress import Progress
 from pgstow.postgres.archive import TABLE_DATA_TRAILER, TocEntry, copy_columns
 from pgstow.postgres.catalogs import TableFacts
 from pgstow.postgres.copy_out import RowStream
-from pgstow.postgres.fingerprints import Fingerprint, Fingerprints, PageBounds, range_fingerprints
+from pgstow.postgres.fingerprints import (
+    Fingerprint,
+    Fingerprints,
+    PageBounds,
+    range_fingerprints,
+    scan_settings,
+)
 from pgstow.postgres.session import Connection
 from pgstow.repository import BlobIds, BlobKind, FileNode
 
@@ -178,6 +184,7 @@ def assemble(
     """Return the member made of all parts of one table, with its trailer and page-range index saved."""
     parts = sorted(parts, key=lambda done: done.part.number)
     task = parts[0].part.task
+    reused = sum((done.reused for done in parts), Reused())
     trailer = writer.save(BlobKind.DATA, TABLE_DATA_TRAILER)
     index = (
         encode_ranges(task.pages_per_range, b"".join(done.ranges for done in parts))
@@ -196,11 +203,21 @@ def assemble(
         ranges_node=save_file(writer, str(task.entry.dump_id), index, modified) if index else None,
         rows=sum(done.rows for done in parts),
         read_by="copy-condition" if task.facts.condition is not None else read_by,
-        reused=sum((done.reused for done in parts), Reused()),
+        reused=reused,
         new_bytes=sum(done.new_bytes for done in parts),
-        reuse_refused=reuse.refusal(task.facts) if task.has_ranges else None,
+        reuse_refused=_why_all_was_read(task, reused, reuse),
         seconds=sum(done.seconds for done in parts),
     )
+
+
+def _why_all_was_read(task: TableTask, reused: Reused, reuse: Reuse) -> str | None:
+    """Return why nothing of a table was taken over; None where something was, or nothing could be."""
+    if not task.has_ranges or reused.ranges:
+        return None
+    refused = reuse.refusal(task.facts)
+    if refused is not None or reuse.is_full_read:
+        return refused
+    return "more than half of its page ranges changed" if task.is_big else "every page range changed"
 
 
 class SessionReader:
@@ -233,7 +250,7 @@ class SessionReader:
         task = part.task
         one_by_one = not task.is_big or part.bounds is not None
         with self.connection.transaction():
-            self.connection.execute(_scan_setting(by_tid=one_by_one))
+            self.connection.execute(scan_settings(by_tid=one_by_one))
             if lock:
                 self.connection.execute(lock_statement(task.facts))
             return range_fingerprints(
@@ -384,7 +401,7 @@ class SessionReader:
                 *statements,
             ]
         if part.task.has_ranges or part.task.facts.condition is not None:
-            statements.insert(0, _scan_setting(by_tid=part.bounds is not None))
+            statements.insert(0, scan_settings(by_tid=part.bounds is not None))
         try:
             return RowStream(
                 self.connection,
@@ -448,11 +465,6 @@ class SessionReader:
             size_bytes=member.size_bytes - size,
             blobs=member.blobs - blobs,
         )
-
-
-def _scan_setting(*, by_tid: bool) -> bytes:
-    # with seqscan on, the planner would answer a wide TID range by scanning the whole table
-    return b"SET enable_seqscan = " + (b"off" if by_tid else b"on")
 
 
 def lock_statement(facts: TableFacts) -> bytes:

@@ -44,7 +44,7 @@ from pgstow.cli.formats import content_text, duration_text, parse_size, safe, si
 from pgstow.cli.output import Outcome, Output, Status
 from pgstow.cli.password_options import AlsoPasswordCommandOption, AlsoPasswordFileOption
 from pgstow.cli.passwords import ALSO_PASSWORD
-from pgstow.cli.records import large_objects_text, reuse_text, reused_bytes
+from pgstow.cli.records import large_objects_text, read_whole, read_whole_lines, reuse_text, reused_bytes
 from pgstow.cli.tables import facts_table
 from pgstow.config.assertions import read_assertions_file
 from pgstow.core.progress import Progress
@@ -229,6 +229,15 @@ def _document(output: Output, result: CapturedBackup) -> dict[str, Any]:
             "full_read": manifest.reuse.is_full_read,
             "checked_ranges": manifest.reuse.checked_ranges,
             "alarms": list(manifest.reuse.alarms),
+            "read_whole": [
+                {
+                    "schema": record.schema_,
+                    "name": record.name,
+                    "size_bytes": record.size_bytes,
+                    "why": why,
+                }
+                for record, why in read_whole(manifest)
+            ],
         },
         "large_objects": manifest.large_objects.count,
         "large_objects_reused": manifest.large_objects.reused,
@@ -276,6 +285,8 @@ def _facts(manifest: Manifest) -> Table:
         content_text(tables=totals.tables, rows=totals.rows, size_bytes=totals.size_bytes),
     )
     table.add_row("  reused", reuse_text(manifest))
+    for number, line in enumerate(read_whole_lines(manifest)):
+        table.add_row("" if number else "  read whole", line)
     if manifest.large_objects.count:
         table.add_row("  large objects", large_objects_text(manifest))
     there = max(0.0, 1 - totals.new_bytes / totals.size_bytes) if totals.size_bytes else 1.0

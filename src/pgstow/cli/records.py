@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pgstow.catalog.backups import BackupRecord
-from pgstow.catalog.manifest import ImportRecord, Manifest
+from pgstow.catalog.manifest import ImportRecord, Manifest, TableRecord
 from pgstow.cli.formats import count_text, plural, safe, size_text, time_text
+from pgstow.postgres.archive import TABLE_DATA_TRAILER
 from pgstow.repository import Hold
 
 __all__ = [
@@ -16,10 +17,15 @@ __all__ = [
     "hold_text",
     "imported_text",
     "large_objects_text",
+    "read_bytes",
+    "read_whole",
+    "read_whole_lines",
     "record_document",
     "reuse_text",
     "reused_bytes",
 ]
+
+_READ_WHOLE_SHOWN = 3
 
 
 def record_document(record: BackupRecord) -> dict[str, Any]:
@@ -90,6 +96,32 @@ def large_objects_text(manifest: Manifest) -> str:
     return told
 
 
+def read_bytes(record: TableRecord) -> int:
+    """Return how many bytes of a table's rows the server sent; the end mark of a member is in no table."""
+    return max(0, record.size_bytes - record.reused_bytes - len(TABLE_DATA_TRAILER))
+
+
+def read_whole(manifest: Manifest) -> list[tuple[TableRecord, str]]:
+    """Return the tables that were read whole although there was a base to compare with, each with the reason; largest first.
+
+    Where everything was read, ``manifest.reuse`` says why, and these are none.
+    """
+    if manifest.reuse.refused or manifest.reuse.is_full_read:
+        return []
+    refused = [(record, record.reuse_refused) for record in manifest.tables if record.reuse_refused]
+    return sorted(refused, key=lambda one: (-one[0].size_bytes, one[0].schema_, one[0].name))
+
+
+def read_whole_lines(manifest: Manifest) -> Iterator[str]:
+    """Yield the largest of these tables in a line each, and how many more there are."""
+    tables = read_whole(manifest)
+    for record, why in tables[:_READ_WHOLE_SHOWN]:
+        yield f"{safe(record.schema_)}.{safe(record.name)}, {size_text(record.size_bytes)}: {safe(why)}"
+    if more := tables[_READ_WHOLE_SHOWN:]:
+        size = sum(record.size_bytes for record, _ in more)
+        yield f"and {plural(len(more), 'more table')}, {size_text(size)} (pgstow show --all)"
+
+
 def reuse_text(manifest: Manifest) -> str:
     """Return what was taken over from which backup, or why nothing was."""
     reuse = manifest.reuse
@@ -99,9 +131,9 @@ def reuse_text(manifest: Manifest) -> str:
     if reuse.is_full_read:
         checked = f", {plural(reuse.checked_ranges, 'unchanged range')} compared with {base}" if base else ""
         return f"nothing: a full read{checked}"
-    if not any(record.reused_ranges for record in manifest.tables):
-        return f"nothing: no page range could be taken over from {base}"
     reused = reused_bytes(manifest)
+    if not reused:
+        return f"nothing: no page range could be taken over from {base}"
     return (
         f"{size_text(reused)} unchanged since {base}; {size_text(manifest.totals.size_bytes - reused)} read, "
         f"and {plural(reuse.checked_ranges, 'range')} to be sure"

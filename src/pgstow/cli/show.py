@@ -22,6 +22,7 @@ from pgstow.cli.records import (
     hold_text,
     imported_text,
     large_objects_text,
+    read_bytes,
     record_document,
     reuse_text,
 )
@@ -200,7 +201,7 @@ def _tables(records: Sequence[TableRecord], *, all_tables: bool) -> Iterator[Ren
         name = f"{safe(record.schema_)}.{safe(record.name)}"
         sizes = (
             record.size_bytes,
-            record.size_bytes - record.reused_bytes,
+            read_bytes(record),
             record.reused_bytes,
             record.new_bytes,
         )

@@ -16,6 +16,7 @@ __all__ = [
     "XidWindow",
     "large_object_fingerprints",
     "range_fingerprints",
+    "scan_settings",
 ]
 
 
@@ -79,26 +80,37 @@ class XidWindow:
 
 # A row version is identified by (ctid, xmin). Its raw xmin as a number: age() is relative to the next xid, and so
 # is age('3'), whose difference is xmin (minus 3) whatever the epoch; going through xmin::text would cost half
-# of the query. OFFSET 0 keeps the hash from being computed twice.
+# of the query. OFFSET 0 keeps the hash from being computed twice. Whatever is next to the table bears the name of what it is
+# from: a column of the user's has the nearer claim to every name that stands alone.
 _RAW_IS_LESS = 3  # than xmin
 _VERSIONS = (
     b"SELECT pg_catalog.hashtidextended(ctid, raw) AS hash, raw%(bucket)s"
-    b" FROM (SELECT %(keys)s, ((SELECT pg_catalog.age('3'::xid)::int8) - pg_catalog.age(xmin)) & 4294967295 AS raw"
-    b" FROM ONLY %(table)s%(where)s) AS rows OFFSET 0"
+    b" FROM (SELECT %(keys)s, ((SELECT pg_catalog.age('3'::xid)::int8) - pg_catalog.age(t.xmin)) & 4294967295 AS raw"
+    b" FROM ONLY %(table)s AS t%(where)s) AS rows OFFSET 0"
 )
 _DIGESTS = b"count(*), sum(hash)::text, bit_xor(hash), %(young)s"
 _ALL_AT_ONCE = b"SELECT bucket, %(digests)s FROM (%(versions)s) AS versions GROUP BY bucket"
 _ONE_BY_ONE = (
-    b"SELECT (page - %(first)d) / %(per_range)d + 1, of_range.*"
+    b"SELECT (start.page - %(first)d) / %(per_range)d + 1, of_range.*"
     b" FROM pg_catalog.generate_series(%(first)d::int8, %(last)d, %(per_range)d) AS start(page), LATERAL"
     b" (SELECT %(digests)s FROM (%(versions)s) AS versions) AS of_range"
 )
 _PAGES_OF_RANGE = (
-    b" WHERE ctid >= pg_catalog.format('(%%s,0)', page)::tid AND ctid < pg_catalog.format('(%%s,0)',"
-    b" CASE WHEN page + %d < %d THEN page + %d ELSE %d END)::tid"
+    b" WHERE t.ctid >= pg_catalog.format('(%%s,0)', start.page)::tid AND t.ctid < pg_catalog.format('(%%s,0)',"
+    b" CASE WHEN start.page + %d < %d THEN start.page + %d ELSE %d END)::tid"
 )
 _BY_OBJECT = b"SELECT loid, %(digests)s FROM (%(versions)s) AS versions GROUP BY loid ORDER BY loid"
 _BEYOND_ALL_PAGES = 4294967295
+
+
+def scan_settings(*, by_tid: bool) -> bytes:
+    """Return the statements after which a session reads page ranges, or the whole table, as it is meant to.
+
+    With seqscan on, the planner would answer a wide TID range by scanning the whole table. What else a role or database may
+    have switched off would make it do so for each range, or sort all row versions.
+    """
+    seqscan = b"off" if by_tid else b"on"
+    return b"SET enable_tidscan = on; SET enable_hashagg = on; SET enable_seqscan = " + seqscan
 
 
 def range_fingerprints(
@@ -115,8 +127,8 @@ def range_fingerprints(
 
     Without ``one_by_one`` this is one sequential scan in the server, which goes through its ring buffer and leaves
     the users' pages cached; six to seven times cheaper than reading ordinary rows. With it, it is a TID range
-    scan for each range, half as expensive, and meant for tables for which the server would use no ring anyway; the
-    session needs enable_seqscan off. ``bounds``: only those pages. ``window``: a range is marked ``young`` if a
+    scan for each range, half as expensive, and meant for tables for which the server would use no ring anyway. The
+    session needs the ``scan_settings()`` of either. ``bounds``: only those pages. ``window``: a range is marked ``young`` if a
     visible row version was made by one of these transactions.
     """
     first, last = (bounds.first, bounds.first + bounds.pages) if bounds else (0, max(pages, 1))
@@ -126,7 +138,12 @@ def range_fingerprints(
     if one_by_one:
         end = _BEYOND_ALL_PAGES if bounds is None or bounds.is_last else last
         where = _PAGES_OF_RANGE % (per_range, last, per_range, end)
-        versions = _VERSIONS % {b"keys": b"ctid", b"bucket": b"", b"table": table.qualified, b"where": where}
+        versions = _VERSIONS % {
+            b"keys": b"t.ctid",
+            b"bucket": b"",
+            b"table": table.qualified,
+            b"where": where,
+        }
         query = _ONE_BY_ONE % {
             b"first": first, b"last": last - 1, b"per_range": per_range, b"digests": digests, b"versions": versions,
         }  # fmt: skip
@@ -135,7 +152,7 @@ def range_fingerprints(
         bucket = b", pg_catalog.width_bucket(ctid, '" + array + b"'::tid[]) AS bucket"
         where = b" WHERE " + bounds.condition() if bounds else b""
         versions = _VERSIONS % {
-            b"keys": b"ctid",
+            b"keys": b"t.ctid",
             b"bucket": bucket,
             b"table": table.qualified,
             b"where": where,
@@ -157,7 +174,7 @@ def large_object_fingerprints(
     One scan of pg_largeobject, which the role must be allowed to read; the session is busy until the last is taken.
     """
     versions = _VERSIONS % {
-        b"keys": b"ctid, loid",
+        b"keys": b"t.ctid, t.loid",
         b"bucket": b", loid",
         b"table": b"pg_catalog.pg_largeobject",
         b"where": b"",
