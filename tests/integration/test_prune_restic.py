@@ -37,7 +37,9 @@ from support.repositories import (
 from support.restic import Restic
 from support.s3 import S3Bucket
 
-SECOND = {**nasty_files(), "large": [copy_text(20_000, 200), random_bytes(2_000_000, 1)]}
+
+def second_files() -> dict[str, list[bytes]]:
+    return {**nasty_files(), "large": [copy_text(20_000, 200), random_bytes(2_000_000, 1)]}
 
 
 class DiedError(BaseException):
@@ -59,8 +61,8 @@ def test_restic_accepts_every_step(restic: Restic, tmp_path: Path) -> None:
     repository = init_repository(store)
     first = save_backup(repository, nasty_files(), run="1")
     other = save_backup(repository, {"other": [random_bytes(3_000_000, 9)]}, run="2", folder="books")
-    save_backup(repository, SECOND, run="3")
-    expected = {f"shop/archive/{name}": data for name, data in contents(SECOND).items()}
+    save_backup(repository, second_files(), run="3")
+    expected = {f"shop/archive/{name}": data for name, data in contents(second_files()).items()}
     remove_snapshots(store, first, other)
     plan, _ = prune_now(store, grace_s=0, max_unused=0)
     assert plan.unused
@@ -79,7 +81,7 @@ def test_restic_prunes_between_our_phases(restic: Restic, tmp_path: Path) -> Non
     store = LocalStore(folder)
     repository = init_repository(store)
     gone = save_backup(repository, nasty_files(), run="1")
-    save_backup(repository, SECOND, run="2")
+    save_backup(repository, second_files(), run="2")
     remove_snapshots(store, gone)
     prune_now(store, max_unused=0)
     recorded = objects(store, "pgstow")

@@ -15,8 +15,15 @@ from pgstow.core.errors import ProcessFailed, UsageError
 from pgstow.core.secrets import Secret
 from pgstow.postgres.server import Cluster, ServerBinaries, TcpAccess, TlsFiles, embedded_server
 from pgstow.postgres.throwaway_settings import throwaway_settings
+from support.made_servers import with_initdb
 
 PASSWORD = "it's \\ a secret"
+
+
+@pytest.fixture(autouse=True)
+def made_anew():
+    with with_initdb():
+        yield
 
 
 def value(conninfo: str, statement: str) -> object:
