@@ -129,6 +129,13 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     return shared
 
 
+@pytest.fixture(scope="session", params=sorted({MAJORS[0], MAJORS[-1]}), ids=lambda major: f"pg{major}")
+def outer_cluster(request: pytest.FixtureRequest) -> Cluster:
+    """The oldest and the newest release only, for what those between them have no say in: other tests ask each of them."""
+    shared: Cluster = request.getfixturevalue(f"pg{request.param}")
+    return shared
+
+
 @pytest.fixture
 def make_cluster() -> Iterator[Callable[..., Cluster]]:
     """Start servers of this test's own: ``make_cluster(15, settings={...}, tcp=..., standby_of=...)``."""
