@@ -65,7 +65,15 @@ SMALL_SERVER = {
     "log_min_messages": "warning",
 }
 
-hypothesis.settings.register_profile("pgstow", deadline=None, print_blob=True)
+# The same examples each time, so that a change is judged by itself; PGSTOW_TEST_EXAMPLES looks for others. How long an
+# example takes says more about the machine than about us.
+hypothesis.settings.register_profile(
+    "pgstow",
+    deadline=None,
+    print_blob=True,
+    derandomize="PGSTOW_TEST_EXAMPLES" not in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("pgstow")
 make_keys_cheap()
 copy_servers()
