@@ -126,6 +126,14 @@ def test_what_has_no_answer_is_a_warning(ledger: ConnInfo) -> None:
     assert fetch(ledger, "SELECT is_called FROM s") == [(False,)]
 
 
+def test_warnings_come_in_the_order_of_the_questions(ledger: ConnInfo) -> None:
+    """Not of the answers, of which there are several at a time."""
+    slow = assertion("slow", "SELECT count(*) FROM pg_catalog.pg_sleep(0.7)", equals="2")
+    quick = assertion("quick", "SELECT 1", equals="2")
+    manifest = take(ledger, assertions=(slow, quick), jobs=2).manifest
+    assert [warning.message.split()[2] for warning in manifest.warnings] == ["slow", "quick"]
+
+
 def test_tables_that_are_not_saved_have_no_newest_row(ledger: ConnInfo) -> None:
     critical = take(ledger, time_columns=COLUMNS, selection=Selection(tables=("public.Events",)))
     assert set(critical.manifest.newest_rows()) == {("public", "Events")}
