@@ -36,6 +36,7 @@ from support.repositories import (
 )
 from support.restic import Restic
 from support.s3 import S3Bucket
+from support.waiting import PATIENCE_S
 
 
 def second_files() -> dict[str, list[bytes]]:
@@ -127,7 +128,6 @@ def test_a_restic_that_ignored_our_lock_gets_its_blobs_back(restic: Restic, tmp_
         process.stdin.write(content)
     (gone,) = (each["id"] for each in restic.json(folder, "snapshots") if each["paths"] == ["/stdin"])
     with busy(restic, folder, tmp_path) as process:
-        time.sleep(1.0)  # until it has read the index
         locks = {name: store.get(name) for name in objects(store, "locks")}
         remove_locks(store)
         remove_snapshots(store, gone)
@@ -146,18 +146,18 @@ def test_a_restic_that_ignored_our_lock_gets_its_blobs_back(restic: Restic, tmp_
 
 @contextlib.contextmanager
 def busy(restic: Restic, folder: Path, home: Path) -> Iterator[Process]:
-    """A restic backup of its standard input that has begun; leaving the block ends its input."""
+    """A restic backup of its standard input that has read the index; leaving the block ends its input."""
     command: list[str | Path] = [
-        restic.binary, "--repo", folder, "--no-cache", "backup", "--stdin", "--force",
+        restic.binary, "--repo", folder, "--no-cache", "backup", "--stdin", "--force", "--verbose",
     ]  # fmt: skip
     environ = {"RESTIC_PASSWORD": restic.password, "HOME": str(home)}
     with running(command, env=environ, stdin=subprocess.PIPE) as process:
-        while not list((folder / "locks").glob("*")):
-            assert process.poll() is None, process.stderr_tail()
-            time.sleep(0.01)
+        said = iter(process.stdout.readline, b"")
+        assert any(b"start backup" in line for line in said), process.stderr_tail()
+        assert list((folder / "locks").glob("*"))
         yield process
         process.stdin.close()
-        assert process.wait(60) == 0, process.stderr_tail()
+        assert process.wait(PATIENCE_S) == 0, process.stderr_tail()
 
 
 def test_restic_accepts_what_a_prune_left_that_died(newest_restic: Restic, tmp_path: Path) -> None:
