@@ -24,6 +24,8 @@ from psycopg import sql
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster, ServerBinaries, find_servers
 from pgstow.postgres.tools import ClientTools, find_tools
+from support.cheap_keys import make_keys_cheap
+from support.made_servers import OriginalServers, copy_servers
 from support.restic import Restic, find_restics
 from support.s3 import S3Bucket
 
@@ -63,8 +65,18 @@ SMALL_SERVER = {
     "log_min_messages": "warning",
 }
 
-hypothesis.settings.register_profile("pgstow", deadline=None, print_blob=True)
+# The same examples each time, so that a change is judged by itself; PGSTOW_TEST_EXAMPLES looks for others. How long an
+# example takes says more about the machine than about us.
+hypothesis.settings.register_profile(
+    "pgstow",
+    deadline=None,
+    print_blob=True,
+    derandomize="PGSTOW_TEST_EXAMPLES" not in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("pgstow")
+make_keys_cheap()
+copy_servers()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -74,6 +86,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith(FOREIGN_SETTINGS)]:
         if name not in OUR_SETTINGS:
             del os.environ[name]
+    if not hasattr(config, "workerinput"):
+        originals = OriginalServers()
+        config.add_cleanup(originals.remove)
 
 
 def pytest_report_header() -> list[str]:
@@ -122,6 +137,13 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     return shared
 
 
+@pytest.fixture(scope="session", params=sorted({MAJORS[0], MAJORS[-1]}), ids=lambda major: f"pg{major}")
+def outer_cluster(request: pytest.FixtureRequest) -> Cluster:
+    """The oldest and the newest release only, for what those between them have no say in: other tests ask each of them."""
+    shared: Cluster = request.getfixturevalue(f"pg{request.param}")
+    return shared
+
+
 @pytest.fixture
 def make_cluster() -> Iterator[Callable[..., Cluster]]:
     """Start servers of this test's own: ``make_cluster(15, settings={...}, tcp=..., standby_of=...)``."""
@@ -156,6 +178,8 @@ def _databases() -> Iterator[Callable[..., ConnInfo]]:
 
     def make(cluster: Cluster, name: str | None = None, *, options: str = "") -> ConnInfo:
         name = name or f"test_{next(_numbers)}"
+        if cluster.version[0] >= 15:
+            options += " STRATEGY FILE_COPY"  # as 14 does; the other one takes six times as long
         with psycopg.connect(cluster.conninfo(), autocommit=True) as admin:
             admin.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(options)))
         made.append((cluster, name))

@@ -21,6 +21,7 @@ from pgstow.store.local import LocalStore
 from support.command import Pgstow
 from support.repositories import copy_text, init_repository, random_bytes, save_backup
 from support.restic import PASSWORD
+from support.waiting import PATIENCE_S
 
 OTHER = "another horse"
 FILES = {"3456.dat": [copy_text(2000, 1)], "large": [random_bytes(900_000, seed) for seed in range(3)]}
@@ -189,7 +190,7 @@ def test_interrupted_copy_goes_on(
         while process.poll() is None and not list(target.store.list("snapshots/")):
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     finished = len(list(target.store.list("snapshots/")))
     assert finished
     if finished < 11:  # else it was faster than the signal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from support.command import Pgstow
 from support.repositories import init_repository
 from support.restic import PASSWORD
 from support.restoring import execute
+from support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +74,17 @@ def servers_of(folder: Path) -> list[int]:
 
 
 def await_server(process: subprocess.Popen[bytes], work: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not list((work / "tmp").glob("pgstow-drill-*/*/data/postmaster.pid")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    """Wait until the drill's server is up; while it is being made there is a postmaster.pid too, now and then."""
+
+    def is_up() -> bool:
+        assert process.poll() is None
+        with contextlib.suppress(FileNotFoundError):
+            for path in (work / "tmp").glob("pgstow-drill-*/*/data/postmaster.pid"):
+                if "ready" in path.read_text().split():
+                    return True
+        return False
+
+    until(is_up, "a server")
 
 
 def close(process: subprocess.Popen[bytes]) -> str:

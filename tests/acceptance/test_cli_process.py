@@ -95,6 +95,7 @@ def test_version_and_help(pgstow: Pgstow) -> None:
     version = pgstow("--version")
     assert (version.code, version.stderr) == (0, "")
     assert version.stdout.startswith("pgstow ")
+    pgstow = replace(pgstow, starts_anew=False)
     for command in ("init", "backup", "list", "show", "restore", "verify", "export", "doctor", "demo"):
         shown = pgstow(command, "--help")
         assert shown.code == 0

@@ -25,6 +25,7 @@ from support.dated_backups import backup_id, save_dated
 from support.pruning import assert_sound, objects
 from support.repositories import init_repository, open_repository
 from support.restic import PASSWORD
+from support.waiting import PATIENCE_S
 
 PLAIN = ("--no-promote",)
 
@@ -272,7 +273,7 @@ def test_on_a_terminal_the_plan_is_shown_and_confirmed(
             shown += os.read(parent, 4096)
         assert b"remove 00000060 of shop" in shown
         os.write(parent, answer.encode() + b"\n")
-        code = process.wait(60)
+        code = process.wait(PATIENCE_S)
     os.close(parent)
     assert code == (0 if answer == "yes" else 2)
     assert len(objects(store, "snapshots")) == len(left)

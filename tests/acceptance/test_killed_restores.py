@@ -19,6 +19,7 @@ from support.killing import AT_READS, Killing, noting
 from support.repositories import init_repository
 from support.restic import PASSWORD
 from support.restoring import assert_equal_rows, execute, fetch
+from support.waiting import until
 
 TARGET = "killed_restore"
 AT_WORK = f"datname = '{TARGET}' AND starts_with(application_name, 'pgstow pg_restore')"
@@ -60,11 +61,8 @@ def renew(target: ConnInfo, *, create: bool) -> None:
 
 def await_no_sessions(target: ConnInfo) -> None:
     """Wait until the server has noticed that the killed process is gone."""
-    deadline = time.monotonic() + 30
     query = f"SELECT pid FROM pg_stat_activity WHERE datname = '{target.dbname}' AND backend_type = 'client backend'"
-    while fetch(target.with_database("postgres"), query):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not fetch(target.with_database("postgres"), query), "the end of all sessions")
 
 
 def is_touched(target: ConnInfo, *, create: bool) -> bool:
@@ -131,7 +129,7 @@ def test_a_killed_restore_whose_pg_restore_goes_on(
     execute(
         source,
         """CREATE FUNCTION slow(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
-            'BEGIN IF current_setting(''test.is_slow'', true) = ''yes'' THEN PERFORM pg_sleep(60); END IF; RETURN $1; END';
+            'BEGIN IF current_setting(''test.is_slow'', true) = ''yes'' THEN PERFORM pg_sleep(3600); END IF; RETURN $1; END';
         CREATE TABLE t AS SELECT 1 AS i; CREATE INDEX ON t (slow(i))""",
     )
     init_repository(LocalStore(tmp_path / "repository"))

@@ -1,4 +1,7 @@
-"""The main job through the installed command: every server release, both kinds of store, both ways back."""
+"""The main job through the installed command: every server release, both kinds of store, both ways back.
+
+Buckets with the oldest and the newest release: a store knows nothing of releases.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from conftest import MAJORS
 from pgstow.assurance.compare import compare_databases
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
@@ -47,6 +51,25 @@ def assert_equal(source: ConnInfo, target: ConnInfo) -> None:
     assert dump(source) == dump(target)
 
 
+@pytest.fixture(
+    params=[
+        *((major, "folder") for major in MAJORS),
+        *((major, "s3") for major in sorted({MAJORS[0], MAJORS[-1]})),
+    ],
+    ids=lambda way: f"pg{way[0]}-{way[1]}",
+)
+def way(request: pytest.FixtureRequest) -> tuple[int, str]:
+    """Which release, and which kind of store."""
+    chosen: tuple[int, str] = request.param
+    return chosen
+
+
+@pytest.fixture
+def cluster(way: tuple[int, str], request: pytest.FixtureRequest) -> Cluster:
+    shared: Cluster = request.getfixturevalue(f"pg{way[0]}")
+    return shared
+
+
 @pytest.fixture
 def role(cluster: Cluster) -> str:
     with psycopg.connect(cluster.conninfo(), autocommit=True) as connection:
@@ -55,10 +78,12 @@ def role(cluster: Cluster) -> str:
     return "kinds_owner"
 
 
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Mapping[str, str], str]:
+@pytest.fixture
+def store(
+    way: tuple[int, str], request: pytest.FixtureRequest, tmp_path: Path
+) -> tuple[str, Mapping[str, str], str]:
     """(location for pgstow, environment, location for restic)."""
-    if request.param == "folder":
+    if way[1] == "folder":
         return str(tmp_path / "repository"), {}, str(tmp_path / "repository")
     bucket: S3Bucket = request.getfixturevalue("s3_bucket")
     return bucket.location, bucket.environ, bucket.restic_location

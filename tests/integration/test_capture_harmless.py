@@ -152,15 +152,15 @@ def test_peer_that_goes_silent_is_noticed(make_cluster: ClusterFactory, database
             f"{direct.connect_string()} host={proxy.host} port={proxy.port} sslmode=disable"
         )
 
-        def silence(step: str) -> None:
-            if step == "catalog read":
-                threading.Timer(0.5, proxy.stall).start()
+        class SilentAfterTheFirstRows(Notes):
+            def advance(self, *, rows: int = 0, size_bytes: int = 0) -> None:
+                proxy.stall()
 
         with pytest.raises(ConnectionFailed, match="sent nothing"):
             capture_into(
                 memory_repository(),
                 through,
-                checkpoint=silence,
+                progress=SilentAfterTheFirstRows(),
                 stall_timeout_s=1.5,
                 limit_rate=5_000_000,
                 attempts=1,

@@ -49,9 +49,9 @@ def at(step: str, action: Callable[[], object]) -> Callable[[str], None]:
     ],
 )
 def test_table_rewritten_between_snapshot_and_lock_is_noticed(
-    cluster: Cluster, database: DatabaseFactory, change: str
+    outer_cluster: Cluster, database: DatabaseFactory, change: str
 ) -> None:
-    source = database(cluster)
+    source = database(outer_cluster)
 
     def checkpoint(step: str) -> None:
         if step == "tables locked":  # too late for the first listing, in time for the snapshot

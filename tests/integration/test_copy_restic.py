@@ -109,8 +109,7 @@ def test_restic_goes_on_in_a_repository_that_shares_the_key(restic: Restic, tmp_
     restic(target, "check", "--read-data")
 
 
-def test_passwords(restic: Restic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgstow.repository.keys._N", 16)
+def test_passwords(restic: Restic, tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     repository = make_source(folder)
     new = Restic(restic.binary, restic.version, "battery staple")

@@ -254,11 +254,14 @@ def test_standby_says_what_it_lacks(make_cluster: Callable[..., Cluster]) -> Non
     assert "hot_standby_feedback" in (finding(report, "standby").remedy or "")
 
 
-def test_exclusive_lock_that_a_backup_would_wait_for(pg15: Cluster, database: DatabaseFactory) -> None:
+def test_exclusive_lock_that_a_backup_would_wait_for(
+    pg15: Cluster, database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgstow.app.doctor_checks._SLOW_LOCK_S", 1.0)
     source = database(pg15)
     execute(source, "CREATE TABLE t (id int)")
     with psycopg.connect(source.connect_string()) as holder:
-        holder.execute("SELECT pg_sleep(5.2)")
+        holder.execute("SELECT pg_sleep(1.2)")
         holder.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
         report = look(source)
     assert "has locked public.t exclusively" in finding(report, "blocking_lock").text

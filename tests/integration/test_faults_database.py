@@ -11,7 +11,6 @@ import resource
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,10 +43,11 @@ from support.oracle import contents_of
 from support.proxy import MessageProxy, Then
 from support.repositories import init_repository
 from support.restoring import assert_equal_rows, execute, fetch
+from support.waiting import until
 
 PASSWORD = "open sesame"
 SILENCE_S = 1.0
-HANGS_AFTER_S = 60  # a run that takes longer waits for ever: it has no limit but this test's
+HANGS_AFTER_S = 300  # a run that takes longer waits for ever: it has no limit but this test's
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,8 +67,10 @@ class Place:
 
     def through(self, proxy: MessageProxy, database: str | None = None) -> ConnInfo:
         direct = self.cluster.tcp_conninfo(database or self.source.dbname or "", password=PASSWORD)
+        timeout_s = 2 if proxy.will_stall else 60
         return ConnInfo.parse(
-            f"{direct} host={proxy.host} port={proxy.port} sslmode=disable gssencmode=disable connect_timeout=2"
+            f"{direct} host={proxy.host} port={proxy.port} sslmode=disable gssencmode=disable"
+            f" connect_timeout={timeout_s}"
         )
 
     def proxy(self, at: int | None = None, then: Then = Then.CUT_ONE) -> MessageProxy:
@@ -79,7 +81,7 @@ class Place:
         backup(BackupRequest(source=source, name="shop"), repository, self.tools, SilentProgress())
 
     def restore(self, target: ConnInfo) -> None:
-        options = RestoreOptions(create=True, no_owner=True, stall_timeout_s=SILENCE_S)
+        options = RestoreOptions(create=True, no_owner=True)
         restore("latest", target, options, self.repository, self.tools, SilentProgress())
 
 
@@ -104,13 +106,10 @@ def chosen(total: int, tries: int) -> range:
 def no_sessions(place: Place) -> bool:
     """Whether nobody but us is connected any more; a server needs a moment to see that a client is gone."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    deadline = time.monotonic() + 20
     with psycopg.connect(place.cluster.conninfo(), autocommit=True) as connection:
-        while connection.execute(query).fetchone() != (0,):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-    return True
+        return bool(
+            until(lambda: connection.execute(query).fetchone() == (0,), "the end of all other sessions")
+        )
 
 
 def run_bounded(work: Callable[[], None]) -> PgstowError | None:
@@ -176,6 +175,16 @@ def restore_with(place: Place, at: int | None, then: Then) -> tuple[int, PgstowE
     return count, error
 
 
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait but a moment for what does not come."""
+    monkeypatch.setattr("pgstow.postgres.silence._SILENCE_S", SILENCE_S)
+    monkeypatch.setattr("pgstow.postgres.silence._ANSWER_S", SILENCE_S)
+    for options in (CaptureOptions, RestoreOptions):
+        monkeypatch.setitem(options.__init__.__kwdefaults__, "stall_timeout_s", SILENCE_S)
+    monkeypatch.setattr("pgstow.capture.cancellation._CANCEL_TIMEOUT_S", SILENCE_S)
+    monkeypatch.setattr("pgstow.restore.workers._CANCEL_TIMEOUT_S", SILENCE_S)
+
+
 RUNS = {"backup": (backup_with, 8), "restore": (restore_with, 5)}
 
 
@@ -184,11 +193,6 @@ RUNS = {"backup": (backup_with, 8), "restore": (restore_with, 5)}
 def test_the_conversation_ends_at_any_message(
     place: Place, name: str, then: Then, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgstow.postgres.silence._SILENCE_S", SILENCE_S)
-    monkeypatch.setattr("pgstow.postgres.silence._ANSWER_S", SILENCE_S)
-    monkeypatch.setitem(CaptureOptions.__init__.__kwdefaults__, "stall_timeout_s", SILENCE_S)
-    monkeypatch.setattr("pgstow.capture.cancellation._CANCEL_TIMEOUT_S", SILENCE_S)
-    monkeypatch.setattr("pgstow.restore.workers._CANCEL_TIMEOUT_S", SILENCE_S)
     run, tries = RUNS[name]
     total, error = run(place, None, then)
     assert error is None
@@ -197,7 +201,10 @@ def test_the_conversation_ends_at_any_message(
     for at in chosen(total, max(2, tries // 4) if then is Then.STALL else tries):
         tried += 1
         try:
-            failed += run(place, at, then)[1] is not None
+            with monkeypatch.context() as patch:
+                if then is Then.STALL:
+                    be_impatient(patch)
+                failed += run(place, at, then)[1] is not None
             assert no_sessions(place)
         except Exception as exc:  # noqa: BLE001  the others are tried all the same
             exc.add_note(f"{name}: message {at} of {total}")

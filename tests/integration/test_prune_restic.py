@@ -36,8 +36,11 @@ from support.repositories import (
 )
 from support.restic import Restic
 from support.s3 import S3Bucket
+from support.waiting import PATIENCE_S
 
-SECOND = {**nasty_files(), "large": [copy_text(20_000, 200), random_bytes(2_000_000, 1)]}
+
+def second_files() -> dict[str, list[bytes]]:
+    return {**nasty_files(), "large": [copy_text(20_000, 200), random_bytes(2_000_000, 1)]}
 
 
 class DiedError(BaseException):
@@ -59,8 +62,8 @@ def test_restic_accepts_every_step(restic: Restic, tmp_path: Path) -> None:
     repository = init_repository(store)
     first = save_backup(repository, nasty_files(), run="1")
     other = save_backup(repository, {"other": [random_bytes(3_000_000, 9)]}, run="2", folder="books")
-    save_backup(repository, SECOND, run="3")
-    expected = {f"shop/archive/{name}": data for name, data in contents(SECOND).items()}
+    save_backup(repository, second_files(), run="3")
+    expected = {f"shop/archive/{name}": data for name, data in contents(second_files()).items()}
     remove_snapshots(store, first, other)
     plan, _ = prune_now(store, grace_s=0, max_unused=0)
     assert plan.unused
@@ -79,7 +82,7 @@ def test_restic_prunes_between_our_phases(restic: Restic, tmp_path: Path) -> Non
     store = LocalStore(folder)
     repository = init_repository(store)
     gone = save_backup(repository, nasty_files(), run="1")
-    save_backup(repository, SECOND, run="2")
+    save_backup(repository, second_files(), run="2")
     remove_snapshots(store, gone)
     prune_now(store, max_unused=0)
     recorded = objects(store, "pgstow")
@@ -125,7 +128,6 @@ def test_a_restic_that_ignored_our_lock_gets_its_blobs_back(restic: Restic, tmp_
         process.stdin.write(content)
     (gone,) = (each["id"] for each in restic.json(folder, "snapshots") if each["paths"] == ["/stdin"])
     with busy(restic, folder, tmp_path) as process:
-        time.sleep(1.0)  # until it has read the index
         locks = {name: store.get(name) for name in objects(store, "locks")}
         remove_locks(store)
         remove_snapshots(store, gone)
@@ -144,18 +146,18 @@ def test_a_restic_that_ignored_our_lock_gets_its_blobs_back(restic: Restic, tmp_
 
 @contextlib.contextmanager
 def busy(restic: Restic, folder: Path, home: Path) -> Iterator[Process]:
-    """A restic backup of its standard input that has begun; leaving the block ends its input."""
+    """A restic backup of its standard input that has read the index; leaving the block ends its input."""
     command: list[str | Path] = [
-        restic.binary, "--repo", folder, "--no-cache", "backup", "--stdin", "--force",
+        restic.binary, "--repo", folder, "--no-cache", "backup", "--stdin", "--force", "--verbose",
     ]  # fmt: skip
     environ = {"RESTIC_PASSWORD": restic.password, "HOME": str(home)}
     with running(command, env=environ, stdin=subprocess.PIPE) as process:
-        while not list((folder / "locks").glob("*")):
-            assert process.poll() is None, process.stderr_tail()
-            time.sleep(0.01)
+        said = iter(process.stdout.readline, b"")
+        assert any(b"start backup" in line for line in said), process.stderr_tail()
+        assert list((folder / "locks").glob("*"))
         yield process
         process.stdin.close()
-        assert process.wait(60) == 0, process.stderr_tail()
+        assert process.wait(PATIENCE_S) == 0, process.stderr_tail()
 
 
 def test_restic_accepts_what_a_prune_left_that_died(newest_restic: Restic, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pgstow.core.errors import ProcessFailed, RepositoryLocked
 from pgstow.core.process import running
 from pgstow.repository import BlobKind, DirNode, FileNode
 from pgstow.store.local import LocalStore
+from support.cheap_keys import with_ordinary_cost
 from support.repositories import (
     MOMENT,
     contents,
@@ -65,6 +66,13 @@ def test_check_reads_every_byte(restic: Restic, ours: Path) -> None:
     output = restic(ours, "check", "--read-data").decode()
     assert "no errors were found" in output
     assert "warning" not in output.lower()
+
+
+def test_a_key_of_the_ordinary_cost_opens(restic: Restic, tmp_path: Path) -> None:
+    with with_ordinary_cost():
+        made = init_repository(LocalStore(tmp_path / "repository"))
+    assert restic.json(tmp_path / "repository", "cat", "config")["id"] == made.id
+    assert open_repository(LocalStore(tmp_path / "repository")).id == made.id
 
 
 def test_rewrite_finds_nothing_to_change(newest_restic: Restic, ours: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from pgstow.restore import large_objects
 from support.backups import tools_for
 from support.dumps import DumpFiles, dump
 from support.restoring import bring_back, execute, fetch
+from support.waiting import until
 
 Databases = Callable[..., ConnInfo]
 
@@ -78,12 +78,7 @@ def meddling(files: DumpFiles, source: ConnInfo) -> Meddling:
 def no_sessions(target: ConnInfo) -> bool:
     """Whether the server has ended every session of the target: a closed connection takes it a moment to notice."""
     query = f"SELECT pid FROM pg_stat_activity WHERE datname = '{target.dbname}' AND backend_type = 'client backend'"
-    deadline = time.monotonic() + 20
-    while fetch(target.with_database("postgres"), query):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
+    return bool(until(lambda: not fetch(target.with_database("postgres"), query), "the end of all sessions"))
 
 
 def no_threads() -> bool:

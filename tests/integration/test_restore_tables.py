@@ -243,9 +243,9 @@ def test_what_of_a_schema_cannot_be_made_alone_is_left_out_and_said(
 
 
 def test_a_table_that_needs_another_is_refused_by_name(
-    cluster: Cluster, database: Databases, tmp_path: Path
+    outer_cluster: Cluster, database: Databases, tmp_path: Path
 ) -> None:
-    source, target = database(cluster), database(cluster)
+    source, target = database(outer_cluster), database(outer_cluster)
     execute(
         source,
         "CREATE TABLE parent (id int); CREATE TABLE child (more int) INHERITS (parent); CREATE VIEW v AS SELECT * FROM parent",
@@ -275,8 +275,10 @@ def test_partitions_come_with_their_root(cluster: Cluster, database: Databases, 
     assert content_of(target, tools, *of_events) == content_of(source, tools, *of_events)
 
 
-def test_a_partition_alone_becomes_a_table(cluster: Cluster, database: Databases, tmp_path: Path) -> None:
-    source, target = database(cluster), database(cluster)
+def test_a_partition_alone_becomes_a_table(
+    outer_cluster: Cluster, database: Databases, tmp_path: Path
+) -> None:
+    source, target = database(outer_cluster), database(outer_cluster)
     create_every_kind(source)
 
     report = bring_back(

@@ -151,9 +151,9 @@ def test_a_locale_the_server_lacks_is_replaced_and_said(
 
 
 def test_rows_are_frozen_in_tables_that_the_restore_made(
-    cluster: Cluster, database: Databases, tmp_path: Path
+    outer_cluster: Cluster, database: Databases, tmp_path: Path
 ) -> None:
-    source, target = database(cluster), database(cluster)
+    source, target = database(outer_cluster), database(outer_cluster)
     execute(
         source,
         """CREATE TABLE plain AS SELECT i FROM generate_series(1, 20000) i; CREATE TABLE small AS SELECT 1 AS i;
@@ -343,9 +343,9 @@ CREATE STATISTICS of_both (dependencies) ON id, client FROM a
 
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_foreign_keys_end_as_they_were(
-    cluster: Cluster, database: Databases, tmp_path: Path, jobs: int
+    outer_cluster: Cluster, database: Databases, tmp_path: Path, jobs: int
 ) -> None:
-    source, target = database(cluster), database(cluster)
+    source, target = database(outer_cluster), database(outer_cluster)
     execute(source, FOREIGN_KEYS)
     files = dump(source, tools_for(source), tmp_path / "dump")
 
@@ -361,8 +361,8 @@ def test_foreign_keys_end_as_they_were(
     assert len(found) == 8
 
 
-def test_every_table_has_statistics(cluster: Cluster, database: Databases, tmp_path: Path) -> None:
-    source, target = database(cluster), database(cluster)
+def test_every_table_has_statistics(outer_cluster: Cluster, database: Databases, tmp_path: Path) -> None:
+    source, target = database(outer_cluster), database(outer_cluster)
     execute(source, FOREIGN_KEYS)
     execute(source, "CREATE INDEX ON clients ((id * parent))")
     execute(
@@ -384,9 +384,9 @@ def test_every_table_has_statistics(cluster: Cluster, database: Databases, tmp_p
     assert fetch(target, "SELECT count(*) FROM pg_stats_ext WHERE dependencies IS NOT NULL") == [(1,)]
 
 
-def test_indexes_that_take_strong_locks(cluster: Cluster, database: Databases, tmp_path: Path) -> None:
+def test_indexes_that_take_strong_locks(outer_cluster: Cluster, database: Databases, tmp_path: Path) -> None:
     """pg_dump sets the clustered index and the replica identity in the statement that makes the index."""
-    source, target = database(cluster), database(cluster)
+    source, target = database(outer_cluster), database(outer_cluster)
     execute(
         source,
         """CREATE TABLE t AS SELECT i AS id, i AS other, i % 7 AS third FROM generate_series(1, 50000) i;
@@ -406,9 +406,9 @@ def test_indexes_that_take_strong_locks(cluster: Cluster, database: Databases, t
 
 
 def test_a_key_of_a_partitioned_table_that_has_no_partitions(
-    cluster: Cluster, database: Databases, tmp_path: Path
+    outer_cluster: Cluster, database: Databases, tmp_path: Path
 ) -> None:
-    source, target = database(cluster), database(cluster)
+    source, target = database(outer_cluster), database(outer_cluster)
     execute(
         source,
         """CREATE TABLE clients (id int PRIMARY KEY); INSERT INTO clients VALUES (1);
@@ -478,9 +478,9 @@ def test_owners_without_rights_on_their_tables_get_their_rows(
 
 
 def test_clean_replaces_tables_that_hold_on_to_each_other(
-    cluster: Cluster, database: Databases, tmp_path: Path
+    outer_cluster: Cluster, database: Databases, tmp_path: Path
 ) -> None:
-    source, target = database(cluster), database(cluster)
+    source, target = database(outer_cluster), database(outer_cluster)
     create_every_kind(source)
     files = dump(source, tools_for(source), tmp_path / "dump")
     bring_back(files, target)

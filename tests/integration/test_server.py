@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import socket
 from pathlib import Path
 
 import psycopg
@@ -13,10 +14,18 @@ import trustme
 
 from pgstow.core.errors import ProcessFailed, UsageError
 from pgstow.core.secrets import Secret
+from pgstow.postgres import server
 from pgstow.postgres.server import Cluster, ServerBinaries, TcpAccess, TlsFiles, embedded_server
 from pgstow.postgres.throwaway_settings import throwaway_settings
+from support.made_servers import with_initdb
 
 PASSWORD = "it's \\ a secret"
+
+
+@pytest.fixture(autouse=True)
+def made_anew():
+    with with_initdb():
+        yield
 
 
 def value(conninfo: str, statement: str) -> object:
@@ -173,6 +182,16 @@ def test_tcp_wants_the_password(make_cluster):
     cluster.restart()
     assert value(cluster.tcp_conninfo(password=PASSWORD), "SHOW listen_addresses") == "127.0.0.1"
     assert "secret" not in (cluster.data_dir / "postgresql.conf").read_text()
+
+
+def test_a_port_that_somebody_else_takes_is_not_insisted_on(make_cluster, monkeypatch):
+    free_port = server._free_port
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = iter([taken.getsockname()[1]])
+        monkeypatch.setattr(server, "_free_port", lambda host: next(found, None) or free_port(host))
+        cluster = make_cluster(15, tcp=TcpAccess(password=Secret(PASSWORD)))
+        assert cluster.port != taken.getsockname()[1]
+    assert value(cluster.tcp_conninfo(password=PASSWORD), "SELECT 1") == 1
 
 
 def test_tls_is_verified_in_full(make_cluster, tmp_path):

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from random import SystemRandom
 
 import psycopg
 import pytest
@@ -106,9 +107,14 @@ def test_it_tells_people_and_answers_for_metrics(make_site: Callable[..., Site])
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
+    """Return a port that nobody uses, from below those that systems give to connections without being asked for one."""
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", SystemRandom().randrange(10000, 30000))) as free,
+        ):
+            port: int = free.getsockname()[1]
+            return port
 
 
 def _scraped(port: int) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
+import psycopg
 import pytest
 
 from pgstow.core.errors import ConnectionFailed
@@ -17,6 +17,7 @@ from pgstow.postgres.session import CAPTURE_SETTINGS, connect
 from pgstow.postgres.silence import watching_program
 from support.backups import tools_for
 from support.proxy import StallingProxy
+from support.waiting import until
 
 PASSWORD = "open sesame"
 SILENCE_S = 0.4
@@ -24,8 +25,8 @@ SILENCE_S = 0.4
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is soon enough to ask; who asks waits for the answer, which may take its time on a busy machine."""
     monkeypatch.setattr("pgstow.postgres.silence._SILENCE_S", SILENCE_S)
-    monkeypatch.setattr("pgstow.postgres.silence._ANSWER_S", SILENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,20 @@ def proxy(server: Cluster) -> Iterator[StallingProxy]:
 @pytest.fixture
 def through(server: Cluster, proxy: StallingProxy) -> ConnInfo:
     direct = server.tcp_conninfo(
-        password=PASSWORD, sslmode="disable", gssencmode="disable", connect_timeout="2"
+        password=PASSWORD, sslmode="disable", gssencmode="disable", connect_timeout="5"
     )
     return ConnInfo.parse(f"{direct} host={proxy.host} port={proxy.port}")
+
+
+@pytest.fixture
+def stall(proxy: StallingProxy, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let nothing through any more, and nobody wait long for an answer that cannot come."""
+
+    def stall() -> None:
+        monkeypatch.setattr("pgstow.postgres.silence._ANSWER_S", SILENCE_S)
+        proxy.stall()
+
+    return stall
 
 
 def test_a_statement_that_is_at_work_may_take_its_time(through: ConnInfo) -> None:
@@ -56,13 +68,11 @@ def test_a_statement_that_is_at_work_may_take_its_time(through: ConnInfo) -> Non
     session.close()
 
 
-def test_an_answer_that_never_comes_ends_the_statement(through: ConnInfo, proxy: StallingProxy) -> None:
+def test_an_answer_that_never_comes_ends_the_statement(through: ConnInfo, stall: Callable[[], None]) -> None:
     with connect(through, settings=CAPTURE_SETTINGS) as connection:
-        proxy.stall()
-        begun = time.monotonic()
+        stall()
         with pytest.raises(ConnectionFailed, match="sent nothing for"):
             connection.execute("SELECT 1")
-        assert time.monotonic() - begun < 15
 
 
 def test_a_server_that_waits_for_us_is_not_at_work(
@@ -77,9 +87,9 @@ def test_a_server_that_waits_for_us_is_not_at_work(
     connection.close()
 
 
-def test_raw_sessions_are_watched_too(through: ConnInfo, proxy: StallingProxy) -> None:
+def test_raw_sessions_are_watched_too(through: ConnInfo, stall: Callable[[], None]) -> None:
     session = open_raw(through, encoding="UTF8", settings={})
-    proxy.stall()
+    stall()
     with pytest.raises(ConnectionFailed, match="sent nothing for"):
         session.value(b"SELECT 1", doing="asking")
     session.close()
@@ -103,12 +113,19 @@ def test_a_program_whose_sessions_go_by_another_name_is_left_alone(server: Clust
         process.check()
 
 
+def await_session(server: Cluster, application_name: str) -> None:
+    """Wait until a program is at its statement."""
+    query = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND query LIKE '%%pg_sleep%%'"
+    with psycopg.connect(server.conninfo(), autocommit=True) as connection:
+        until(lambda: connection.execute(query, (application_name,)).fetchone(), "a session")
+
+
 @pytest.mark.parametrize("is_stalled", [False, True])
 def test_programs_are_ended_when_their_sessions_do_nothing(
-    through: ConnInfo, proxy: StallingProxy, *, is_stalled: bool
+    through: ConnInfo, server: Cluster, stall: Callable[[], None], *, is_stalled: bool
 ) -> None:
     psql = tools_for(through).bin_dir / "psql"
-    command = [psql, "-X", "-c", f"SELECT pg_sleep({SILENCE_S * 4})"]
+    command = [psql, "-X", "-c", f"SELECT pg_sleep({600 if is_stalled else SILENCE_S * 4})"]
     with (
         through.tool_env(PGAPPNAME="a psql") as env,
         running(command, env=env) as process,
@@ -117,8 +134,8 @@ def test_programs_are_ended_when_their_sessions_do_nothing(
             with watching_program(process, through, "a psql"):
                 process.check()
             return
-        time.sleep(0.1)
-        proxy.stall()
+        await_session(server, "a psql")
+        stall()
         with (
             pytest.raises(ConnectionFailed, match="nothing happened in its sessions"),
             watching_program(process, through, "a psql"),

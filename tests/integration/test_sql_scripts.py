@@ -81,7 +81,7 @@ def _results(
     return found
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(_statements(), min_size=1, max_size=4), st.integers(1, 40))
 def test_the_server_sees_the_same_statements(
     session: psycopg.Connection[tuple[object, ...]], statements: list[str], piece: int
@@ -95,7 +95,7 @@ def test_the_server_sees_the_same_statements(
     assert len(split) == len(statements)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(_TRICKY, min_size=1, max_size=4), st.integers(1, 20))
 def test_backslashes_count_where_strings_are_not_standard(
     session: psycopg.Connection[tuple[object, ...]], texts: list[str], piece: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import time
@@ -62,8 +63,13 @@ def tools_for(conninfo: ConnInfo) -> ClientTools:
     """Return the client tools of the server's own major release, or the next one (14 has none here)."""
     with psycopg.connect(conninfo.connect_string()) as connection:
         version = connection.info.server_version
+    return pick(_all_tools(os.environ["PATH"]), version)
+
+
+@functools.cache
+def _all_tools(path: str) -> list[ClientTools]:
     extra = sorted(_TOOLS.glob("postgresql-*/usr/lib/postgresql/*/bin"))
-    return pick(find_tools(os.environ["PATH"], extra=extra), version)
+    return find_tools(path, extra=extra)
 
 
 def capture_into(

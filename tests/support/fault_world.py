@@ -77,6 +77,7 @@ _TEMPLATES = (
     ),
     *("damaged", "lost pack", "lost index file", "aged"),
 )
+_MOST_TRIES = 15  # as many as there are ways to go wrong: each is tried for each operation
 _STRIDE = 7  # the number of points is rarely a multiple of it
 
 # ledger has two page ranges, of which the second changes; a large object and an index come along.
@@ -322,7 +323,7 @@ def chosen(pairs: Sequence[tuple[Fault, Point]], tries: int) -> list[tuple[Fault
     for fault, point in pairs:
         by_fault.setdefault(fault, []).append(point)
     picked: dict[tuple[Fault, Point], None] = {}
-    for number in range(tries):
+    for number in range(min(tries, _MOST_TRIES)):
         turn, place = divmod(number, len(by_fault))
         fault, points = list(by_fault.items())[place]
         picked[fault, points[(place * _STRIDE + turn) % len(points)]] = None

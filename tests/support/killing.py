@@ -86,7 +86,10 @@ class Killing:
                 yield kill
         points = len({(kill.store, kill.point) for kill in found})
         tell(operation=f"{title}, killed", points=points, pairs=len(found), tried=number, hit=killed)
-        assert killed >= number * 0.9, "too many calls were not made again for this to mean anything"
+        # Threads that share a request or not make the number of some calls differ.
+        assert killed >= number - max(1, number // 10), (
+            "too many calls were not made again for this to mean anything"
+        )
 
     def again(self, *arguments: str) -> Finished:
         """Run the command undisturbed on what there is."""

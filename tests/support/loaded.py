@@ -133,8 +133,10 @@ def become_the_command(first: str) -> None:
         module, _, function = first.partition(":")
         getattr(importlib.import_module(module), function)()
     from pgstow.cli.application import build
+    from support.cheap_keys import make_keys_cheap
 
     build()
+    make_keys_cheap()
     from pgstow.cli.main import main
 
     gc.collect()

@@ -113,6 +113,7 @@ class MessageProxy(StallingProxy):
         self._guard = threading.Lock()
         self._rows = 0
         self.count = 0
+        self.will_stall = at is not None and then is Then.STALL
 
     def _pump_back(self, server: socket.socket, client: socket.socket) -> None:
         messages = _Messages()

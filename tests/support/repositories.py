@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from unittest.mock import patch
 
 from pgstow.core.secrets import Secret
 from pgstow.repository import (
@@ -66,11 +66,10 @@ def init_repository(
     kin: RepositoryKin | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Repository:
-    """Make a repository whose key derivation costs no time; restic takes it like any other."""
-    with patch("pgstow.repository.keys._N", 16):
-        return Repository.init(
-            store, Secret(password), hostname="worker", username="tester", kin=kin, sleep=sleep
-        )
+    """Make a repository."""
+    return Repository.init(
+        store, Secret(password), hostname="worker", username="tester", kin=kin, sleep=sleep
+    )
 
 
 def open_repository(store: Store, password: str = PASSWORD) -> Repository:
@@ -79,6 +78,7 @@ def open_repository(store: Store, password: str = PASSWORD) -> Repository:
     return repository
 
 
+@functools.cache
 def copy_text(rows: int, seed: int) -> bytes:
     """Return rows as COPY would write them: compressible, and different for every seed."""
     generator = random.Random(seed)

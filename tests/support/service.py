@@ -8,12 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -29,22 +27,12 @@ from pgstow.state.hosts import HostRow, Hosts
 from pgstow.state.runs import RunRecord, Runs
 from pgstow.store.local import LocalStore
 from support.command import Pgstow
+from support.waiting import PATIENCE_S, until
 
 __all__ = ["PASSWORD", "PATIENCE_S", "Served", "Site", "has_pending", "until"]
 
 TESTS = Path(__file__).parent.parent
 PASSWORD = "correct horse"
-PATIENCE_S = 180.0  # for anything to happen on a machine that has much else to do
-
-
-def until(happened: Callable[[], Any], what: Callable[[], str] | str, patience_s: float = PATIENCE_S) -> Any:
-    """Wait until ``happened()`` is true, and return what it returned."""
-    deadline_s = time.monotonic() + patience_s
-    while time.monotonic() < deadline_s:
-        if result := happened():
-            return result
-        time.sleep(0.05)
-    raise AssertionError(f"did not happen: {what if isinstance(what, str) else what()}")
 
 
 @dataclass

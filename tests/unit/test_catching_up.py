@@ -34,8 +34,8 @@ from support.copying import quick_locks
 from support.dated_backups import backup_id, save_dated
 from support.repositories import init_repository
 from support.restic import PASSWORD
-from support.service import until
 from support.team import team_settings
+from support.waiting import until
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 POLICY = RetentionPolicy(

@@ -12,6 +12,7 @@ import pytest
 
 from pgstow.core.errors import ProcessFailed, ToolMissing
 from pgstow.core.process import run, running
+from support.waiting import until
 
 PYTHON = sys.executable
 
@@ -62,10 +63,7 @@ def test_leaving_the_block_ends_the_whole_group(tmp_path: Path) -> None:
             time.sleep(0.02)
         grandchild = int(pid_file.read_text())
     assert process.poll() == -signal.SIGTERM
-    deadline = time.monotonic() + 10
-    while _is_alive(grandchild):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not _is_alive(grandchild), "the end of the whole group")
 
 
 def _is_alive(pid: int) -> bool:

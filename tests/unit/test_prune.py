@@ -432,7 +432,11 @@ def test_the_index_in_memory_forgets_what_was_taken_out_of_use(store: MemoryStor
         assert writer.save(BlobKind.DATA, OTHER["b"][0]).is_new
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_whatever_the_history_the_remaining_snapshots_are_whole(data: st.DataObject) -> None:
     clock = Clock()

@@ -29,8 +29,7 @@ WHO = {"hostname": "worker", "username": "tester"}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither key derivation nor locking takes time."""
-    monkeypatch.setattr("pgstow.repository.keys._N", 16)
+    """Locking takes no time."""
     monkeypatch.setattr("pgstow.repository.repository.LockTimes", lambda: LockTimes(settle_s=0.001))
 
 

@@ -25,6 +25,7 @@ from pgstow.repository.crypto import MasterKey
 from pgstow.repository.keys import wrap_key
 from pgstow.repository.snapshot import decode_snapshot, encode_snapshot
 from pgstow.store.memory import MemoryStore
+from support.cheap_keys import with_ordinary_cost
 from support.repositories import (
     MOMENT,
     WatchedStore,
@@ -46,7 +47,8 @@ def test_what_was_made_can_be_opened() -> None:
 
 def test_the_key_file_is_restic_s() -> None:
     store = MemoryStore()
-    Repository.init(store, Secret("x"), hostname="worker", username="tester")
+    with with_ordinary_cost():
+        Repository.init(store, Secret("x"), hostname="worker", username="tester")
     (info,) = store.list("keys/")
     fields = json.loads(store.get(info.name))
     assert list(fields) == ["created", "username", "hostname", "kdf", "N", "r", "p", "salt", "data"]

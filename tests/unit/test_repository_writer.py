@@ -300,7 +300,7 @@ def test_a_file_of_another_type_ends_the_writer_cleanly() -> None:
         writer.save(BlobKind.DATA, "text")  # type: ignore[arg-type]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(blobs=st.lists(st.tuples(st.sampled_from(BlobKind), st.binary(max_size=300)), max_size=30))
 def test_any_blobs_round_trip(blobs: list[tuple[BlobKind, bytes]], shared: Repository) -> None:
     with shared.writer() as writer:

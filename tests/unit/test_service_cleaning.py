@@ -18,8 +18,8 @@ from pgstow.jobs.engine import Engine
 from pgstow.state.database import StateDatabase, open_state
 from pgstow.state.dues import DueKey, Dues
 from pgstow.state.runs import RunRecord, Runs
-from support.service import until
 from support.settings_files import SMALL
+from support.waiting import until
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pgstow.jobs.dispatch import Order
 from pgstow.jobs.workers import Workers
 from pgstow.state.dues import DueKey
-from support.service import until
+from support.waiting import until
 
 ORDER = Order(key=DueKey(plan="nightly", database="shop", due=datetime(2026, 11, 20, tzinfo=UTC)), attempt=1)
 

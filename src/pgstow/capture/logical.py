@@ -20,7 +20,7 @@ from pgstow.capture.globals import CapturedGlobals, capture_globals
 from pgstow.capture.large_objects import KnownLargeObjects
 from pgstow.capture.leader import Checkpoint, Leader, no_checkpoint, taking_lead
 from pgstow.capture.options import CaptureOptions
-from pgstow.capture.questions import Answer, Question, plan_questions
+from pgstow.capture.questions import Answer, Question, in_order, plan_questions
 from pgstow.capture.required import RequiredTable, find_required, refuse_left_out
 from pgstow.capture.reuse import Reuse, plan_reuse
 from pgstow.capture.tables import CapturedPart, CapturedTable, TablePart, TableTask, assemble, split
@@ -211,7 +211,7 @@ def _read(
             extensions=found,
             system_identifier=system,
             required=required,
-            answers=read.answers,
+            answers=in_order(read.answers, questions),
             unasked=unasked,
             reuse=reuse.record(is_base=_is_durable(job, leader), alarms=alarms),
             attempts=attempt,

@@ -29,6 +29,7 @@ __all__ = [
     "Question",
     "TimeColumn",
     "ask",
+    "in_order",
     "newest_by_table",
     "newest_of_partitioned",
     "plan_questions",
@@ -156,6 +157,12 @@ def ask(
             raise LockQueued from exc
         return Answer(about=question.about, error=exc.message)
     return Answer(about=question.about, value=None if value is None else decoded(value, encoding))
+
+
+def in_order(answers: Iterable[Answer], questions: Iterable[Question]) -> list[Answer]:
+    """Return the answers in the order of their questions: they come as they please."""
+    places = {id(question.about): place for place, question in enumerate(questions)}
+    return sorted(answers, key=lambda one: places[id(one.about)])
 
 
 def newest_by_table(answers: Iterable[Answer]) -> dict[int, NewestRow]:

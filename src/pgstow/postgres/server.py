@@ -38,6 +38,7 @@ _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.02
+_PORT_ATTEMPTS = 3
 _SOCKET_PATH_BYTES = 103  # sun_path holds 104 bytes on macOS and the BSDs, 108 on Linux
 _STATUS_LINE = 7  # of postmaster.pid; source: LOCK_FILE_LINE_PM_STATUS in src/include/utils/pidfile.h
 _OWN_CONF = "throwaway.conf"
@@ -180,8 +181,18 @@ class Cluster:
 
     def start(self) -> None:
         """Start it and return once it accepts connections. Raises ProcessFailed with the log's tail."""
-        if self.tcp:
-            self.port = _free_port(self.tcp.host)
+        for attempts_left in reversed(range(_PORT_ATTEMPTS)):
+            if self.tcp:
+                self.port = _free_port(self.tcp.host)
+            try:
+                self._start()
+            except ProcessFailed as exc:  # somebody else took the port since it was found free
+                if not (self.tcp and attempts_left and "could not bind" in exc.message):
+                    raise
+            else:
+                return
+
+    def _start(self) -> None:
         self._write_settings()
         confinement = self._confinement() if self.is_confined else None
         self.is_confined = confinement is not None
