@@ -110,6 +110,9 @@ def test_from_the_file_to_a_restore(
         label = ("--label", "release 7") if plan.kind == "pre-deployment" else ()
         pgstow("run", plan.name, *label)
 
+    assert [each["code"] for each in pgstow("status")["reasons"]] == ["alerts_unknown"]  # until somebody looks
+    alerts = pgstow("alerts", "check")
+    assert alerts["alerts"] == alerts["deliveries"] == []
     found = pgstow("status")
     assert found["level"] == "ok", found["reasons"]
     kinds = {kind["kind"]: kind for kind in found["databases"][0]["kinds"]}
@@ -121,8 +124,6 @@ def test_from_the_file_to_a_restore(
                 for each in settings.repositories.values()
                 if each.kinds is None or plan.kind in each.kinds
             }, plan.name
-    alerts = pgstow("alerts", "check")
-    assert alerts["alerts"] == alerts["deliveries"] == []
     pgstow("status", "--check")
     pgstow("checklist", "daily", code=3)  # sizes have nothing to be compared with yet
     pgstow("retention", "plan", "--repo", "local")

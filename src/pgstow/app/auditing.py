@@ -267,11 +267,11 @@ class Access:
 
     def _write(self, target: _Target, result: Result, error_code: str | None) -> None:
         sight = target.sight(self._left_s())
-        draft = self._draft(result, error_code)
+        before = [*self._earlier(target), *self._changed_settings(target)]
+        draft = self._draft(result, error_code)  # after what came before, by its clock too
         if target.tls is not None:
             draft = replace(draft, facts={**draft.facts, STORE_TLS: target.tls})
-        drafts = [*self._earlier(target), *self._changed_settings(target), draft]
-        written = write(target.repository, self._journal, drafts, sight)
+        written = write(target.repository, self._journal, [*before, draft], sight)
         self._warn(*written.warnings)
         self._forget_earlier(target)
         sender = _Sender(target, self._journal, written.unkept, self._clock())
