@@ -88,6 +88,34 @@ class _LockInTheRain:
         self._lock.release()
 
 
+def test_a_second_signal_ends_the_process_also_while_the_first_waits() -> None:
+    """What it waits for may be a program or a module on a disk that does not answer."""
+    program = """if True:
+        import os, signal, threading
+        from pgstow.cli.signals import interruptible
+
+        class Stuck:
+            acquire = release = lambda self: None
+
+            def __enter__(self):
+                os.kill(os.getpid(), signal.SIGINT)
+                print("waits", flush=True)
+                os.kill(os.getpid(), signal.SIGTERM)
+                print("goes on", flush=True)
+
+        with interruptible(), threading.Condition(Stuck()):
+            pass
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "waits\n", "")
+
+
 def test_a_signal_waits_until_a_program_that_is_started_can_be_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

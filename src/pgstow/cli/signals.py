@@ -54,12 +54,19 @@ class _Interruption:
     def __init__(self) -> None:
         self.handled = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self._unraisable = sys.unraisablehook
+        self._postponed: int | None = None
 
     def arrive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
+        """Handle a signal: the second ends the process also while the first waits for its moment."""
+        if self._postponed is not None:
+            os._exit(Interrupted.exit_code)
+        self._interrupt(number, frame)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if _is_indivisible(frame):
             self._postpone(number)
             return
+        self._postponed = None
         for each in self.handled:
             signal.signal(each, _end_at_once)
         raise _Signalled(number)
@@ -75,7 +82,8 @@ class _Interruption:
             self._unraisable(unraisable)
 
     def _postpone(self, number: int) -> None:
-        signal.signal(signal.SIGALRM, lambda _number, frame: self.arrive(number, frame))
+        self._postponed = number
+        signal.signal(signal.SIGALRM, lambda _number, frame: self._interrupt(number, frame))
         signal.setitimer(signal.ITIMER_REAL, _POSTPONED_S)
 
 
