@@ -71,3 +71,20 @@ def test_no_rows_are_no_error() -> None:
         FittingTable("NAME", "WHAT", below=("WHAT",))
     )
     assert stream.getvalue().strip() == "NAME"
+
+
+def test_no_cell_is_measured_anew_for_every_row() -> None:
+    measured = 0
+
+    class Cell(Text):
+        @property
+        def cell_len(self) -> int:
+            nonlocal measured
+            measured += 1
+            return super().cell_len
+
+    made = FittingTable("NAME", "WHAT", below=("WHAT",))
+    for _ in range(100):
+        made.add_row(Cell("shop"), Cell("a table and a half"))
+    Console(file=io.StringIO(), width=10, force_terminal=True, color_system=None).print(made)
+    assert measured <= 3 * 200

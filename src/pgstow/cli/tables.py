@@ -52,24 +52,25 @@ class FittingTable:
         whole = plain_table(*self._columns, right=self._right)
         for row in self._rows:
             whole.add_row(*row)
-        needed = sum(self._width(number) + _GAP for number in range(len(self._columns))) - _GAP
+        widths = [self._width(number) for number in range(len(self._columns))]
+        needed = sum(width + _GAP for width in widths) - _GAP
         if not console.is_terminal or needed <= options.max_width:
             yield whole
             return
-        yield self._line([Text(column, style="bold") for column in self._columns])
+        yield self._line([Text(column, style="bold") for column in self._columns], widths)
         for row in self._rows:
-            yield self._line(row)
+            yield self._line(row, widths)
             if told := Text(", ").join(self._told_below(row)):
                 yield Padding(told, (0, 0, 0, _INDENT))
 
     def _width(self, number: int) -> int:
         return max(Text(self._columns[number]).cell_len, *(row[number].cell_len for row in self._rows), 0)
 
-    def _line(self, row: Sequence[Text]) -> Text:
+    def _line(self, row: Sequence[Text], widths: Sequence[int]) -> Text:
         """Return the cells that stand beside each other."""
         cells = []
         for number in self._beside:
-            room = Text(" " * (self._width(number) - row[number].cell_len))
+            room = Text(" " * (widths[number] - row[number].cell_len))
             is_number = self._columns[number] in self._right
             cells.append(Text.assemble(room, row[number]) if is_number else Text.assemble(row[number], room))
         line = Text(" " * _GAP).join(cells)
