@@ -157,3 +157,15 @@ def test_commands_in_sentences_exist(path: Path) -> None:
                 assert not missing, f"pgstow {name} has no {missing}"
             elif path.suffix == ".md" and span.startswith(f"pgstow {words}"):
                 assert words in _GROUPS, f"there is no command {words}"
+
+
+def test_help_fits_into_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in COMMANDS:
+        commands().main(args=[*name.split(), "--help"], prog_name="pgstow", standalone_mode=False)
+        shown = capsys.readouterr().out
+        assert "Usage: pgstow" in shown
+        cut = [line for line in shown.splitlines() if len(line) > 80 or "\N{HORIZONTAL ELLIPSIS}" in line]
+        assert not cut, f"pgstow {name} --help"

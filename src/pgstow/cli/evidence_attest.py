@@ -20,37 +20,47 @@ from pgstow.cli.retention_options import parse_day
 __all__ = ["evidence_attest_command"]
 
 
+_ControlArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONTROL",
+        help="C14 (access was reviewed), C16 (the recovery plan was exercised), C17 (runbook and contacts were reviewed) "
+        "or C19 (erasures are on a list that is applied again after restores).",
+    ),
+]
+_ByOption = Annotated[str, typer.Option("--by", metavar="NAME", help="Who did it and stands for it.")]
+_NoteOption = Annotated[
+    str, typer.Option("--note", metavar="TEXT", help="What was done, and with what result.")
+]
+_OnOption = Annotated[
+    str | None, typer.Option("--on", metavar="DATE", help="The day it was done; else today, in UTC.")
+]
+_UntilOption = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="DATE",
+        help="The last day it may be relied on, where that is sooner than the control allows.",
+    ),
+]
+_FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        metavar="FILE",
+        help="Minutes, a list, a ticket: its name and SHA-256 are written down, the file itself is kept by you.",
+    ),
+]
+
+
 def evidence_attest_command(
     invocation: Invocation,
-    control: Annotated[
-        str,
-        typer.Argument(
-            metavar="CONTROL",
-            help="C14 (access was reviewed), C16 (the recovery plan was exercised), C17 (runbook and contacts were reviewed) "
-            "or C19 (erasures are on a list that is applied again after restores).",
-        ),
-    ],
-    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who did it and stands for it.")],
-    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="What was done, and with what result.")],
-    on: Annotated[
-        str | None, typer.Option("--on", metavar="DATE", help="The day it was done; else today, in UTC.")
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(
-            "--until",
-            metavar="DATE",
-            help="The last day it may be relied on, where that is sooner than the control allows.",
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--file",
-            metavar="FILE",
-            help="Minutes, a list, a ticket: its name and SHA-256 are written down, the file itself is kept by you.",
-        ),
-    ] = None,
+    control: _ControlArgument,
+    by: _ByOption,
+    note: _NoteOption,
+    on: _OnOption = None,
+    until: _UntilOption = None,
+    file: _FileOption = None,
 ) -> Outcome:
     """State what no program can look at, in your name: signed, in the audit trail of every repository.
 

@@ -35,8 +35,9 @@ _OutputOption = Annotated[
     Path | None,
     typer.Option(
         "--output",
-        metavar="FOLDER|FILE.zip",
-        help="Write the bundle here, which must not exist: facts, report, page, drills, audit entries, keys, signature.",
+        metavar="PATH",
+        help="Write the bundle to this folder or .zip file, which must not exist: facts, report, page, drills, audit "
+        "entries, keys, signature.",
     ),
 ]
 _SignOption = Annotated[
