@@ -128,7 +128,7 @@ class Reuse:
             return self.refused
         record = self.tables.get(facts.oid)
         if record is None or self.shapes is None:
-            return "it is not in the base"
+            return "the base has no page ranges of it: it is new, or was smaller"
         return refuse_table(record, facts, self.shapes) or self.refusals.get(facts.oid)
 
     def checked(self, ranges: int) -> None:

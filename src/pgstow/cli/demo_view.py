@@ -172,10 +172,11 @@ def _proofs(report: DemoReport) -> Table:
 
 def _verdict(report: DemoReport) -> Panel:
     equal = sum(proof.is_equal for proof in report.proofs)
-    rows = sum(proof.restored_rows for proof in report.proofs)
     if report.is_proven:
+        tables = [proof for proof in report.proofs if "." in proof.table]  # large objects are in no schema
+        rows = sum(proof.restored_rows for proof in tables)
         first = Text(
-            f"The restore is proven: {plural(equal, 'table')}, {rows_text(rows)}, all equal.",
+            f"The restore is proven: {plural(len(tables), 'table')}, {rows_text(rows)}, all equal.",
             style="bold green",
         )
     else:
