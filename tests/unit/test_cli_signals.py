@@ -183,6 +183,35 @@ def test_a_signal_where_nobody_can_get_its_exception_comes_again(
     assert capsys.readouterr().err == ""
 
 
+def test_a_clock_that_rings_before_the_loss_is_dealt_with_does_not_lose_it_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_clock, rung = signal.setitimer, []
+
+    def ring_at_once(which: int, seconds: float) -> Any:
+        if seconds and not rung:
+            rung.append(seconds)
+            os.kill(os.getpid(), signal.SIGALRM)
+            return None
+        return set_clock(which, seconds)
+
+    monkeypatch.setattr(signal, "setitimer", ring_at_once)
+
+    class Thing:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    @interruptible()
+    def work() -> None:
+        Thing()
+        time.sleep(20)
+
+    with pytest.raises(Interrupted):
+        work()
+    assert rung
+    assert capsys.readouterr().err == ""
+
+
 def test_other_exceptions_that_nobody_can_get_are_told_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))

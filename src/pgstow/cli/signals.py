@@ -74,7 +74,7 @@ class _Interruption:
     def lost(self, unraisable: sys.UnraisableHookArgs) -> None:
         """Handle an exception that came up where it cannot go on, as in ``__del__`` or when a weak reference ends.
 
-        Source: Python, sys.unraisablehook.
+        In here it could not either: on a busy machine the clock rings before this returns. Source: Python, sys.unraisablehook.
         """
         if isinstance(unraisable.exc_value, _Signalled):
             self._postpone(unraisable.exc_value.number)
@@ -114,7 +114,8 @@ def interruptible() -> Iterator[None]:
 def _is_indivisible(frame: FrameType | None) -> bool:
     """Whether an exception would arrive inside a function that it would leave half done."""
     while frame is not None:
-        if frame.f_code in _INDIVISIBLE or frame.f_code.co_filename == _IMPORTING:
+        code = frame.f_code
+        if code in _INDIVISIBLE or code is _Interruption.lost.__code__ or code.co_filename == _IMPORTING:
             return True
         frame = frame.f_back
     return False
