@@ -6,9 +6,10 @@ import io
 
 from rich.console import Console
 
+from pgstow.cli.evidence_report import _scrubbed
 from pgstow.cli.evidence_view import report_view
 from pgstow.cli.output import Output
-from pgstow.evidence.report import judge
+from pgstow.evidence.report import judge, report_document
 from support.evidence import good_facts, waiver
 
 
@@ -29,3 +30,14 @@ def test_what_is_found_stays_below_its_control_on_a_narrow_terminal() -> None:
     found = [line for line in lines[:-2] if line not in controls]
     assert len(found) > 22  # lines that were broken among them
     assert all(line.startswith(" " * 14) for line in found)
+
+
+def test_a_password_that_is_a_word_of_ours_blanks_no_result() -> None:
+    output = Output(command="evidence report")
+    output.conceal("pass", "shop")
+    document = _scrubbed(report_document(judge(good_facts())), output)
+    assert {each["result"] for each in document["controls"]} == {"pass"}
+    told = [finding for each in document["controls"] for finding in each["findings"]]
+    assert {finding["result"] for finding in told} == {"pass"}
+    assert any("***" in finding["subject"] for finding in told)
+    assert not any("shop" in finding["subject"] + finding["text"] for finding in told)
