@@ -202,12 +202,13 @@ def test_evidence(pgstow: Pgstow, repository: Repository, tmp_path: Path) -> Non
     verified |= {"made": "<time>", "period": "<period>", "summary": dict.fromkeys(verified["summary"])}
     expect("evidence-verify", verified, tmp_path)
     (tmp_path / "minutes").write_text("all were there")
+    today = datetime.now(UTC).date()
     attested = ours(
         "evidence", "attest", "C17", "--by", "Ada", "--note", "numbers called", "--file", f"{tmp_path}/minutes",
-        "--on", f"{datetime.now(UTC):%Y-%m-%d}", "--until", "2100-01-01", "--json",
+        "--on", str(today), "--until", str(today + timedelta(days=30)), "--json",
     )  # fmt: skip
     assert (attested.code, attested.stderr) == (0, "")
-    expect("evidence-attest", attested.json() | {"on": "<today>"}, tmp_path)
+    expect("evidence-attest", attested.json() | {"on": "<today>", "until": "<time>"}, tmp_path)
 
 
 def repository_with_index(repository: Repository) -> Repository:

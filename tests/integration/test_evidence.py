@@ -295,7 +295,8 @@ def test_what_people_state_is_signed_and_shown_as_theirs(world: World, bundle: P
     minutes = world.folder / "minutes.pdf"
     minutes.write_bytes(b"everybody was there")
     stated = world.ours(
-        "evidence", "attest", "c14", "--by", "Ada", "--note", "two accounts closed", "--file", minutes, "--json"
+        "evidence", "attest", "c14", "--by", "Ada", "--note", f"two accounts closed, none had {PASSWORD}",
+        "--file", minutes, "--json",
     )  # fmt: skip
     assert (stated.code, stated.stderr) == (0, "")
     assert [each["error"] for each in stated.json()["repositories"]] == [None, None]
@@ -312,6 +313,9 @@ def test_what_people_state_is_signed_and_shown_as_theirs(world: World, bundle: P
     verified = world.verify(target)
     assert (verified.code, verified.json()["problems"]) == (0, [])
     folder = unpacked(target, world.folder / "attested")
+    assert b"none had ***" in (folder / "facts.json").read_bytes()
+    for each in folder.rglob("*.json*"):
+        assert PASSWORD.encode() not in each.read_bytes(), each
     (folder / "attestations.jsonl").write_bytes(b"")
     assert world.verify(folder).code == 1
 
@@ -343,6 +347,8 @@ def test_an_attestation_that_no_repository_takes_is_an_error(world: World, bundl
         (("C14", "--by", "Ada", "--note", "n", "--on", "2999-01-01"), "yet to come"),
         (("C14", "--by", "Ada", "--note", "n", "--on", "2020-01-01"), "more than 90 days ago"),
         (("C14", "--by", "Ada", "--note", "n", "--until", "2020-01-01"), "is over already"),
+        (("C14", "--by", "Ada", "--note", "n", "--until", "9999-12-31"), "not until 9999-12-31"),
+        (("C14", "--by", "Ada", "--note", "\udcff"), "--note is not valid UTF-8"),
         (("C14", "--by", "Ada", "--note", "n", "--file", "/nowhere"), "/nowhere cannot be read"),
     ],
 )
@@ -368,3 +374,13 @@ def test_a_password_that_is_kept_elsewhere_is_tested(world: World, bundle: Path)
 def test_the_settings_password_is_not_taken_for_one_that_is_kept_elsewhere(world: World) -> None:
     ended = world.ours("keys", "test", "--repo", "near")
     assert (ended.code, "password" in ended.stderr) == (2, True), ended.stderr
+    own = world.folder / "password"
+    for given, variables in (
+        (("--password-file", own), {}),
+        ((), {"PGSTOW_PASSWORD_FILE": str(own)}),
+    ):
+        ended = world.ours("keys", "test", "--repo", "near", *given, **variables)
+        assert (ended.code, "every day" in ended.stderr) == (2, True), ended.stderr
+    copy = world.folder / "from-the-safe"
+    copy.write_text(PASSWORD)
+    assert world.ours("keys", "test", "--repo", "near", "--password-file", copy).code == 0

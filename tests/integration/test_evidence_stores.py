@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from botocore.httpsession import URLLib3Session
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,7 +26,7 @@ from pgstow.app.evidence_stores import lock_facts, objects_of, store_facts
 from pgstow.catalog.backups import list_backups
 from pgstow.config.reading import read_settings
 from pgstow.config.settings import Settings
-from pgstow.core.errors import StoreError
+from pgstow.core.errors import Interrupted, StoreError
 from pgstow.evidence import facts as evidence
 from pgstow.repository import Repository
 from pgstow.store.deletion_rights import DeletionRights, probe_deletion_rights
@@ -257,6 +258,21 @@ def test_a_bucket_that_does_not_answer_leaves_it_unknown(s3_bucket: S3Bucket) ->
     gone = S3Bucket(name="is-not-there", endpoint=s3_bucket.endpoint)
     with pytest.raises(StoreError, match="is-not-there"):
         probe_deletion_rights(gone.location, gone.environ)
+
+
+def test_an_interruption_is_no_answer_of_a_bucket(
+    s3_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Botocore makes an error of its own of everything that is raised while it waits, of Ctrl-C too."""
+
+    def interrupted(*_arguments: object, **_named: object) -> None:
+        raise Interrupted("interrupted by SIGINT")
+
+    monkeypatch.setattr(URLLib3Session, "_get_connection_manager", interrupted)
+    with pytest.raises(Interrupted):
+        probe_deletion_rights(s3_bucket.location, s3_bucket.environ)
+    with pytest.raises(Interrupted):
+        LockableBucket(s3_bucket.location, s3_bucket.environ).locks(["a"])
 
 
 def test_a_folder_is_what_who_writes_there_can_empty(s3_bucket: S3Bucket, tmp_path: Path) -> None:

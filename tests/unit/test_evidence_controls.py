@@ -115,6 +115,23 @@ def restored_on(day: int) -> Change:
     return change
 
 
+def looked_before_it_was_restored(facts: Facts) -> dict[str, Any]:
+    """Somebody writes down after a restore what he did before it."""
+    before = {"id": "before", "on": BEGIN.date() + 10 * DAY, "at": BEGIN + 21 * DAY}
+    again = tuple(each.model_copy(update=before) for each in facts.attestations if each.control == "C19")
+    return restored_on(20)(facts) | {"attestations": (*facts.attestations, *again)}
+
+
+def newest_is_only_near(facts: Facts) -> dict[str, Any]:
+    """The copy that is held is an old one."""
+    old = {"made": MADE - 5 * DAY}
+    return {
+        "locks": tuple(
+            each.model_copy(update=old) if each.repository == "far" else each for each in facts.locks
+        )
+    }
+
+
 def no_backup_on(day: int, *, without_history: bool = False) -> Change:
     """Neither the backup of that day of the period nor its run is there."""
 
@@ -324,6 +341,8 @@ UNKNOWN: list[tuple[str, str, Change]] = [
     ("C8", "not known", locks(is_lockable=None)),
     ("C8", "governance", locks(held=3, liftable=9)),
     ("C8", "kept always", locks(needed=None)),
+    ("C8", "may be let go by now", locks(needed=MADE)),
+    ("C8", "an old one is held", newest_is_only_near),
     ("C8", "another copy may be", lambda f: locks(held=0)(f) | repositories(error="away")(f)),
     ("C9", "not asked", repositories(deletion=None)),
     ("C9", "denied", deletion(error="a server error")),
@@ -346,6 +365,7 @@ UNKNOWN: list[tuple[str, str, Change]] = [
     ),
     ("C14", "the first after long", attested("C14", on=BEGIN.date() + 5 * DAY, at=BEGIN + 6 * DAY)),
     ("C19", "restored since", restored_on(20)),
+    ("C19", "looked before it was restored", looked_before_it_was_restored),
     ("C11", "manifest unreadable", backups(manifest=None, manifest_error="lost")),
     ("C11", "imported", backups(manifest=manifest(tls=None, imported_from="old.dump"))),
     ("C11", "a tunnel perhaps", backups(manifest=manifest(tls=None, via="loopback"))),
@@ -752,6 +772,15 @@ def test_an_attestation_lasts_as_long_as_its_control_allows() -> None:
     assert result(facts.model_copy(update=early), "C17") is Result.FAIL
 
 
+def test_a_last_day_beyond_the_limit_makes_it_last_no_longer() -> None:
+    facts = good_facts()
+    last = PERIOD.end.date() - 90 * DAY
+    at = PERIOD.end - 89 * DAY
+    for on, expected in ((last, Result.PASS), (last - DAY, Result.FAIL)):
+        changed = attested("C17", on=on, at=at, until=date.max)(facts)
+        assert result(facts.model_copy(update=changed), "C17") is expected
+
+
 def test_one_that_is_stated_anew_in_time_goes_on() -> None:
     facts = good_facts()
     (first,) = [each for each in facts.attestations if each.control == "C17"]
@@ -817,6 +846,25 @@ def test_keys_of_one_repository_say_nothing_of_another() -> None:
     found = findings(facts.model_copy(update={"attestations": far}), "C10")
     assert found["repository near/escrow"].result is Result.UNKNOWN
     assert found["repository far/escrow"].result is Result.PASS
+
+
+def test_a_test_of_a_key_that_is_there_counts_also_before_one_of_a_key_that_is_gone() -> None:
+    facts = good_facts()
+    gone = {"key": "6d" * 32, "at": BEGIN + DAY}
+    others = tuple(each.model_copy(update=gone) for each in facts.attestations if each.control == "C10")
+    assert (
+        result(facts.model_copy(update={"attestations": (*facts.attestations, *others)}), "C10")
+        is Result.PASS
+    )
+
+
+def test_a_copy_that_came_a_day_later_is_one() -> None:
+    facts = good_facts()
+    newer = tuple(
+        each.model_copy(update={"made": each.made + DAY}) if each.repository == "near" else each
+        for each in facts.locks
+    )
+    assert result(facts.model_copy(update={"locks": newer}), "C8") is Result.PASS
 
 
 def test_backups_that_recorded_their_tls_are_counted() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pgstow.app import evidence_secrets
 from pgstow.app.evidence_secrets import KnownSecrets, known_secrets, search_for_secrets, secret_facts
+from pgstow.audit.keys import HostKey
 from pgstow.config.reading import read_settings
 from pgstow.config.settings import Settings
 from pgstow.evidence import facts as evidence
+from support.evidence import BEGIN, signed_chain
 
 PASSWORD, DATABASE_PASSWORD = "correct horse/battery", 'a second one: "staple"'
 
@@ -76,8 +79,23 @@ def test_secrets_are_what_is_secret_and_concealed(settings: Settings, environ: d
     assert PASSWORD not in repr(known)
 
 
+def test_servers_of_drills_and_the_state_database_have_secrets_too(
+    settings: Settings, environ: dict[str, str]
+) -> None:
+    settings.path.write_text(
+        settings.path.read_text() + "plans: {drill: {server: '${DRILL_URL}'}}\nstate: '${STATE_URL}'\n"
+    )
+    environ |= {
+        "DRILL_URL": "postgresql://u:of+the+drills@db.example/postgres",
+        "STATE_URL": "postgresql://u:of+the+state@db.example/state",
+    }
+    known, told = concealed(read_settings(settings.path), environ)
+    assert (told - {PASSWORD, DATABASE_PASSWORD}, known.unknown) == ({"of+the+drills", "of+the+state"}, 0)
+
+
 def test_what_cannot_be_had_or_is_short_is_counted(settings: Settings, environ: dict[str, str]) -> None:
-    assert concealed(settings, environ | {"SHOP_PASSWORD": "short"})[0].unknown == 1
+    known, _ = concealed(settings, environ | {"SHOP_PASSWORD": "short"})
+    assert (len(known.forms), known.unknown) == (1, 1)
     del environ["SHOP_PASSWORD"]
     known, _ = concealed(settings, environ)
     facts = secret_facts(settings, known)
@@ -107,8 +125,13 @@ def test_where_no_secret_stands_none_is_found(
 
 @pytest.mark.parametrize(
     "text",
-    [PASSWORD, "postgresql://u:correct%20horse%2Fbattery@db", r'{"p": "a second one: \"staple\""}'],
-    ids=["plain", "in a URL", "in JSON"],
+    [
+        PASSWORD,
+        "postgresql://u:correct%20horse%2Fbattery@db",
+        r'{"p": "a second one: \"staple\""}',
+        r'{"content":"{\"p\":\"a second one: \\\"staple\\\"\"}"}',
+    ],
+    ids=["plain", "in a URL", "in JSON", "in JSON within JSON"],
 )
 def test_a_secret_is_found_in_every_place(
     text: str, settings: Settings, environ: dict[str, str], processes: Path, tmp_path: Path
@@ -142,6 +165,66 @@ def test_a_secret_across_the_edge_of_two_pieces_is_found(
     for before in range(64):
         log.write_text("x" * before + PASSWORD + "y" * 40)
         assert searched(settings, environ, processes, logs=(log,))["logs"].found_in, before
+
+
+def test_a_secret_in_an_audit_entry_is_found(
+    settings: Settings, environ: dict[str, str], processes: Path
+) -> None:
+    environ["SHOP_PASSWORD"] = 'Schlüssel "zwei"'
+    words = {"note": f"it is {environ['SHOP_PASSWORD']}"}
+    entry = signed_chain(HostKey.generate(), [], stated=[{"at": BEGIN, "facts": words}])[0]
+    found = searched(settings, environ, processes, records=[("an audit entry", entry.raw)])
+    assert found["records"].found_in == ("an audit entry",)
+
+
+def test_the_file_that_holds_a_secret_by_the_settings_is_no_place_where_none_may_stand(
+    settings: Settings, environ: dict[str, str], processes: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "state" / "password"
+    (tmp_path / "password").rename(kept)
+    settings.path.write_text(settings.path.read_text().replace(f"{tmp_path}/password", str(kept)))
+    moved = read_settings(settings.path)
+    assert searched(moved, environ, processes)["records"].found_in == ()
+    (tmp_path / "state" / "copy").write_text(PASSWORD)
+    assert searched(moved, environ, processes)["records"].found_in == (f"{tmp_path}/state/copy",)
+
+
+def test_a_program_that_ends_meanwhile_is_no_error(
+    settings: Settings, environ: dict[str, str], processes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evidence_secrets._pieces
+
+    def pieces(path: Path) -> Iterator[bytes]:
+        if "77" in path.parts:
+            raise ProcessLookupError
+        yield from whole(path)
+
+    monkeypatch.setattr(evidence_secrets, "_pieces", pieces)
+    found = searched(settings, environ, processes)["processes"]
+    assert (found.looked_at, found.error) == (1, None)
+
+
+def test_programs_of_others_that_are_hidden_are_told(
+    settings: Settings, environ: dict[str, str], processes: Path
+) -> None:
+    (processes / "1").rename(processes / "1234")
+    found = searched(settings, environ, processes)["processes"]
+    assert (found.looked_at, "of other users" in (found.error or "")) == (2, True)
+
+
+def test_a_log_without_end_is_searched_as_far_as_is_told(
+    settings: Settings,
+    environ: dict[str, str],
+    processes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evidence_secrets, "_PIECE", 32)
+    monkeypatch.setattr(evidence_secrets, "_MOST_BYTES", 1000)
+    log = tmp_path / "log"
+    log.write_text("x" * 5000 + PASSWORD)
+    found = searched(settings, environ, processes, logs=(log,))["logs"]
+    assert (found.found_in, "only the first" in (found.error or "")) == ((), True)
 
 
 def test_what_was_not_searched_is_told(

@@ -56,7 +56,8 @@ def gather_evidence(
     drills = list(drills_of(read, settings.databases, before=until))
     files = {record.id: record.to_json() for _, record in drills}
     records = [(f"drill {name}", content) for name, content in files.items()]
-    records += [("an audit entry", content) for content in trails.entries]
+    entries = dict.fromkeys((*trails.entries, *trails.attested))
+    records += [("an audit entry", content) for content in entries]
     with opened_history(settings, environ) as history:
         told = sources.history(history, period, read, trails)
     told |= sources.stores(read, trails, told["repositories"], probes_deletion=request.probes_deletion)

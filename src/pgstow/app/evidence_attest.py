@@ -16,6 +16,7 @@ from pgstow.audit.writing import look, send, write
 from pgstow.config.connections import credentials_of
 from pgstow.config.settings import RepositorySettings, Settings
 from pgstow.core.errors import Interrupted, PgstowError, UsageError
+from pgstow.core.secrets import Secret
 from pgstow.evidence.attestations import ATTEST, LATE_DAYS, STATEMENTS, entry_words
 
 __all__ = ["AttestRequest", "Attested", "Stored", "attest"]
@@ -68,13 +69,16 @@ def attest(
     Unlike other entries this one is all that the command is for: that it is nowhere is an error.
     Raises UsageError, PgstowError.
     """
-    words = _words(request, today=now.date())
+    given = _words(request, today=now.date())
+    opening = {each.name: _credentials(each, environ, conceal) for each in settings.repositories.values()}
+    # Once every password is known: no repository gets one, and all get the same.
+    words = {key: scrub(text) for key, text in given.items()}
+    draft = _draft(words, environ, now)
     found: list[Stored] = []
     warnings: list[str] = []
     for repository in settings.repositories.values():
-        draft = _draft({key: scrub(text) for key, text in words.items()}, environ, now)
         try:
-            warnings += _store(draft, repository, environ, note=note, conceal=conceal)
+            warnings += _store(draft, repository, opening[repository.name], journal_of(environ), note=note)
             found.append(Stored(repository=repository.name))
         except Interrupted:
             raise
@@ -102,6 +106,9 @@ def _words(request: AttestRequest, *, today: date) -> dict[str, str]:
             raise UsageError(f"{what} is empty", hint="say who states it, and what was done")
         if len(text) > _LONGEST:
             raise UsageError(f"{what} is longer than {_LONGEST} characters", hint="name a --file beside it")
+        _refuse_unreadable(what, text)
+    if request.file is not None:
+        _refuse_unreadable("the name of the file", request.file.name)
     if request.on > today:
         raise UsageError(f"{request.on} is yet to come (today is {today} in UTC)")
     if today - request.on > timedelta(days=LATE_DAYS):
@@ -109,8 +116,7 @@ def _words(request: AttestRequest, *, today: date) -> dict[str, str]:
             f"{request.on} is more than {LATE_DAYS} days ago",
             hint="what is written down so late counts for nothing",
         )
-    if request.until is not None and request.until < today:
-        raise UsageError(f"{request.until} is over already")
+    _check_until(request, today)
     return entry_words(
         request.control,
         by=request.by.strip(),
@@ -120,6 +126,27 @@ def _words(request: AttestRequest, *, today: date) -> dict[str, str]:
         file=None if request.file is None else request.file.name,
         content=None if request.file is None else _content(request.file),
     )
+
+
+def _refuse_unreadable(what: str, text: str) -> None:
+    """Raise UsageError for bytes that are no text: no report could show them, so that the statement would count for nothing."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} is not valid UTF-8") from None
+
+
+def _check_until(request: AttestRequest, today: date) -> None:
+    if request.until is None:
+        return
+    if request.until < today:
+        raise UsageError(f"{request.until} is over already")
+    last = request.on + timedelta(days=STATEMENTS[request.control].days - 1)
+    if request.until > last:
+        raise UsageError(
+            f"{request.control} of {request.on} may be relied on until {last}, not until {request.until}",
+            hint="leave --until out for as long as the control allows",
+        )
 
 
 def _content(path: Path) -> bytes:
@@ -149,17 +176,33 @@ def _draft(words: Mapping[str, str], environ: Mapping[str, str], now: datetime) 
     )
 
 
+_Credentials = tuple[Secret, Mapping[str, str]]
+
+
+def _credentials(
+    repository: RepositorySettings, environ: Mapping[str, str], conceal: Callable[[str], None]
+) -> _Credentials | PgstowError:
+    """Return what opens a repository, or why that cannot be had."""
+    try:
+        return credentials_of(repository, environ, conceal)
+    except Interrupted:
+        raise
+    except PgstowError as exc:
+        return exc
+
+
 def _store(
     draft: AuditEntry,
     repository: RepositorySettings,
-    environ: Mapping[str, str],
+    credentials: _Credentials | PgstowError,
+    journal: Journal,
     *,
     note: Callable[[str], None],
-    conceal: Callable[[str], None],
 ) -> tuple[str, ...]:
     """Return warnings; the entry is in the repository when this returns."""
-    journal: Journal = journal_of(environ)
-    password, own = credentials_of(repository, environ, conceal)
+    if isinstance(credentials, PgstowError):
+        raise credentials
+    password, own = credentials
     opened = open_repository(repository.location, password, own, on_retry=note)
     written = write(opened, journal, [draft], look(opened, journal, now=draft.at))
     send(opened, journal, written.unkept)

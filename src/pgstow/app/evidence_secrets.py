@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from pgstow.config.connections import connection_of
+from pgstow.config.connections import connection_of, drill_server_of
 from pgstow.config.references import Reference
 from pgstow.config.settings import Settings
 from pgstow.core.errors import Interrupted, PgstowError
+from pgstow.core.secrets import Secret
 from pgstow.evidence import facts as evidence
+from pgstow.postgres.conninfo import ConnInfo
 from pgstow.state.folder import state_folder
 
 __all__ = ["KnownSecrets", "known_secrets", "search_for_secrets", "secret_facts"]
@@ -23,7 +27,10 @@ _PIECE = 1 << 20
 _MOST_BYTES = 512 << 20  # of one place
 _PROCESSES = Path("/proc")
 # Variables of a store's environment that hold no secret, whatever they are taken from.
-_PUBLIC = ("REGION", "ENDPOINT", "URL", "PROFILE", "ACCESS_KEY_ID", "ACCOUNT", "ACCOUNT_NAME", "FILE", "PATH")
+_PUBLIC = (
+    "REGION", "ENDPOINT", "URL", "URL_S3", "PROFILE", "ACCESS_KEY_ID", "ACCOUNT", "ACCOUNT_NAME", "CLIENT_ID", "TENANT_ID",
+    "FILE", "PATH",
+)  # fmt: skip
 
 _Place = Literal["settings", "processes", "records", "logs"]
 
@@ -61,44 +68,59 @@ def known_secrets(
             conceal(value)
         if values is None or any(len(value) < _SHORTEST for value in secrets):
             unknown += 1
-            continue
-        found |= dict.fromkeys(secrets)
+        found |= dict.fromkeys(value for value in secrets if len(value) >= _SHORTEST)
     return KnownSecrets(tuple(map(_forms, found)), unknown)
 
 
 def _values(settings: Settings, environ: Mapping[str, str]) -> Iterator[list[str] | None]:
     """Yield the secrets of each reference; None where they cannot be had."""
+    for ask in _questions(settings, environ):
+        try:
+            yield _secrets_of(ask())
+        except Interrupted:
+            raise
+        except PgstowError:
+            yield None
+
+
+def _questions(
+    settings: Settings, environ: Mapping[str, str]
+) -> Iterator[Callable[[], ConnInfo | Secret | None]]:
+    """Yield what leads to the secrets of each database, server of drills, state database, and other reference."""
     for database in settings.databases.values():
-        try:
-            connection = connection_of(database, environ)
-            yield [each.reveal() for each in connection.secrets.values()]
-        except Interrupted:
-            raise
-        except PgstowError:
-            yield None
+        yield partial(connection_of, database, environ)
+    for plan in settings.plans.values():
+        yield partial(drill_server_of, plan.drill, environ)
+    if settings.state is not None:
+        yield partial(_parsed, settings.state, environ)
     for reference in _references(settings):
-        if reference.is_plain:
-            continue
-        try:
-            yield [reference.resolve(environ).reveal()]
-        except Interrupted:
-            raise
-        except PgstowError:
-            yield None
+        if not reference.is_plain:
+            yield partial(reference.resolve, environ)
+
+
+def _parsed(url: Reference, environ: Mapping[str, str]) -> ConnInfo:
+    return ConnInfo.parse(url.resolve(environ).reveal())
+
+
+def _secrets_of(found: ConnInfo | Secret | None) -> list[str]:
+    if found is None:
+        return []
+    return [each.reveal() for each in ([found] if isinstance(found, Secret) else found.secrets.values())]
 
 
 def _references(settings: Settings) -> Iterator[Reference]:
     for repository in settings.repositories.values():
         yield repository.password
         yield from (each for name, each in repository.environment.items() if not name.endswith(_PUBLIC))
-    for plan in settings.plans.values():
-        yield from (each for each in (plan.ping, plan.drill.password) if each is not None)
+    yield from (plan.ping for plan in settings.plans.values() if plan.ping is not None)
     yield from (channel.url for channel in settings.channels.values())
 
 
 def _forms(secret: str) -> frozenset[bytes]:
-    """Return a secret as it stands in plain text, in a URL and in JSON."""
-    texts = (secret, quote(secret, safe=""), json.dumps(secret)[1:-1])
+    """Return a secret as it stands in plain text, in a URL, in JSON, and in JSON within JSON, as audit entries hold it."""
+    once = {json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False)}
+    twice = {json.dumps(text, ensure_ascii=is_ascii)[1:-1] for text in once for is_ascii in (True, False)}
+    texts = {secret, quote(secret, safe=""), quote(secret), *once, *twice}
     return frozenset(text.encode() for text in texts)
 
 
@@ -150,8 +172,10 @@ def _search(place: _Place, known: KnownSecrets, things: Iterable[_Thing]) -> evi
                     found_in.append(name)
                     break
                 end = piece[-known.longest :]
+                if left < 0:
+                    break
             looked_at += 1
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue  # gone since it was listed
         except OSError as exc:
             errors.append(f"{name}: {exc.strerror or type(exc).__name__}")
@@ -165,7 +189,8 @@ def _search(place: _Place, known: KnownSecrets, things: Iterable[_Thing]) -> evi
 
 def _files(paths: Iterable[Path]) -> Iterator[_Thing]:
     for path in paths:
-        yield (str(path), _pieces(path)) if path.is_file() else (f"{path} is no file that can be read", None)
+        is_file = os.path.isfile(path)  # noqa: PTH113  Path.is_file() raises where a folder may not be entered
+        yield (str(path), _pieces(path)) if is_file else (f"{path} is no file that can be read", None)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
@@ -178,6 +203,8 @@ def _arguments(processes: Path) -> Iterator[_Thing]:
     if not processes.is_dir():
         yield "this system does not show the arguments of programs", None
         return
+    if not (processes / "1").exists():  # mounted with hidepid
+        yield "this system does not show the programs of other users", None
     for each in sorted(processes.iterdir()):
         if each.name.isdigit():
             yield f"process {each.name}", _pieces(each / "cmdline")
@@ -189,5 +216,26 @@ def _records(
     yield from ((name, [content]) for name, content in records)
     if settings.state is not None:
         yield "the state database is on a server, where it was not searched", None
-    folder = state_folder(environ)
-    yield from _files(sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()))
+    yield from _below(state_folder(environ), without=_secret_files(settings))
+
+
+def _secret_files(settings: Settings) -> frozenset[Path]:
+    """Return the files that hold a secret because the settings say so; who may read them is judged apart."""
+    files = (each.file for each in settings.references())
+    return frozenset(Path(os.path.realpath(file)) for file in files if file is not None)
+
+
+def _below(folder: Path, *, without: frozenset[Path]) -> Iterator[_Thing]:
+    """Yield every file in a folder and those in it; one that cannot be listed too, as what it is."""
+    unlisted: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=unlisted.append):
+        folders.sort()
+        paths = [Path(parent, name) for name in sorted(names)]
+        yield from (
+            (str(path), _pieces(path))
+            for path in paths
+            if path.is_file() and not path.is_symlink() and Path(os.path.realpath(path)) not in without
+        )
+    for exc in unlisted:
+        if not isinstance(exc, FileNotFoundError):
+            yield f"{exc.filename} cannot be listed: {exc.strerror}", None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from pgstow.cli.formats import plural, safe
@@ -24,6 +25,7 @@ _STYLES = {
     Result.WAIVED: "yellow",
 }
 _ATTESTED = " (attested, not measured)"
+_INDENT = 14
 
 
 def counts_text(report: Report) -> str:
@@ -58,12 +60,17 @@ def _control(report: ControlReport, output: Output) -> Iterator[RenderableType]:
         if finding.result is Result.PASS and not finding.is_attested:
             continue
         told = f"{finding.subject}: {finding.text}"
-        yield Text(f"              {safe(output.scrub(told))}", style="dim")
+        yield _below(safe(output.scrub(told)), "dim")
         if finding.missing is not None:
-            yield Text(f"              needs {safe(output.scrub(finding.missing))}", style="cyan")
+            yield _below(f"needs {safe(output.scrub(finding.missing))}", "cyan")
     if report.waiver is not None and report.result is Result.WAIVED:
         waived = f"waived until {report.waiver.until} by {report.waiver.by}: {report.waiver.reason}"
-        yield Text(f"              {safe(waived)}", style="yellow")
+        yield _below(safe(waived), "yellow")
+
+
+def _below(words: str, style: str) -> RenderableType:
+    """Return words that stay below their control where a narrow terminal breaks the line."""
+    return Padding(Text(words, style=style), (0, 0, 0, _INDENT), expand=False)
 
 
 def verification_view(verification: Verification) -> Iterator[RenderableType]:

@@ -184,7 +184,9 @@ def attested_spans(attestations: Sequence[AttestationFacts], days: int) -> list[
         if not begin <= each.at <= begin + timedelta(days=LATE_DAYS + 1):
             continue
         end = begin + timedelta(days=days)
-        if each.until is not None:
+        if (
+            each.until is not None and each.until < end.date()
+        ):  # compared first: the last of all days has no next
             end = min(end, datetime.combine(each.until, time(), UTC) + timedelta(days=1))
         if found and found[-1].end > begin:
             last = found.pop()

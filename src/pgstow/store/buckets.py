@@ -21,7 +21,7 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from pgstow.core.errors import StoreDenied, UsageError
+from pgstow.core.errors import Interrupted, StoreDenied, UsageError
 from pgstow.store.objects import Client, ObjectStore
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = [
     "endpoint_of",
     "endpoint_url_of",
     "has_proxy",
+    "let_interruption_through",
     "open_bucket",
     "s3_client",
 ]
@@ -160,6 +161,15 @@ def s3_client(environ: Mapping[str, str]) -> Any:  # noqa: ANN401  botocore has 
         )
     except BotoCoreError as exc:
         raise UsageError(f"S3: {exc}") from exc
+
+
+def let_interruption_through(exc: Exception) -> None:
+    """Raise the interruption that botocore has wrapped into an error of its own, if it has: nobody must take it for one."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, Interrupted):
+            raise cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str] | None:

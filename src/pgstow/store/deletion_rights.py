@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pgstow.core.errors import StoreError
-from pgstow.store.buckets import s3_client
+from pgstow.store.buckets import let_interruption_through, s3_client
 
 __all__ = ["DeletionRights", "probe_deletion_rights"]
 
@@ -107,6 +107,7 @@ class _Probe:
             said = error.get("Message", "")
             raise StoreError(f"cannot find out who may delete in {self._location}: {said}") from None
         except BotoCoreError as exc:
+            let_interruption_through(exc)
             raise StoreError(
                 f"cannot find out who may delete in {self._location}: {type(exc).__name__}"
             ) from None

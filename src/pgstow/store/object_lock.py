@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pgstow.core.errors import StoreError
-from pgstow.store.buckets import s3_client
+from pgstow.store.buckets import let_interruption_through, s3_client
 
 __all__ = ["LockableBucket", "ObjectLock"]
 
@@ -171,6 +171,7 @@ class LockableBucket:
         return f"{self._prefix}/{name}" if self._prefix else name
 
     def _error(self, what: str, name: str, exc: Exception) -> StoreError:
+        let_interruption_through(exc)
         # The error's own words only: a request holds credentials.
         said = (
             exc.response.get("Error", {}).get("Message", "")

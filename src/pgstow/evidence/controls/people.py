@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pgstow.evidence.attestations import ATTEST, STATEMENTS, Span, attested_spans, is_vouched_for
 from pgstow.evidence.controls.findings import Control, Finding, Result, day, unknown
@@ -104,12 +104,13 @@ def _erasure(facts: EvidenceFacts) -> list[Finding]:
     restores = [each for each in facts.audit_entries if each.action == "restore" and each.result in _RESTORED]
     if restores and found[0].result is Result.PASS:
         newest = max(each.at for each in restores)
-        looks = [
-            each.at
+        # What was done on a day before the restore cannot be about it, however late it was written down.
+        has_looked = any(
+            newest <= each.at <= facts.made and each.on >= newest.astimezone(UTC).date()
             for each in facts.attestations
-            if each.control == "C19" and is_vouched_for(each, facts.audit) and each.at <= facts.made
-        ]
-        if not any(each >= newest for each in looks):
+            if each.control == "C19" and is_vouched_for(each, facts.audit)
+        )
+        if not has_looked:
             text = f"something was restored on {day(newest)}, and nobody has stated since that erasures were applied to it"
             found.append(unknown("restores", text, STATEMENTS["C19"].missing))
     return found

@@ -82,7 +82,9 @@ def _escrow(facts: EvidenceFacts, repository: RepositoryFacts) -> Finding:
             text = "a password was tested, and no administrator vouches for the key of the host that says so"
             missing = "keys of hosts that an administrator has enrolled"
         return unknown(subject, text, missing)
-    newest = max(vouched, key=lambda each: each.at)
+    # A test of a key that is still there counts, whatever was tested after it.
+    standing = [each for each in vouched if each.key in (repository.key_ids or ())]
+    newest = max(standing or vouched, key=lambda each: each.at)
     key = (newest.key or "")[:8]
     text = f"key {key} was opened on {day(newest.at)} by {newest.by}, with a password fetched from where it is kept"
     if newest.note:
