@@ -522,6 +522,36 @@ def test_ticks_go_on_after_one_that_fails(party: Party) -> None:
     assert len(seen) == 2, "what watches is called also while the state database is away"
 
 
+def test_ticks_go_on_while_the_state_database_says_nothing(
+    party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who tells that nobody can look would be waiting himself; and threads that wait do not pile up."""
+    service, _ = party.host("a")
+    seen: list[datetime] = []
+    service._parts = replace(service._parts, on_tick=(seen.append,))
+    monkeypatch.setattr("pgstow.jobs.service._ANSWERS_S", 0.01)
+    asked, answers = threading.Semaphore(0), threading.Event()
+
+    def now() -> datetime:
+        asked.release()
+        answers.wait()
+        return NOON
+
+    monkeypatch.setattr(party.state, "now", now)
+    service._tick_safely()
+    service._tick_safely()
+    assert len(seen) == 2
+    assert NOON not in seen
+    assert service._asking is not None
+    answers.set()
+    service._asking.join()
+    assert asked.acquire(blocking=False)
+    assert not asked.acquire(blocking=False), "it was asked once"
+    monkeypatch.setattr("pgstow.jobs.service._ANSWERS_S", 60.0)
+    service._tick_safely()
+    assert seen[2] == NOON
+
+
 # -- slots
 
 
