@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from dbos._error import DBOSAwaitedWorkflowCancelledError, DBOSWorkflowCancelledError
 from sqlalchemy.engine import Connection
 
 from pgstow.core.errors import StateError
 from pgstow.jobs.dispatch import Order, Standing
+from pgstow.jobs.engine import _Notes
 from pgstow.jobs.presence import Presence, bury, describe_host
 from pgstow.jobs.schedule import Schedule
 from pgstow.jobs.service import Scheduled, Service, ServiceParts
@@ -550,6 +553,15 @@ def test_ticks_go_on_while_the_state_database_says_nothing(
     monkeypatch.setattr("pgstow.jobs.service._ANSWERS_S", 60.0)
     service._tick_safely()
     assert seen[2] == NOON
+
+
+def test_an_order_that_was_withdrawn_is_no_error_of_the_queue() -> None:
+    """Another host may withdraw what has just ended, between its two looks; the run itself tells how it ended."""
+    told: list[str] = []
+    for error in (DBOSWorkflowCancelledError("x"), DBOSAwaitedWorkflowCancelledError("x"), OSError("broken")):
+        record = logging.LogRecord("dbos", logging.ERROR, "", 0, "failed", None, (type(error), error, None))
+        _Notes(told.append).emit(record)
+    assert told == ["queue of runs: failed OSError: broken"]
 
 
 # -- slots
