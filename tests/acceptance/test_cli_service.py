@@ -136,3 +136,7 @@ def test_what_has_to_be_seen_to_first(pgstow: Pgstow, home: Path) -> None:
     assert any(f"make {home}/repository" in line for line in shown["todo"])
     (home / "repository").mkdir()
     assert not any("make " in line for line in pgstow("service", "show", "--user", "--json").json()["todo"])
+    with (home / "pgstow.yaml").open("a") as file:
+        file.write("channels: {hook: '${HOOK}'}\n")
+    with_timers = pgstow("service", "show", "--user", "--timer", "--json").json()
+    assert "pgstow alerts check" in with_timers["todo"][-1], "of timers nobody would tell what is wrong"

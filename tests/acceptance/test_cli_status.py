@@ -141,7 +141,7 @@ def test_checklist(pgstow: Pgstow, repositories: tuple[Repository, Repository], 
     daily = pgstow("checklist", "daily")
     assert daily.code == 3, daily.stdout  # which alerts are open is unknown
     assert "pass" in daily.stdout
-    assert "pgstow alerts list" in daily.stdout
+    assert "pgstow alerts check" in daily.stdout
     filed = pgstow("checklist", "weekly", "--markdown")
     assert filed.code == 1
     assert filed.stdout.startswith("# Weekly checklist, ")

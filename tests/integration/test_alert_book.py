@@ -654,3 +654,38 @@ def test_a_look_that_does_not_end_is_told(world: World, monkeypatch: pytest.Monk
     blind.hanging.set()
     blind.watch.wait()
     assert blind.tick(1) == ["OVER: alerts are evaluated again on db1"]
+
+
+def test_a_look_that_ends_while_that_is_being_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a network is back, both come to an end at once: whoever heard of it hears of its end, and of the next time."""
+    blind = Blind(world, monkeypatch)
+    blind.hanging.clear()
+    blind.tick(0, wait=False)
+    send = world.slack.send
+
+    def slowly(title: str, body: str, *, is_critical: bool) -> str | None:
+        if not blind.hanging.is_set():
+            blind.hanging.set()
+            blind.watch.wait()
+        return send(title, body, is_critical=is_critical)
+
+    monkeypatch.setattr(world.slack, "send", slowly)
+    told = ["CRITICAL: alerts cannot be evaluated on db1", "OVER: alerts are evaluated again on db1"]
+    assert blind.tick(16, wait=False) == told
+    assert blind.tick(1) == []
+    blind.error = StateError("the state database is away")
+    assert [*blind.tick(1), *blind.tick(5.1)] == told[:1]
+    blind.error = None
+    assert blind.tick(1) == told[1:]
+
+
+def test_a_message_waits_for_a_host_that_knows_its_channel(states: Callable[[], StateDatabase]) -> None:
+    """Another one would note that the channel does not deliver, use up its attempts, and raise a false alarm."""
+    book, slack = AlertBook(states()), Heard("slack")
+    book.add_message(message())
+    assert deliver(book, {"mail": Heard("mail")}, lambda: NOW) == []
+    assert book.reaches(["channel slack"], now=NOW)["channel slack"].error is None
+    assert [each.error for each in deliver(book, {"slack": slack}, lambda: NOW)] == [None]
+    book.add_message(message(1))
+    (given_up,) = deliver(book, {"mail": Heard("mail")}, lambda: NOW + timedelta(hours=1))
+    assert given_up.error == "it is not in the settings"

@@ -246,10 +246,12 @@ def test_a_clock_that_was_ahead_keeps_nothing_open_and_nobody_uninformed() -> No
     assert watch.look() == ["on call: recovered", "head: recovered"]
 
 
-def test_who_does_not_look_at_something_ends_no_alert_of_it() -> None:
-    """Of two hosts one has settings without the repository; each looks in turn."""
-    watch, everything = Watch(), frozenset({"database shop", "repository offsite"})
-    less = frozenset({"database shop", "repository local"})
+@pytest.mark.parametrize("without", ["repository offsite", "planned shop/daily@offsite"])
+def test_who_does_not_look_at_something_ends_no_alert_of_it(without: str) -> None:
+    """Of two hosts one has settings without the repository, or without the plan; each looks in turn."""
+    watch = Watch()
+    everything = frozenset({"database shop", "repository offsite", "planned shop/daily@offsite"})
+    less = everything - {without}
     heard = []
     for _ in range(100):
         watch.watched = everything
@@ -280,7 +282,17 @@ def test_what_is_in_nobodys_settings_any_more_is_dropped_and_not_over() -> None:
 @pytest.mark.parametrize(
     ("fingerprint", "names"),
     [
-        ("backup_missing/shop/daily@offsite", ("database shop", "repository offsite")),
+        (
+            "backup_missing/shop/daily@offsite",
+            ("database shop", "planned shop/daily@offsite", "repository offsite"),
+        ),
+        ("backup_failed/shop/daily", ("database shop",)),
+        ("upload_failed/shop/daily@offsite", ("database shop", "repository offsite")),
+        ("drill_failed/shop/daily@offsite", ("database shop", "repository offsite")),
+        ("drill_failed/shop/rehearsal", ("database shop", "plan rehearsal")),
+        ("drill_missing/shop/rehearsal", ("database shop", "plan rehearsal")),
+        ("drill_missing/shop", ("database shop",)),
+        ("table_rpo_exceeded/shop/public.a@b", ("database shop",)),
         ("unprotected/shop", ("database shop",)),
         ("table_rpo_exceeded/shop/public.a", ("database shop",)),
         ("repository_unreachable/offsite", ("repository offsite",)),

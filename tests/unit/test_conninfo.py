@@ -110,7 +110,12 @@ def test_unreachable_server_is_told_with_a_remedy_and_without_the_password() -> 
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://u:hunter@2@h/db", "postgres://u:hun/ter@2@h/db?sslmode=require"]
+    "url",
+    [
+        "postgresql://u:hunter@2@h/db",
+        "postgres://u:hun/ter@2@h/db?sslmode=require",
+        "postgresql://u:a?hun@ter@h/db",
+    ],
 )
 def test_a_password_with_bare_signs_is_refused_and_no_part_of_it_becomes_a_host(url: str) -> None:
     with pytest.raises(UsageError) as caught:
@@ -120,7 +125,21 @@ def test_a_password_with_bare_signs_is_refused_and_no_part_of_it_becomes_a_host(
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://u:a%40b@h:1,i:2/db%40x?options=-c%20x%3Da@b", "postgresql:///db?host=@socket"]
+    ("url", "host"),
+    [
+        ("postgresql://u:a%40b@h:1,i:2/db?options=-c%20x%3Da@b", "h,i"),
+        ("postgresql:///db?host=@socket", "@socket"),
+        ("postgresql://u:a?b:c@[::1]:5432/db", "::1"),
+        ("postgresql://u@%2Frun%2Fa%40b/db", "/run/a@b"),
+        ("postgresql://u%40azure:p@h/db?user=a@b", "h"),
+        ("postgresql://h?dbname=db", "h"),
+        ("host=@socket dbname=db password=a@b/c@d", "@socket"),
+    ],
 )
-def test_other_signs_stay_what_they_are(url: str) -> None:
-    assert ConnInfo.parse(url).dbname in ("db@x", "db")
+def test_other_signs_stay_what_they_are(url: str, host: str) -> None:
+    parsed = ConnInfo.parse(url)
+    assert (parsed.dbname, parsed.params["host"]) == ("db", host)
+
+
+def test_a_name_with_a_sign_is_a_name() -> None:
+    assert ConnInfo.parse("postgresql://u:p@h/db%40x").dbname == "db@x"

@@ -381,6 +381,15 @@ def test_a_held_backup_that_vanished_is_told(scene: Scene) -> None:
     remove_snapshots(scene.store, snapshot)
     (note,) = plan_now(scene.store).notes
     assert f"backup {backup_id(100)} is held and is not in the repository" in note
+    # Whoever knows that ends the hold by its id, and is not warned for ever.
+    repository, quiet = opened(scene.store), SilentProgress()
+    with pytest.raises(BackupNotFound):
+        release_backup(repository, "000", quiet, by="me", reason="known")
+    released = release_backup(repository, backup_id(100)[:8], quiet, by="me", reason="known")
+    assert (released.backup_id, released.backup, len(released.holds)) == (backup_id(100), None, 1)
+    assert plan_now(scene.store).notes == ()
+    with pytest.raises(BackupNotFound):
+        release_backup(repository, backup_id(100), quiet, by="me", reason="again")
 
 
 # -- dying in the middle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from dbos._error import DBOSAwaitedWorkflowCancelledError, DBOSWorkflowCancelledError
 from sqlalchemy.engine import Connection
 
 from pgstow.core.errors import StateError
 from pgstow.jobs.dispatch import Order, Standing
+from pgstow.jobs.engine import _Notes
 from pgstow.jobs.presence import Presence, bury, describe_host
 from pgstow.jobs.schedule import Schedule
 from pgstow.jobs.service import Scheduled, Service, ServiceParts
@@ -520,6 +523,45 @@ def test_ticks_go_on_after_one_that_fails(party: Party) -> None:
     party.state.is_away = True
     service._tick_safely()
     assert len(seen) == 2, "what watches is called also while the state database is away"
+
+
+def test_ticks_go_on_while_the_state_database_says_nothing(
+    party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who tells that nobody can look would be waiting himself; and threads that wait do not pile up."""
+    service, _ = party.host("a")
+    seen: list[datetime] = []
+    service._parts = replace(service._parts, on_tick=(seen.append,))
+    monkeypatch.setattr("pgstow.jobs.service._ANSWERS_S", 0.01)
+    asked, answers = threading.Semaphore(0), threading.Event()
+
+    def now() -> datetime:
+        asked.release()
+        answers.wait()
+        return NOON
+
+    monkeypatch.setattr(party.state, "now", now)
+    service._tick_safely()
+    service._tick_safely()
+    assert len(seen) == 2
+    assert NOON not in seen
+    assert service._asking is not None
+    answers.set()
+    service._asking.join()
+    assert asked.acquire(blocking=False)
+    assert not asked.acquire(blocking=False), "it was asked once"
+    monkeypatch.setattr("pgstow.jobs.service._ANSWERS_S", 60.0)
+    service._tick_safely()
+    assert seen[2] == NOON
+
+
+def test_an_order_that_was_withdrawn_is_no_error_of_the_queue() -> None:
+    """Another host may withdraw what has just ended, between its two looks; the run itself tells how it ended."""
+    told: list[str] = []
+    for error in (DBOSWorkflowCancelledError("x"), DBOSAwaitedWorkflowCancelledError("x"), OSError("broken")):
+        record = logging.LogRecord("dbos", logging.ERROR, "", 0, "failed", None, (type(error), error, None))
+        _Notes(told.append).emit(record)
+    assert told == ["queue of runs: failed OSError: broken"]
 
 
 # -- slots

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
 from pgstow.app.observation import CLOCKS_APART, History, KnownDrills, observe
 from pgstow.config.settings import Settings
-from pgstow.monitor.facts import Facts, TableSize
+from pgstow.monitor.facts import Facts, PlanFacts, TableSize
 from pgstow.monitor.policy import AlertPolicy, Contact
 from pgstow.monitor.rules import ChannelFacts, PingFacts, TellingFacts
 from pgstow.monitor.rules.backups import newest_that_must_hold
@@ -79,15 +79,21 @@ def _contents(
     return {key: value for key, value in by_backup.items() if key not in seen} | dict(read.contents)
 
 
-def watched_names(settings: Settings) -> frozenset[str]:
-    """Return what the settings name, as alerts are about it."""
+def watched_names(settings: Settings, plans: Iterable[PlanFacts]) -> frozenset[str]:
+    """Return what the settings name and plan, as alerts are about it."""
     named = {
         "database": settings.databases,
         "repository": settings.repositories,
         "plan": settings.plans,
         "channel": settings.channels,
     }
-    return frozenset(f"{what} {name}" for what, names in named.items() for name in names)
+    planned = {
+        f"planned {plan.database}/{plan.kind}@{repository}"
+        for plan in plans
+        if plan.job == "backup" and plan.expected_since is not None
+        for repository in plan.repositories
+    }
+    return frozenset(f"{what} {name}" for what, names in named.items() for name in names) | planned
 
 
 def channel_target(name: str) -> str:

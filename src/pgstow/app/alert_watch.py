@@ -60,7 +60,9 @@ class AlertWatch:
         self._clock_s = clock_s
         self._thread: threading.Thread | None = None
         self._teller: threading.Thread | None = None
-        self._begun_s = 0.0
+        # The end of a look that hung may come while it is being told: what follows belongs together.
+        self._lock = threading.Lock()
+        self._begun_s: float | None = None  # of the look that is under way
         self._blindness: _Blindness | None = None
         self._told: set[str] = set()  # channels that heard of it
 
@@ -69,10 +71,7 @@ class AlertWatch:
             self._begun_s = self._clock_s()
             self._thread = threading.Thread(target=self._check, name="alerts", daemon=True)
             self._thread.start()
-            return
-        hangs_s = self._clock_s() - self._begun_s
-        if hangs_s > _HANGS_S and (self._teller is None or not self._teller.is_alive()):
-            self._fails("the look that began then has not come to an end", ago_s=hangs_s)
+        elif self._hangs() and (self._teller is None or not self._teller.is_alive()):
             self._teller = threading.Thread(target=self._tell_blindness, name="alerts-blind", daemon=True)
             self._teller.start()
 
@@ -89,18 +88,30 @@ class AlertWatch:
                     settings, self._environ, history, unless_within_s=_SHARED_S, drills=self._drills
                 )
         except PgstowError as exc:
-            self._fails(exc.message)
-            self._tell_blindness()
+            self._ends_blind(exc.message)
             return
         except Exception as exc:  # noqa: BLE001  a bug in one rule would end all alerts, and nobody would know
-            self._fails(f"{type(exc).__name__}: {exc}".split("\n", 1)[0])
-            self._tell_blindness()
+            self._ends_blind(f"{type(exc).__name__}: {exc}".split("\n", 1)[0])
             return
         self._tell_end()
         for failure in report.failures if report is not None else ():
             self._note(f"the alert {failure.title!r} did not reach {failure.channel}: {failure.error}")
 
     # -- what is told past the state database
+
+    def _hangs(self) -> bool:
+        """Whether the look under way should have ended long ago; then nobody sees anything."""
+        with self._lock:
+            hangs_s = 0.0 if self._begun_s is None else self._clock_s() - self._begun_s
+            if hangs_s > _HANGS_S:
+                self._fails("the look that began then has not come to an end", ago_s=hangs_s)
+        return hangs_s > _HANGS_S
+
+    def _ends_blind(self, why: str) -> None:
+        with self._lock:
+            self._begun_s = None
+            self._fails(why)
+        self._tell_blindness()
 
     def _fails(self, why: str, *, ago_s: float = 0.0) -> None:
         before = self._blindness
@@ -114,19 +125,28 @@ class AlertWatch:
 
     def _tell_blindness(self) -> None:
         found = self._blindness
-        if found is not None and self._clock_s() - found.since_s >= _BLIND_S:
-            self._told |= self._send(blind(self._hostname, found.why, found.since), without=self._told)
+        if found is None or self._clock_s() - found.since_s < _BLIND_S:
+            return
+        took = self._send(blind(self._hostname, found.why, found.since), without=frozenset(self._told))
+        with self._lock:
+            is_over = self._blindness is None or self._blindness.since != found.since
+            if not is_over:
+                self._told |= took
+        # It ended while it was being told: who heard of it by then knows nothing of the end.
+        if is_over and took:
+            self._send(seeing_again(self._hostname, found.since), only=took)
 
     def _tell_end(self) -> None:
-        found, told = self._blindness, self._told
-        self._blindness, self._told = None, set()
+        with self._lock:
+            found, told = self._blindness, self._told
+            self._begun_s, self._blindness, self._told = None, None, set()
         if found is not None:
             self._note("alerts are evaluated again")
         if found is not None and told:
             self._send(seeing_again(self._hostname, found.since), only=told)
 
     def _send(
-        self, said: Words, *, without: frozenset[str] | set[str] = frozenset(), only: set[str] | None = None
+        self, said: Words, *, without: frozenset[str] = frozenset(), only: set[str] | None = None
     ) -> set[str]:
         """Send over the channels of whoever is told first of alerts; return those that took it."""
         try:

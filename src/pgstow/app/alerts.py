@@ -180,7 +180,7 @@ def check_alerts(
 
 def _judged(facts: Facts, settings: Settings, book: AlertBook, now: datetime) -> Evaluation:
     evaluation = evaluate(facts, telling_facts(settings, book, now=now))
-    return replace(evaluation, watched=watched_names(settings))
+    return replace(evaluation, watched=watched_names(settings, facts.plans))
 
 
 def _failed(deliveries: Sequence[Delivery]) -> set[str]:
@@ -226,14 +226,15 @@ def deliver(
 ) -> list[Delivery]:
     """Send every message that waits, and return what became of those that this process sent.
 
-    A channel that fails is left alone for the rest: its messages wait for the next time.
+    A channel that fails is left alone for the rest: its messages wait for the next time. So do those to channels that
+    only other hosts have in their settings.
     """
     resting = set(without or ())
     deliveries: list[Delivery] = []
-    while (message := book.claim(clock(), without=resting)) is not None:
+    while (message := book.claim(clock(), without=resting, known=channels)) is not None:
         channel = channels.get(message.channel)
         if channel is None:
-            error: str | None = "it is not in the settings any more"
+            error: str | None = "it is not in the settings"
         else:
             error = channel.send(message.title, message.body, is_critical=message.is_critical)
         if error is None:

@@ -5,6 +5,8 @@ Each holds a shared lock while it writes: an expiry, which needs the exclusive o
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 from pgstow.app.auditing import note_access
@@ -14,7 +16,18 @@ from pgstow.core.errors import BackupNotFound, RepositoryDamaged, UsageError
 from pgstow.core.progress import Progress
 from pgstow.repository import Hold, Repository, Retirement
 
-__all__ = ["hold_backup", "release_backup", "retire_database"]
+__all__ = ["Released", "hold_backup", "release_backup", "retire_database"]
+
+_SHORTEST = 4  # characters of an id, as for backups that are there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """The holds that were ended, and the backup they were of; None where something removed it in spite of them."""
+
+    backup_id: str
+    backup: BackupRecord | None
+    holds: tuple[Hold, ...]
 
 
 def hold_backup(
@@ -41,18 +54,33 @@ def hold_backup(
 
 def release_backup(
     repository: Repository, backup: str, progress: Progress, *, by: str, reason: str, wait_s: float = 0.0
-) -> tuple[BackupRecord, list[Hold]]:
-    """End every hold of a backup; return it and what was ended. UsageError if it was not held."""
+) -> Released:
+    """End every hold of a backup, also of one that is gone. UsageError if it was not held."""
     _require_reason(reason)
     with repository.lock(wait_s=wait_s, on_wait=Waits(progress)) as lock:
-        record = find_backup(repository, backup, progress.note)
-        note_access(subjects=[record.id, record.name])
-        held = repository.marks().holds().get(record.id, [])
+        holds = repository.marks().holds()
+        record, backup_id = _held(repository, backup, holds, progress)
+        note_access(subjects=[backup_id] if record is None else [record.id, record.name])
+        held = holds.get(backup_id, [])
         if not held:
             raise UsageError(f"backup {record} is not held", hint="pgstow list shows what is")
         now = repository.holdings().now(lock)
-        repository.marks().release(record.id, at=now, by=by, reason=reason)
-    return record, held
+        repository.marks().release(backup_id, at=now, by=by, reason=reason)
+    return Released(backup_id=backup_id, backup=record, holds=tuple(held))
+
+
+def _held(
+    repository: Repository, text: str, holds: Mapping[str, Sequence[Hold]], progress: Progress
+) -> tuple[BackupRecord | None, str]:
+    """Return the backup that ``text`` names and its id; without the backup where only its holds are left."""
+    try:
+        record = find_backup(repository, text, progress.note)
+    except BackupNotFound:
+        left = [each for each in holds if len(text) >= _SHORTEST and each.startswith(text)]
+        if len(left) != 1:
+            raise
+        return None, left[0]
+    return record, record.id
 
 
 def retire_database(

@@ -21,11 +21,12 @@ def release_command(
 ) -> Outcome:
     """End every hold of a backup: from now on it is kept for as long as the rules say.
 
-    Who held it, who released it and why stays written in the repository.
+    Who held it, who released it and why stays written in the repository. The id of a backup that is gone, which
+    pgstow retention plan tells, ends its holds too.
     """
     wait_s = parse_duration(wait)
     with invocation.output.progress() as progress:
-        record, ended = release_backup(
+        released = release_backup(
             invocation.repository(progress),
             backup,
             progress,
@@ -33,11 +34,13 @@ def release_command(
             reason=reason,
             wait_s=wait_s,
         )
+    record, ended = released.backup, released.holds
+    what = backup_of(record) if record is not None else f"{released.backup_id}, which is gone"
     return Outcome(
-        document={"backup": record_document(record), "ended": hold_documents(ended)},
-        view=[
-            Text.assemble(
-                ("released: ", "bold"), f"backup {backup_of(record)}, from {plural(len(ended), 'hold')}"
-            )
-        ],
+        document={
+            "id": released.backup_id,
+            "backup": record_document(record) if record is not None else None,
+            "ended": hold_documents(ended),
+        },
+        view=[Text.assemble(("released: ", "bold"), f"backup {what}, from {plural(len(ended), 'hold')}")],
     )

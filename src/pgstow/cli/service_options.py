@@ -18,6 +18,7 @@ from pgstow.app.systemd_install import Change, plan_install
 from pgstow.app.systemd_units import ENVIRONMENT_FILE, Needs, UnitOptions, needs_of, units_for
 from pgstow.cli.command import Invocation
 from pgstow.cli.formats import parse_size
+from pgstow.config.settings import Settings
 from pgstow.core.errors import UsageError
 
 __all__ = [
@@ -97,7 +98,7 @@ def planned(
     return InstallPlan(
         changes=plan_install(folder, units),
         needs=needs,
-        todo=list(_todo(settings.path, needs, options)),
+        todo=_todo(settings, needs, options),
         is_user=is_user,
     )
 
@@ -128,7 +129,7 @@ def _has_zone(name: str) -> bool:
     return name == "UTC" or (_ZONES / name).is_file()
 
 
-def _todo(settings: Path, needs: Needs, options: UnitOptions) -> list[str]:
+def _todo(settings: Settings, needs: Needs, options: UnitOptions) -> list[str]:
     """Return what has to be seen to before the units can work, as sentences."""
     todo = []
     if options.account is not None and not _is_account(options.account):
@@ -150,10 +151,14 @@ def _todo(settings: Path, needs: Needs, options: UnitOptions) -> list[str]:
         todo.append(
             f"write {', '.join(needs.variables)} to {ENVIRONMENT_FILE}, as NAME=value, readable by root only"
         )
-    if not options.is_user and not _is_public(settings):
-        todo.append(f"let everybody read the settings, which hold no secrets: chmod 644 {settings}")
+    if not options.is_user and not _is_public(settings.path):
+        todo.append(f"let everybody read the settings, which hold no secrets: chmod 644 {settings.path}")
     if options.is_user:
         todo.append("let your services run while you are not logged in: loginctl enable-linger")
+    if options.has_timers and settings.channels:
+        todo.append(
+            "let cron look for what is to be told, which no timer does: */5 * * * * pgstow alerts check --quiet"
+        )
     return todo
 
 

@@ -27,7 +27,7 @@ _QUEUE = "pgstow-runs"
 _SCHEMA = "pgstow_queue"
 _POLL_S = 1.0
 _VERSION = "pgstow-"
-_WITHDRAWN = "DBOSWorkflowCancelledError"
+_WITHDRAWN = ("DBOSWorkflowCancelledError", "DBOSAwaitedWorkflowCancelledError")
 _ENDED: list[str] = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
 
@@ -158,7 +158,7 @@ class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         if (
-            type(error).__name__ == _WITHDRAWN
+            type(error).__name__ in _WITHDRAWN
         ):  # by a host that took this one for dead; the run itself tells that
             return
         text = f"queue of runs: {record.getMessage()}".split("\n", 1)[0]

@@ -28,6 +28,7 @@ __all__ = ["Scheduled", "Service", "ServiceParts", "ended_record"]
 
 _EVERY_S = 60.0
 _CLEAN_EVERY_S = 3600.0
+_ANSWERS_S = 20.0  # a state database that says nothing for longer is away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class Scheduled:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceParts:
     """What the service is made of. ``on_tick`` functions are called about once a minute, with the time of the state
-    database (while that is away, of this machine), in a thread of their own; ``clean`` now and then, in another. ``scheduled`` is asked at every look, so that
+    database (while that is away or silent, of this machine), in a thread of their own; ``clean`` now and then, in another. ``scheduled`` is asked at every look, so that
     settings may change.
     """
 
@@ -75,6 +76,7 @@ class Service:
         self._known_since: dict[tuple[str, str], datetime] = {}
         self._trouble: str | None = None
         self._stopped = threading.Event()
+        self._asking: threading.Thread | None = None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -119,15 +121,30 @@ class Service:
             self._trouble = None
 
     def _tick_safely(self) -> None:
-        try:
-            now = self._parts.state.now()
-        except PgstowError:  # what watches tells that too, by this machine's clock
-            now = datetime.now(UTC)
+        now = self._shared_now() or datetime.now(UTC)  # what watches tells that too, by this machine's clock
         for function in self._parts.on_tick:
             try:
                 function(now)
             except Exception as exc:  # noqa: BLE001  the others are called all the same
                 self._parts.note(f"{exc}")
+
+    def _shared_now(self) -> datetime | None:
+        """Return the time of the state database; None where it is away, or so silent that one would wait for ever.
+
+        A server that is stopped, or whose disk hangs, keeps its connections: nothing else ends that wait.
+        """
+        if self._asking is not None and self._asking.is_alive():
+            return None
+        said: list[datetime] = []
+
+        def ask() -> None:
+            with contextlib.suppress(Exception):  # why it failed is told by who looks for due runs
+                said.append(self._parts.state.now())
+
+        self._asking = threading.Thread(target=ask, name="state-clock", daemon=True)
+        self._asking.start()
+        self._asking.join(_ANSWERS_S)
+        return said[0] if said else None
 
     def _clean_safely(self) -> None:
         try:

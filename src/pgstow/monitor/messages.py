@@ -137,7 +137,7 @@ def _paragraph(notification: Notification) -> list[str]:
     alert = notification.alert
     if notification.why is Why.DROPPED:
         return [
-            f"Not watched any more: {_shortened(alert.rule)} {alert.subject}, which is in nobody's settings.",
+            f"Not watched any more: {_shortened(alert.rule)} {alert.subject}: it is not in the settings, and nobody has seen it for an hour.",
             "Whether it is over is unknown.",
             f"It was: {alert.message}",
         ]

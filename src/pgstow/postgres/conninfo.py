@@ -21,13 +21,14 @@ from pgstow.postgres.workspace import working_folder
 __all__ = ["ConnInfo"]
 
 _SECRETS = ("password", "sslpassword")
-_URL = re.compile(r"postgres(?:ql)?://([^/?]*)/?([^?]*)")
+# As libpq reads a URL: what comes before an @ are user and password, unless a slash comes first.
+_URL = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?([^/?]*)(/[^?]*)?")
 
 
 def _refuse_bare_signs(text: str) -> None:
     """Refuse a URL whose password holds @ or / as they are: libpq takes the rest of it for a host, which everybody may see."""
     found = _URL.match(text)
-    if found is not None and (found[1].count("@") > 1 or "@" in found[2]):
+    if found is not None and "@" in f"{found[1]}{found[2] or ''}":
         raise UsageError(
             "the connection string has an @ where none can be",
             hint="in user, password and database write %40 for @, %2F for /, %3A for : and %25 for %",

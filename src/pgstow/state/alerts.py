@@ -47,6 +47,8 @@ _KEPT = timedelta(days=30)
 # What is further ahead was written by a clock that was wrong: it must not stand in the way until that time has come.
 _LONGEST_LOOK = timedelta(minutes=15)  # from a look at the facts to its end, on another host
 _LONGEST_WAIT = timedelta(hours=3)  # of a message that is tried again
+# After that a channel that is unknown here is taken to be in nobody's settings.
+_OF_OTHERS = timedelta(hours=1)
 
 # What an evaluation makes of the alerts and silences there are: all alerts, and the messages to send.
 Change = Callable[[Mapping[str, Alert], Sequence[Silence]], tuple[Iterable[Alert], Sequence[Message]]]
@@ -142,11 +144,15 @@ class AlertBook:
         with self._state.begin() as connection:
             connection.execute(sa.insert(MESSAGES).values(_message_row(message)))
 
-    def claim(self, now: datetime, *, without: Iterable[str] = ()) -> Message | None:
+    def claim(
+        self, now: datetime, *, without: Iterable[str] = (), known: Iterable[str] | None = None
+    ) -> Message | None:
         """Return a message that is to be sent now, for us alone for three minutes; None when there is none.
 
-        Those to channels in ``without`` are left for later.
+        Those to channels in ``without`` are left for later; those to channels that are not ``known`` here are left for an
+        hour to hosts that may have them in their settings.
         """
+        is_ours = sa.true() if known is None else MESSAGES.c.channel.in_(list(known))
         waiting = (
             sa.select(MESSAGES)
             .where(
@@ -154,6 +160,7 @@ class AlertBook:
                 MESSAGES.c.given_up.is_(None),
                 sa.or_(MESSAGES.c.next_attempt <= now, MESSAGES.c.next_attempt > now + _LONGEST_WAIT),
                 MESSAGES.c.channel.not_in(list(without)),
+                sa.or_(is_ours, MESSAGES.c.made <= now - _OF_OTHERS, MESSAGES.c.made > now + _LONGEST_WAIT),
                 _is_unclaimed(now),
             )
             .order_by(MESSAGES.c.made, MESSAGES.c.id)

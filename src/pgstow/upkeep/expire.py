@@ -195,7 +195,8 @@ def _lost_holds(holds: Mapping[str, Sequence[Hold]], ids: set[str]) -> Iterator[
     for backup_id in sorted(holds.keys() - ids):
         yield (
             f"backup {backup_id} is held and is not in the repository:"
-            " something removed it that knows nothing of holds, or it never was here"
+            " something removed it that knows nothing of holds, or it never was here;"
+            f" pgstow release {backup_id[:8]} ends that hold, and this warning"
         )
 
 

@@ -130,7 +130,7 @@ def _rpo(standing: DatabaseStanding) -> Item:
 def _alerts(facts: ChecklistFacts) -> Item:
     alerts = facts.facts.alerts
     if alerts is None:
-        evidence = "which alerts are open cannot be told"
+        evidence = "nobody has evaluated them within a day, or the state database is away"
     else:
         evidence = "; ".join(alert.message for alert in alerts) or "none is open"
     return Item(
@@ -139,7 +139,7 @@ def _alerts(facts: ChecklistFacts) -> Item:
         subject=None,
         result=judged(is_good=None if alerts is None else not alerts),
         evidence=evidence,
-        look="pgstow alerts list",
+        look="pgstow alerts check" if alerts is None else "pgstow alerts list",
     )
 
 

@@ -75,7 +75,7 @@ def _canary(facts: ChecklistFacts) -> Item:
     if facts.canary is None:
         evidence = "whether a test alert was acknowledged cannot be told"
     elif facts.canary.acknowledged is None:
-        is_good, evidence = False, "no test alert was ever acknowledged"
+        is_good, evidence = False, "not of every channel was a test alert ever acknowledged"
     else:
         within = timedelta(seconds=facts.facts.policy.canary_within_s)
         is_good = facts.now - facts.canary.acknowledged <= within
