@@ -299,9 +299,11 @@ def test_a_whole_backup_comes_back_where_a_repair_kept_a_part(source: Repository
     target.save_snapshot(replace(copied, tags=(*copied.tags, "damaged"), id=None))
     target.remove_snapshot(copied.id or "")
     assert [record.is_damaged for record in list_backups(target)] == [True, False]
+    assert verify(open_repository(target.store), read_data=False).incomplete == ("beef-1",)
     (brought,) = copy_all(source, open_repository(target.store)).copied
     assert brought.snapshot.id == source.snapshots()[0].id
     assert [record.is_damaged for record in list_backups(target)] == [False, False]
+    assert verify(open_repository(target.store), read_data=True).incomplete == ()
     assert not copy_all(source, open_repository(target.store)).copied
     further = target_of(source, shares_key=False)
     copy_all(source, further)
