@@ -323,6 +323,9 @@ def test_what_is_left_of_a_table_can_be_loaded(
     name = table.path.removeprefix("/test/")
     (tmp_path / "left.sql").write_bytes(files.read(name))
     target = database(pg15)
+    with pytest.raises(RepositoryDamaged, match=r"has lost public\.orders") as caught:
+        bring_back(files, target)
+    assert f"--tag run={backup},damaged latest {table.path}" in (caught.value.hint or "")
     execute(target, "CREATE TABLE orders (id int PRIMARY KEY, client int, note text)")
     psql = tools_for(target).pg_restore.parent / "psql"
     subprocess.run(

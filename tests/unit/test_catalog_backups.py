@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pgstow.catalog.backups import BackupRecord, check_backup_name, list_backups, resolve, snapshot_path
+from pgstow.catalog.backups import (
+    BackupRecord,
+    backups_among,
+    check_backup_name,
+    list_backups,
+    resolve,
+    snapshot_path,
+)
 from pgstow.core.errors import BackupNotFound, UsageError
 from pgstow.repository import Repository, Snapshot
 from support.backups import memory_repository
@@ -99,6 +107,31 @@ def test_copy_of_a_snapshot_is_the_same_backup() -> None:
     add(repository, "aaaa1111-0", "shop", 0)
     add(repository, "aaaa1111-0", "shop", 0, "added-by-restic-tag")
     assert len(list_backups(repository)) == 1
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_whole_copy_stands_before_what_a_repair_left(is_first: bool) -> None:
+    """A copy brought it back; but of a snapshot whose repair died halfway, what the repair made of it stands."""
+    whole = Snapshot(
+        time=NOON,
+        tree=bytes(32),
+        paths=("/shop",),
+        hostname="shop",
+        username="u",
+        tags=("pgstow", "db=shop", "run=aaaa1111-0"),
+        program_version="pgstow",
+        id="a" * 64,
+        original="c" * 64,
+    )
+    left = replace(whole, tags=(*whole.tags, "damaged"), id="b" * 64)
+    mended = replace(left, original=whole.id)
+
+    def shown(*snapshots: Snapshot) -> str | None:
+        (record,) = backups_among(snapshots if is_first else reversed(snapshots))
+        return record.snapshot.id
+
+    assert shown(whole, left) == whole.id
+    assert shown(whole, mended) == mended.id
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a,b", "a\nb", ".hidden", "x" * 101, "a b"])

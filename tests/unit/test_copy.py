@@ -292,6 +292,39 @@ def test_packs_stand_before_the_index_and_that_before_the_snapshot(source: Repos
     assert steps == ["data", "index", "pgstow", "snapshots"] * 2
 
 
+def test_a_whole_backup_comes_back_where_a_repair_kept_a_part(source: Repository) -> None:
+    target = target_of(source, shares_key=False)
+    copy_all(source, target)
+    copied = target.snapshots()[0]
+    target.save_snapshot(replace(copied, tags=(*copied.tags, "damaged"), id=None))
+    target.remove_snapshot(copied.id or "")
+    assert [record.is_damaged for record in list_backups(target)] == [True, False]
+    assert verify(open_repository(target.store), read_data=False).incomplete == ("beef-1",)
+    (brought,) = copy_all(source, open_repository(target.store)).copied
+    assert brought.snapshot.id == source.snapshots()[0].id
+    assert [record.is_damaged for record in list_backups(target)] == [False, False]
+    assert verify(open_repository(target.store), read_data=True).incomplete == ()
+    assert not copy_all(source, open_repository(target.store)).copied
+    further = target_of(source, shares_key=False)
+    copy_all(source, further)
+    assert not copy_all(target, further).copied, "what is damaged is not brought where it is whole"
+
+
+def test_who_loses_his_lock_while_he_claims_publishes_nothing(source: Repository) -> None:
+    """A prune may have removed by then what the snapshot needs."""
+    target = target_of(source, shares_key=True)
+    assert isinstance(target.store, WatchedStore)
+
+    def lose_lock() -> None:
+        (lock,) = target._locks
+        lock._lost = "the repository lock could not be renewed for 40 minutes"
+
+    before_the_first(target.store, "pgstow/runs/copy-", lose_lock)
+    with pytest.raises(RepositoryLocked, match="40 minutes"):
+        copy_all(source, target)
+    assert target.snapshots() == []
+
+
 # -- several at once
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from unittest.mock import patch
 
@@ -15,6 +16,9 @@ from pgstow.core.errors import RepositoryLocked, StoreDenied, StoreError, StoreU
 from pgstow.core.progress import SilentProgress
 from pgstow.repository import LeasedDatabase, LockTimes, Repository
 from pgstow.repository.holder import Holder
+from pgstow.store.api import ObjectInfo
+from pgstow.store.clock import store_now
+from pgstow.store.leftovers import remove_old_questions
 from pgstow.store.memory import MemoryStore
 from pgstow.store.probing import probe_conditional_put
 from pgstow.store.retrying import RetryingStore
@@ -168,6 +172,76 @@ def test_a_renewal_whose_reply_was_lost_is_still_ours(clock: Clock) -> None:
             lease._renew()
         lease.claim()
         assert lease.number == last + 1
+
+
+@dataclass
+class Between(WriteOnceStore):
+    """Does something between a call on leases and its answer, as another thread may; once."""
+
+    act: dict[str, Callable[[], object]] = field(default_factory=dict)
+
+    def _come_between(self, method: str, name: str) -> None:
+        if name.startswith("pgstow/leases/") and method in self.act:
+            self.act.pop(method)()
+
+    def put(self, name: str, data: bytes | bytearray | memoryview, *, if_absent: bool = False) -> None:
+        super().put(name, data, if_absent=if_absent)
+        self._come_between("put", name)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        found = list(super().list(prefix))
+        self._come_between("list", prefix)
+        return iter(found)
+
+
+@pytest.mark.parametrize("first", ["heartbeat", "look"])
+def test_a_heartbeat_beside_the_look_before_publishing_is_no_loss(clock: Clock, first: str) -> None:
+    """One thread renews, another confirms: what it sees is the number before, or the one after."""
+    store = Between(MemoryStore(now=lambda: clock.now))
+    repository = made(store, clock)
+    with repository.lease(SHOP, run_id="run-1") as lease:
+        lease._renew()  # from now on it is known that nobody may overwrite
+        if first == "heartbeat":
+            store.act["put"] = lease.confirm
+            lease._renew()
+        else:
+            store.act["list"] = lease._renew
+            lease.confirm()
+        assert not store.act
+        assert lease.number == max(numbers(store))
+        lease.claim()
+
+
+@either_order
+def test_a_run_that_was_voided_hears_why_it_cannot_publish(clock: Clock, denies_first: bool) -> None:
+    store = write_once(clock, denies_first=denies_first)
+    repository = made(store, clock)
+    with repository.lease(SHOP, run_id="run-1") as lease:
+        assert opened(store, clock).void_run("run-1")
+        with pytest.raises(RepositoryLocked, match="taken for dead"):
+            lease.claim()
+
+
+def test_objects_by_which_the_store_was_asked_go_when_nobody_uses_them(clock: Clock) -> None:
+    store = write_once(clock)
+    made(store, clock)  # asks what it can do
+    store_now(store)
+    others = ["pgstow/clock-of-somebody", "pgstow/audit/clock-" + "a" * 32]
+    for name in others:
+        store.put(name, b"not ours")
+    clock.pass_(hours=30)
+    store_now(store)
+    assert remove_old_questions(store.inner) == 2
+
+    def names() -> list[str]:
+        return [info.name for info in store.list("pgstow/")]
+
+    assert len(names()) == len(others) + 1, "the newest may be in use"
+    clock.pass_(hours=30)
+    keeper = open_repository(store.inner)
+    keeper.lock_times = clock.times()
+    prune_repository(keeper, PruneOptions(), SilentProgress(), show=lambda _: None)
+    assert sorted(names()) == sorted(others)
 
 
 def test_who_may_delete_clears_away_what_the_others_left(clock: Clock) -> None:

@@ -8,6 +8,7 @@ from pgstow.app.holding import Waits
 from pgstow.app.reading import reading
 from pgstow.core.progress import Progress
 from pgstow.repository import Repository, RepositoryLock, remove_old_claims, remove_old_leases
+from pgstow.store.leftovers import remove_old_questions
 from pgstow.upkeep.prune import PruneResult, prune
 from pgstow.upkeep.prune_plan import PruneOptions, PrunePlan, plan_prune
 from pgstow.upkeep.stats import RepositoryStats, repository_stats
@@ -51,6 +52,7 @@ def prune_under(
     result = prune(plan, repository, lock, progress)
     remove_old_claims(repository.store)
     remove_old_leases(repository.store)
+    remove_old_questions(repository.store)
     return plan, result
 
 

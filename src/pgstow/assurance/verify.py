@@ -294,8 +294,14 @@ class _Verification:
                 )
                 for finding in self._findings
             ),
-            incomplete=tuple(_backup_name(each) for each in self._snapshots if DAMAGED in each.tags),
+            incomplete=self._incomplete(),
         )
+
+    def _incomplete(self) -> tuple[str, ...]:
+        """Return the backups of which a part is all there is: of others a copy brought a whole one back."""
+        whole = {_backup_name(each) for each in self._snapshots if DAMAGED not in each.tags}
+        damaged = (_backup_name(each) for each in self._snapshots if DAMAGED in each.tags)
+        return tuple(each for each in damaged if each not in whole)
 
     def _reaching(self) -> dict[_Blob, list[_Finding]]:
         """Return the findings about each blob, unless a copy of it is left that nothing was found about."""

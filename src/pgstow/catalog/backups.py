@@ -19,6 +19,7 @@ __all__ = [
     "DAILY",
     "DAMAGED",
     "IMPORT",
+    "SALVAGED",
     "BackupFiles",
     "BackupRecord",
     "backup_record",
@@ -28,6 +29,7 @@ __all__ = [
     "list_backups",
     "load_readable_index",
     "resolve",
+    "salvaged_member",
     "snapshot_path",
 ]
 
@@ -35,6 +37,7 @@ DAILY = "daily"  # the plain kind: its path is /NAME alone
 CRITICAL = "critical"  # the kind of a backup of chosen tables, unless it is given another
 IMPORT = "import"  # the kind of a dump that was made elsewhere, unless it is given another
 DAMAGED = "damaged"  # the tag of a backup from which a repair left out what was lost
+SALVAGED = "salvaged"  # the folder for what is left of lost tables
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 _ID = re.compile(r"[0-9a-f-]{4,36}")
@@ -57,6 +60,11 @@ def snapshot_path(name: str, kind: str, *, is_partial: bool) -> str:
     if is_partial:
         marks.append("partial")
     return f"{name} ({', '.join(marks)})" if marks else name
+
+
+def salvaged_member(dump_id: int) -> str:
+    """Return the name of the member that holds what a repair kept of a lost table."""
+    return f"{SALVAGED}/{dump_id}.sql"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,18 +105,28 @@ def list_backups(
 def backups_among(snapshots: Iterable[Snapshot]) -> list[BackupRecord]:
     """Return the backups among snapshots, oldest first. Snapshots that restic made are not backups and left out.
 
-    A backup copied or rewritten by restic keeps its run; the newest snapshot of a run stands for it, and one that was
-    made from another stands for that.
+    A backup copied or rewritten by restic keeps its run. Of the snapshots of one run one stands for it: that which was made
+    from another, else one that is whole before one from which a repair left something out.
     """
     records: dict[str, BackupRecord] = {}
     for snapshot in snapshots:
         record = backup_record(snapshot)
         if record is None:
             continue
-        known = records.setdefault(record.id, record)
-        if snapshot.original is not None and snapshot.original == known.snapshot.id:
+        if _stands_for(record, records.setdefault(record.id, record)):
             records[record.id] = record
     return sorted(records.values(), key=lambda record: (record.time, record.id))
+
+
+def _stands_for(record: BackupRecord, other: BackupRecord) -> bool:
+    """Whether ``record`` is to be shown in the place of another snapshot of its run.
+
+    What a repair made of a snapshot that is still there, because the repair died, does: that snapshot has lost as much.
+    """
+    if record.snapshot.original is not None and record.snapshot.original == other.snapshot.id:
+        return True
+    is_older = other.snapshot.original is not None and other.snapshot.original == record.snapshot.id
+    return other.is_damaged and not record.is_damaged and not is_older
 
 
 def find_backup(repository: Repository, text: str, note: Callable[[str], object]) -> BackupRecord:

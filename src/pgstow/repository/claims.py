@@ -46,7 +46,9 @@ def claim_run(files: SealedFiles, run_id: str, *, lease: int, database: str) -> 
     sealed = _sealed(files, state="publishing", run=run_id, lease=lease, database=database)
     try:
         files.store.put(name, sealed, if_absent=True)
-    except ObjectExists as exc:
+    except (ObjectExists, StoreDenied) as exc:
+        if isinstance(exc, StoreDenied) and _read(files, run_id) is None:
+            raise
         raise _refused(files, run_id) from exc
 
 

@@ -203,8 +203,9 @@ class Lease(Renewed):
                 self._is_write_once = True
             else:
                 return
-        self._files.store.put(lease_name(self._folder, self._number + 1), content, if_absent=True)
-        self._number += 1
+        number = self._number + 1
+        self._files.store.put(lease_name(self._folder, number), content, if_absent=True)
+        self._number = number  # not one more than it is now: who confirms meanwhile may have found it
 
     def _release(self) -> None:
         # A lower number that comes back means nothing, so it is only looked for where something is amiss.
@@ -217,12 +218,13 @@ class Lease(Renewed):
         if not self._is_conditional:  # another run may have written the same number, later than we looked
             found = find_lease(self._files, self._folder)
             return found is not None and (found.number, found.run_id) == (self._number, self._run_id)
+        number = self._number  # before the look: a heartbeat beside it may go on to the next one
         newest = max(lease_numbers(self._files, self._folder), default=0)
-        if self._is_write_once and newest == self._number + 1:  # ours, if only the reply was lost
+        if self._is_write_once and newest == number + 1:  # ours, if only the reply was lost, or is on its way
             found = find_lease(self._files, self._folder)
             if found is not None and (found.number, found.run_id) == (newest, self._run_id):
-                self._number = newest
-        return newest == self._number
+                self._number = number = newest
+        return newest == number
 
     def _content(self, *, is_released: bool = False) -> bytes:
         fields = {

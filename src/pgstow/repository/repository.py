@@ -196,6 +196,7 @@ class Repository:
             counts = is_same(first)
         except (RepositoryDamaged, ValueError):
             counts = False
+        self.check_locks()  # who was stopped while it claimed may have been taken for dead, and what it needs pruned
         return self._files.save_sealed(FileKind.SNAPSHOT, sealed if counts else self._files.seal(content))
 
     def load_index(self, *, damaged: list[RepositoryDamaged] | None = None) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 
+from pgstow.catalog.backups import DAMAGED, salvaged_member, snapshot_path
 from pgstow.core.errors import RepositoryDamaged
 from pgstow.postgres.archive import TocEntry
 from pgstow.restore.large_objects import listed_large_objects
@@ -15,7 +17,7 @@ __all__ = ["refuse_losses"]
 _SHOWN = 10
 
 
-def refuse_losses(files: ArchiveFiles, entries: Iterable[TocEntry], *, hint: str) -> None:
+def refuse_losses(files: ArchiveFiles, entries: Sequence[TocEntry], *, hint: str) -> None:
     """Raise RepositoryDamaged, naming tables, if rows or large objects of ``entries`` are known to be lost.
 
     Known is what the index and the listing of packs tell; a flipped bit is found when it is read.
@@ -28,8 +30,22 @@ def refuse_losses(files: ArchiveFiles, entries: Iterable[TocEntry], *, hint: str
     raise RepositoryDamaged(
         f"backup {files.manifest.backup_id[:8]} of {files.manifest.name} has lost"
         f" {', '.join(names[:_SHOWN])}{more}: {lost[names[0]]}",
-        hint=hint,
+        hint=hint + _said_of_salvage(files, entries),
         tables=names,
+    )
+
+
+def _said_of_salvage(files: ArchiveFiles, entries: Iterable[TocEntry]) -> str:
+    """Say where the rows are that a repair kept of lost tables, or nothing."""
+    kept = [name for entry in entries if files.member(name := salvaged_member(entry.dump_id)) is not None]
+    if not kept:
+        return ""
+    manifest = files.manifest
+    path = snapshot_path(manifest.name, manifest.kind, is_partial=manifest.is_partial)
+    more = f" (and {len(kept) - 1} more)" if len(kept) > 1 else ""
+    return (
+        "; rows that are left of lost tables are kept beside them: restic dump"
+        f" --tag run={manifest.backup_id},{DAMAGED} latest {shlex.quote(f'/{path}/{kept[0]}')}{more}"
     )
 
 

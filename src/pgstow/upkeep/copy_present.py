@@ -12,7 +12,8 @@ __all__ = ["PresentSnapshots", "identity_of"]
 class PresentSnapshots:
     """The snapshots of a repository, found again under the names they had elsewhere.
 
-    A backup is known by its run, whatever became of its tags. A snapshot of restic's own making is known by the id
+    A backup is known by its run, whatever became of its tags; a whole one is not here where all that is left of it is what a
+    repair kept. A snapshot of restic's own making is known by the id
     it first had, as long as it still says the same: ``restic tag`` makes another one of it.
     Source: restic cmd/restic/cmd_copy.go.
     """
@@ -21,6 +22,7 @@ class PresentSnapshots:
         self._repository = repository
         self._seen: set[str] = set()
         self._runs: set[str] = set()
+        self._whole_runs: set[str] = set()
         self._originals: dict[str, list[Snapshot]] = {}
         self.refresh()
 
@@ -34,6 +36,8 @@ class PresentSnapshots:
         record = backup_record(snapshot)
         if record is not None:
             self._runs.add(record.id)
+            if not record.is_damaged:
+                self._whole_runs.add(record.id)
         for name in (snapshot.id, snapshot.original):
             if name:
                 self._originals.setdefault(name, []).append(snapshot)
@@ -44,7 +48,7 @@ class PresentSnapshots:
         """Whether a snapshot of another repository is here."""
         record = backup_record(snapshot)
         if record is not None:
-            return record.id in self._runs
+            return record.id in (self._runs if record.is_damaged else self._whole_runs)
         mine = _substance(snapshot)
         named = self._originals.get(snapshot.original or snapshot.id or "", ())
         return any(_substance(each) == mine for each in named)

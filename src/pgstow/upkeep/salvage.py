@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from pgstow.capture.ranges import PageRange, decode_ranges
-from pgstow.catalog.backups import BackupFiles, backup_record
+from pgstow.catalog.backups import SALVAGED, BackupFiles, backup_record, salvaged_member
 from pgstow.catalog.manifest import TableRecord
 from pgstow.core.errors import ArchiveError, RepositoryDamaged
 from pgstow.postgres.archive import TABLE_DATA_TRAILER
@@ -29,8 +29,6 @@ from pgstow.repository import (
 from pgstow.upkeep.repair_report import SalvagedTable
 
 __all__ = ["Salvage", "Save", "salvage_tables"]
-
-_FOLDER = "salvaged"
 
 Save = Callable[[BlobKind, bytes], BlobId]
 
@@ -61,7 +59,7 @@ def salvage_tables(
         tables = [table for table in files.manifest.tables if table.member in lost]
         found = [each for table in tables if (each := _salvage(files, table, save)) is not None]
         earlier = [
-            node for name, node in files.members() if name.startswith(f"{_FOLDER}/") and name not in lost
+            node for name, node in files.members() if name.startswith(f"{SALVAGED}/") and name not in lost
         ]
     except (RepositoryDamaged, ArchiveError):
         return None
@@ -71,7 +69,7 @@ def salvage_tables(
     subtree = save(BlobKind.TREE, encode_tree([*earlier, *nodes]))
     return Salvage(
         path=snapshot.paths[0],
-        folder=DirNode(name=_FOLDER, subtree=subtree, modified=nodes[0].modified),
+        folder=DirNode(name=SALVAGED, subtree=subtree, modified=nodes[0].modified),
         tables=tuple(table for _, table in found),
         size_bytes=sum(node.size_bytes for node in nodes),
     )
@@ -79,10 +77,13 @@ def salvage_tables(
 
 def _salvage(files: BackupFiles, table: TableRecord, save: Save) -> tuple[FileNode, SalvagedTable] | None:
     node = files.member(table.member)
-    if node is None or table.ranges is None or files.missing(table.ranges):
+    if node is None or table.ranges is None:
         return None
-    statement = next(e.copy_stmt for e in files.toc.entries if e.dump_id == table.dump_id)
-    ranges = list(decode_ranges(files.read(table.ranges))[1])
+    statement = next((e.copy_stmt for e in files.toc.entries if e.dump_id == table.dump_id), None)
+    try:
+        ranges = list(decode_ranges(files.read(table.ranges))[1])
+    except RepositoryDamaged:  # which costs the other tables nothing
+        return None
     content = BlobIds.of(node.content)
     if not statement or sum(one.blobs for one in ranges) + 1 != len(content):
         return None
@@ -97,17 +98,17 @@ def _salvage(files: BackupFiles, table: TableRecord, save: Save) -> tuple[FileNo
         files.manifest.server.encoding.encode(),
         statement,
     )
-    name = f"{table.dump_id}.sql"
+    member = salvaged_member(table.dump_id)
     content_ids = [save(BlobKind.DATA, head), *(ids.packed for _, ids in whole)]
     left = FileNode(
-        name=name,
+        name=member.rpartition("/")[2],
         size_bytes=len(head) + sum(one.size_bytes for one, _ in whole) + len(TABLE_DATA_TRAILER),
         content=BlobIds(b"".join([*content_ids, save(BlobKind.DATA, TABLE_DATA_TRAILER)])),
         modified=node.modified,
     )
     return left, SalvagedTable(
         table=f"{table.schema_}.{table.name}",
-        path=f"{files.record.snapshot.paths[0]}/{_FOLDER}/{name}",
+        path=f"{files.record.snapshot.paths[0]}/{member}",
         rows=rows,
         lost_rows=lost_rows,
     )
