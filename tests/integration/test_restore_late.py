@@ -236,6 +236,8 @@ def test_a_database_with_subscriptions_is_not_replaced(files: DumpFiles, source:
     with pytest.raises(TargetRefused, match="while it has the subscription news") as caught:
         bring_back(files, source, create=True, clean=True, confirm=source.dbname, disconnect_others=True)
     assert "DROP SUBSCRIPTION" in str(caught.value.hint)
+    with pytest.raises(TargetRefused, match="cannot be cleaned while it has the subscription news"):
+        bring_back(files, source, clean=True, confirm=source.dbname)
     with contextlib.closing(psycopg.connect(source.connect_string())):
         pass
 
