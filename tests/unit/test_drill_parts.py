@@ -399,6 +399,11 @@ def test_what_is_not_a_drills_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "pgstow-drill-file").write_text("x")
     young = tmp_path / "pgstow-drill-young"
     young.mkdir()
+    (young / "lock.new").touch()
+    of_somebody = tmp_path / "pgstow-drill-reports"
+    of_somebody.mkdir()
+    (of_somebody / "november.md").write_text("x")
+    os.utime(of_somebody, (time.time() - 7200, time.time() - 7200))
     said: list[str] = []
     remove_leftovers(tmp_path, said.append)
     assert (target / "file").exists() and young.exists() and (tmp_path / "pgstow-drill-file").exists()
@@ -406,6 +411,7 @@ def test_what_is_not_a_drills_folder_is_left_alone(tmp_path: Path) -> None:
     os.utime(young, (time.time() - 7200, time.time() - 7200))
     remove_leftovers(tmp_path, said.append)
     assert not young.exists()
+    assert (of_somebody / "november.md").exists()
 
 
 def test_the_process_of_a_stale_pid_file_is_not_ended(tmp_path: Path) -> None:

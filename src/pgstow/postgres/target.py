@@ -392,14 +392,21 @@ def drop_database(session: RawSession, name: bytes, *, force: bool) -> None:
     _execute_formatted(session, pattern, name, doing=f"dropping database {session.decode(name)}")
 
 
-def subscriptions(session: RawSession, database: bytes | None) -> list[bytes]:
-    """Return the subscriptions of a database, by default of the session's own: with one it cannot be dropped."""
+def subscriptions(
+    session: RawSession, database: bytes | None, *, with_slot_alone: bool = False
+) -> list[bytes]:
+    """Return the subscriptions of a database, by default of the session's own: with one it cannot be dropped.
+
+    ``with_slot_alone``: those that know a slot of their publisher, which cannot be dropped among others in a transaction.
+    """
     rows = session.rows(
         b"""
         SELECT s.subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
-        WHERE d.datname = coalesce($1::text, pg_catalog.current_database()) ORDER BY s.subname
+        WHERE d.datname = coalesce($1::text, pg_catalog.current_database()) AND (s.subslotname IS NOT NULL OR NOT $2::bool)
+        ORDER BY s.subname
         """,
         database,
+        b"t" if with_slot_alone else b"f",
         doing="looking for subscriptions",
     )
     return [name or b"" for (name,) in rows]

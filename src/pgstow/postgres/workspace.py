@@ -6,7 +6,8 @@
     pgstow-restore-XXXXXXXX/    the archive's table of contents, for pg_restore
     pgstow-connection-XXXXXXXX/ what a client program is to be told and its arguments must not show
 
-The kernel drops the lock with the process, so a folder whose lock can be had belongs to nobody any more.
+The kernel drops the lock with the process, so a folder whose lock can be had belongs to nobody any more. One that holds
+something and no lock was not made here, whatever its name.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ __all__ = ["Workspace", "remove_leftovers", "working_folder"]
 Kind = Literal["drill", "restore", "connection"]
 
 _LOCK = "lock"
-_UNLOCKED_FOR_S = 3600.0  # a folder without a lock is that of a drill that begins, unless it is this old
+_NEW_LOCK = f"{_LOCK}.new"
+_UNLOCKED_FOR_S = 3600.0  # an empty folder without a lock is that of a run that begins, unless it is this old
 _END_S = 30.0
 _POLL_S = 0.05
 _STILL_CHANGING = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
@@ -101,7 +103,7 @@ def _prefix(kind: Kind) -> str:
 
 def _new_lock(folder: Path) -> int:
     """Return the descriptor of a lock that appears in the folder only when it is held."""
-    unlocked = folder / f"{_LOCK}.new"
+    unlocked = folder / _NEW_LOCK
     descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,7 +124,8 @@ def _abandoned(folder: Path) -> Iterator[bool]:
     try:
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        yield time.time() - found.st_mtime > _UNLOCKED_FOR_S
+        is_old = time.time() - found.st_mtime > _UNLOCKED_FOR_S
+        yield is_old and all(path.name == _NEW_LOCK for path in folder.iterdir())
         return
     try:
         try:

@@ -268,14 +268,7 @@ def _check_creation(
     _require_confirmation(options, reason, name, with_clean=True)
     if database == facts.database:
         raise TargetRefused(f"database {name} cannot be replaced: it is the one used to create others")
-    subscribed = [session.decode(one) for one in target_sql.subscriptions(session, database)]
-    if subscribed:
-        raise TargetRefused(
-            f"database {name} cannot be dropped while it has the subscription{'s' if len(subscribed) > 1 else ''}"
-            f" {', '.join(subscribed)}",
-            hint="nothing was touched; drop them first, in that database (DROP SUBSCRIPTION; where the publisher is gone, after"
-            " ALTER SUBSCRIPTION ... DISABLE and SET (slot_name = NONE))",
-        )
+    _refuse_subscriptions(session, name, target_sql.subscriptions(session, database), done="dropped")
     if options.disconnect_others:
         return oid
     _refuse_beside_restore(session, database)
@@ -287,6 +280,17 @@ def _check_creation(
             sessions=others,
         )
     return oid
+
+
+def _refuse_subscriptions(session: RawSession, name: str, found: Sequence[bytes], *, done: str) -> None:
+    """TargetRefused for subscriptions: PostgreSQL drops one neither with its database nor in a transaction with others."""
+    if found:
+        raise TargetRefused(
+            f"database {name} cannot be {done} while it has the subscription{'s' if len(found) > 1 else ''}"
+            f" {', '.join(session.decode(one) for one in found)}",
+            hint="nothing was touched; drop them first, in that database (DROP SUBSCRIPTION; where the publisher is gone, after"
+            " ALTER SUBSCRIPTION ... DISABLE and SET (slot_name = NONE))",
+        )
 
 
 def _refuse_beside_restore(session: RawSession, database: bytes) -> None:
@@ -328,6 +332,10 @@ def _check_contents(
     if _is_own_source(files.manifest, facts, facts.database_oid):
         reason = f"database {name} is the one that the backup was made of"
         _require_confirmation(options, reason, name, with_clean=False)
+    if options.clean:
+        ours = {entry.tag for entry in selection.entries if entry.desc == b"SUBSCRIPTION"}
+        there = target_sql.subscriptions(session, None, with_slot_alone=True)
+        _refuse_subscriptions(session, name, [one for one in there if one in ours], done="cleaned")
 
 
 def _check_conflicts(

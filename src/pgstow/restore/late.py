@@ -6,6 +6,7 @@ These depend on more than the backup: on policies, functions and other servers (
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +23,14 @@ _LABEL = b"SECURITY LABEL"
 _TRIED_LABELS = 20
 _AS_THE_OTHERS = f"not tried any more, after {_TRIED_LABELS} labels of this provider were refused"
 _NO_SPACE = "No space left on device"  # then nothing else will work either
-_FILLED_UNDER_POLICIES = (
-    "was filled with what row level security lets its owner see, as REFRESH does for everybody: a table that it reads has FORCE"
-    " ROW LEVEL SECURITY"
+# pg_restore lost its own session or got none: the server fell over or is gone. What a server says of sessions that a statement
+# had elsewhere (postgres_fdw, dblink) begins with ERROR.
+_CUT_OFF = re.compile(
+    r"^pg_restore: error: (?:could not execute query: |query failed: )?"
+    r"(?:FATAL|PANIC|server closed the connection|connection to server|no connection to the server|SSL |could not (?:receive|send) )",
+    re.MULTILINE,
 )
+_FILLED_UNDER_POLICIES = "was filled with what row level security (FORCE) lets its owner see, as REFRESH does for everybody; without that the server said"
 _REMEDIES: Mapping[bytes, str] = {
     b"PUBLICATION": "create it as a role that may, with the statement in the archive (pgstow export)",
     b"SUBSCRIPTION": "create it as a superuser, with connect = false as the archive has it (pgstow export)",
@@ -48,21 +53,22 @@ def restore_late(
 ) -> LateWork:
     """Restore ``entries``; what the server refuses is a loss in the report.
 
-    Materialized views are filled first: event triggers must see nothing of it. Raises RestoreError when a disk is full.
+    Materialized views are filled first: event triggers must see nothing of it. Raises RestoreError when a disk is full, or the
+    server fell over, which empties unlogged tables whose rows were there before.
     """
     done = LateWork()
     refreshes = [entry for entry in entries if entry.desc == REFRESH]
     try:
         sections.restore(refreshes, jobs=jobs, maintenance_work_mem=maintenance_work_mem)
     except RestoreError as exc:
-        _refuse_full_disk(exc)
+        _refuse_what_ends_all(exc)
         for entry in refreshes:  # in the order of the archive: some are made of others
             _refresh(sections, entry, done)
     others = [entry for entry in entries if entry.desc != REFRESH]
     try:
         sections.restore(others, is_one_transaction=True)
     except RestoreError as exc:
-        _refuse_full_disk(exc)
+        _refuse_what_ends_all(exc)
         _one_by_one(sections, others, done)
     return done
 
@@ -72,16 +78,17 @@ def _refresh(sections: Sections, entry: TocEntry, done: LateWork) -> None:
     try:
         sections.restore([entry])
     except RestoreError as exc:
-        _refuse_full_disk(exc)
+        _refuse_what_ends_all(exc)
         name = f"{text(entry.namespace, sections.toc.encoding)}.{text(entry.tag, sections.toc.encoding)}"
         try:
             sections.restore([entry], has_row_security=True)
         except RestoreError as again:
-            _refuse_full_disk(again)
+            _refuse_what_ends_all(again)
             why = f"{_said(again)}; it is empty: REFRESH MATERIALIZED VIEW {name} once that is mended"
             done.skipped.append(Skipped(what=f"rows of materialized view {name}", why=why, is_loss=True))
         else:
-            done.warnings.append(f"materialized view {name} {_FILLED_UNDER_POLICIES}")
+            first, _, _ = _said(exc).partition(" HINT: ")
+            done.warnings.append(f"materialized view {name} {_FILLED_UNDER_POLICIES}: {first}")
 
 
 def _one_by_one(sections: Sections, entries: Sequence[TocEntry], done: LateWork) -> None:
@@ -102,7 +109,7 @@ def _one_by_one(sections: Sections, entries: Sequence[TocEntry], done: LateWork)
         try:
             sections.restore([entry], is_one_transaction=True)
         except RestoreError as exc:
-            _refuse_full_disk(exc)
+            _refuse_what_ends_all(exc)
             lost.add(entry.dump_id)
             refused.update([_provider(entry)] if entry.desc == _LABEL else [])
             why = "; ".join(_told(entry, exc, sections.toc))
@@ -129,6 +136,6 @@ def _said(exc: RestoreError) -> str:
     return exc.message.partition(": ")[2] or exc.message
 
 
-def _refuse_full_disk(exc: RestoreError) -> None:
-    if _NO_SPACE in exc.message:
+def _refuse_what_ends_all(exc: RestoreError) -> None:
+    if _NO_SPACE in exc.message or _CUT_OFF.search(str(exc.facts.get("stderr_tail", ""))):
         raise exc
