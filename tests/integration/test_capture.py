@@ -259,30 +259,38 @@ def test_type_that_keeps_changing_fails_the_backup_and_publishes_nothing(
 
 
 class Waiter:
-    """A session that queues an ACCESS EXCLUSIVE lock."""
+    """A session that queues an ACCESS EXCLUSIVE lock, ``after`` somebody waits for a lock of that relation."""
 
-    def __init__(self, conninfo: ConnInfo, table: str) -> None:
+    def __init__(self, conninfo: ConnInfo, table: str, *, after: str | None = None) -> None:
         self._conninfo = conninfo
         self._table = table
+        self._after = after
         self._thread = threading.Thread(target=self._run)
         self.waited_s: float | None = None
 
     def _run(self) -> None:
+        if self._after is not None:
+            self._until_there_is_a_queue(f"relation = '{self._after}'::regclass")
         begun = time.monotonic()
         execute(self._conninfo, f"ALTER TABLE {self._table} ADD COLUMN IF NOT EXISTS added int")
         self.waited_s = time.monotonic() - begun
 
     def queue(self) -> None:
         """Return once the lock is queued."""
+        self.start()
+        self._until_there_is_a_queue("true")
+
+    def start(self) -> None:
         self._thread.start()
+
+    def _until_there_is_a_queue(self, where: str) -> None:
+        query = f"SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation' AND {where}"
         with psycopg.connect(self._conninfo.connect_string(), autocommit=True) as watching:
-            while not watching.execute(
-                "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
-            ).fetchone():
+            while not watching.execute(query).fetchone():  # type: ignore[arg-type]
                 time.sleep(0.02)
 
-    def join(self) -> None:
-        self._thread.join()
+    def join(self, timeout_s: float | None = None) -> None:
+        self._thread.join(timeout_s)
 
 
 def test_tables_with_a_queued_exclusive_lock_are_read_by_the_session_that_holds_ours(
@@ -386,6 +394,50 @@ def test_giving_way_does_not_wait_for_pg_dump(
         )
     waiter.join()
     assert time.monotonic() - begun < 250  # the sleep was ended
+
+
+def test_giving_way_lets_go_of_the_locks_of_pg_dump(pg15: Cluster, database: DatabaseFactory) -> None:
+    """It has those of all tables, too, in a session that waits here for a view that is being refreshed."""
+    source = database(pg15)
+    execute(source, "CREATE TABLE wanted (n int); CREATE MATERIALIZED VIEW busy AS SELECT 1 AS n")
+    execute(source, "CREATE VIEW on_busy AS SELECT n FROM busy")
+    waiter = Waiter(source, "wanted", after="busy")
+    with psycopg.connect(source.connect_string()) as refreshing:
+        refreshing.execute("REFRESH MATERIALIZED VIEW busy")
+        with pytest.raises(GaveWay, match="wanted"):
+            capture_into(
+                memory_repository(),
+                source,
+                checkpoint=at("newcomers locked", waiter.start),
+                max_blocking_s=1,
+                attempts=1,
+            )
+        waiter.join(60)
+        has_its_lock = waiter.waited_s is not None
+    waiter.join()
+    assert has_its_lock
+
+
+def test_an_owner_that_is_gone_when_roles_are_asked_for_is_told(
+    pg15: Cluster, database: DatabaseFactory
+) -> None:
+    """No lock keeps a role from being dropped; the archive names it, and globals.sql does not."""
+    source = database(pg15)
+    execute(source, "DROP ROLE IF EXISTS leaving", "CREATE ROLE leaving", "CREATE TABLE t (n int)")
+    execute(source, "ALTER TABLE t OWNER TO leaving")
+    backup = capture_into(
+        memory_repository(),
+        source,
+        checkpoint=at(
+            "locks released",
+            lambda: execute(source, "REASSIGN OWNED BY leaving TO postgres", "DROP ROLE leaving"),
+        ),
+    )
+    gone = "role leaving: dropped or renamed while the backup was made"
+    assert gone in backup.manifest.globals.missing
+    assert [(one.code, one.message) for one in backup.manifest.warnings] == [
+        ("globals", f"not captured: {gone}")
+    ]
 
 
 def test_locks_are_held_while_rows_are_read_and_no_longer(pg15: Cluster, database: DatabaseFactory) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from pgstow.assurance.drill.room import restored_bytes
 from pgstow.catalog.backups import BackupFiles
+from pgstow.catalog.manifest import Selection
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from support.backups import capture_into, files_of, memory_repository
@@ -85,3 +86,21 @@ def test_where_the_source_does_not_say_rows_count_by_their_text(restored: Restor
     older = record.model_copy(update={"heap_bytes": None, "toast_bytes": None, "index_bytes": None})
     told = restored_bytes(manifest.model_copy(update={"tables": (older,)}), restored.files.toc)
     assert told - restored.base_bytes > record.size_bytes
+
+
+def test_views_that_are_left_out_take_no_room(pg15: Cluster, database: Databases) -> None:
+    source = database(pg15)
+    execute(
+        source,
+        """CREATE MATERIALIZED VIEW small AS SELECT 1 AS n; CREATE MATERIALIZED VIEW empty AS SELECT 1 AS n WITH NO DATA;
+        CREATE SCHEMA reports; CREATE MATERIALIZED VIEW reports.large AS SELECT repeat('x', 1000) AS f FROM generate_series(1, 2000);
+        ANALYZE""",
+    )
+
+    def told(selection: Selection) -> int | None:
+        return capture_into(
+            memory_repository(), source, selection=selection
+        ).manifest.materialized_views_bytes
+
+    assert (told(Selection()) or 0) > 2_000_000
+    assert told(Selection(exclude_schemas=("reports",))) == 8192

@@ -369,3 +369,22 @@ def test_a_backup_from_the_future_hides_neither_later_ones_nor_their_alarms(
     assert alarmed.reuse.distrusted == (second.backup_id,)
 
     assert shop.backup().reuse.base == alarmed.backup_id
+
+
+def test_a_backup_from_the_future_that_an_alarm_speaks_of_is_no_base(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was made before the alarm, whatever its time says; and the backup with the alarm cannot be a base itself here."""
+    now = catalogs.clock
+    with monkeypatch.context() as patch:
+        patch.setattr(catalogs, "clock", lambda connection: now(connection) + timedelta(days=1))
+        ahead = shop.backup()
+    second = shop.backup()
+    assert second.reuse.base == ahead.backup_id
+    with a_lying_base(monkeypatch), monkeypatch.context() as patch:
+        patch.setattr(logical, "_is_durable", lambda *_: False)
+        alarmed = shop.backup()
+    assert alarmed.reuse.alarms and not alarmed.reuse.is_base
+
+    after = shop.backup().reuse
+    assert (after.base, after.distrusted) == (None, tuple(sorted((ahead.backup_id, second.backup_id))))

@@ -437,19 +437,25 @@ def _reset(cluster: Cluster, xid: int) -> None:
 
 def test_whole_blobs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the repository no longer lists is read. Without that the backup is not wrong but fails, at its very end."""
+    shop.run("CREATE TABLE quiet AS SELECT i, repeat('q', 80) AS f FROM generate_series(1, 30000) i")
     shop.backup()
     store = shop.repository.store
     first = [one.name for one in store.list("") if one.name.startswith(("index/", "data/"))]
-    shop.run("UPDATE ledger SET note = 'changed' WHERE id = 20000")
+    last = "UPDATE quiet SET f = f || '!' WHERE i = 30000"
+    shop.run(f"UPDATE ledger SET note = 'changed' WHERE id = 20000; {last}")
     second = shop.backup()
     assert second.reuse.base is not None
     for name in first:
         store.delete(name)
+    shop.run(last)
     lost = shop.fork()
     twin = shop.fork()
     right = lost.backup()
     assert right.reuse.base == second.backup_id
     assert 0 < ranges(right)[0] < ranges(right)[1]
+    assert (
+        table(right, "quiet").reuse_refused == "every page range changed, or is missing where the backup goes"
+    )
     with monkeypatch.context() as patch:
         the_checks(patch)
         patch.setattr(destinations, "_holds", lambda *_: True)

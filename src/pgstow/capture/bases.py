@@ -104,6 +104,8 @@ def choose_base(
             second_best = second_best or base
         if manifest.reuse.alarms:
             alarmed = max(alarmed, record.time) if alarmed else record.time
+            if best is not None and best.record.id != record.id and _follows(manifest, best.manifest):
+                distrusted.add(best.record.id)
     chosen = best or second_best
     is_doubtful = chosen is not None and chosen.record.id in distrusted  # by one that a clock put behind it
     return None if is_doubtful else chosen, tuple(sorted(distrusted))

@@ -15,6 +15,7 @@ from pgstow.postgres.session import Connection
 __all__ = ["Cancellation"]
 
 _CANCEL_TIMEOUT_S = 5.0
+_END_GRACE_S = 5.0  # in which pg_dump tells the server to stop
 
 
 class Cancellation(threading.Event):
@@ -43,7 +44,7 @@ class Cancellation(threading.Event):
 
     @contextlib.contextmanager
     def ending(self, program: Process) -> Iterator[None]:
-        """Kill this program, too, when the event is set before the block ends."""
+        """End this program, too, when the event is set before the block ends."""
         with self._guard:
             self._programs.add(program)
         try:
@@ -63,18 +64,24 @@ class Cancellation(threading.Event):
     def set(self) -> None:
         super().set()
         self.cancel()
+        self._end_programs()
 
     def cancel(self) -> None:
         """Cancel what the sessions are doing. To be repeated: between two statements there is nothing to cancel."""
         with self._guard:
             connections = list(self._connections)
-            for program in self._programs:
-                program.kill()
         for connection in connections:
             with contextlib.suppress(
                 psycopg.Error
             ):  # a session that cannot be reached is closed by its owner
                 connection.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
+
+    def _end_programs(self) -> None:
+        """Ask first: pg_dump has its locks in a session of its own, which would notice only later that it is gone."""
+        with self._guard:
+            programs = list(self._programs)
+        for program in programs:
+            program.end(_END_GRACE_S)
 
     def because(self, reason: CaptureError) -> None:
         """Set the event and let the backup fail with ``reason``, unless it is ending for another one already."""

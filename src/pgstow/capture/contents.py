@@ -51,7 +51,7 @@ def read_contents(
     With ``relations`` these tables and sequences alone, with what hangs on them. They are qualified and quoted as the
     server does it: to pg_dump that is a pattern which only this one name matches.
 
-    Its session runs with ``settings``, unless a pooler refuses them; it runs inside ``covering()``, which may kill it.
+    Its session runs with ``settings``, unless a pooler refuses them; it runs inside ``covering()``, which may end it.
     Raises SourceMoved when something came in pg_dump's way that may be gone next time, ProcessFailed with its message
     otherwise.
     """

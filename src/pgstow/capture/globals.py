@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pgstow.catalog.manifest import GlobalsRecord
@@ -28,15 +28,33 @@ class CapturedGlobals:
 
 
 def capture_globals(
-    tools: ClientTools, conninfo: ConnInfo, connection: Connection, *, database: str, with_passwords: bool
+    tools: ClientTools,
+    conninfo: ConnInfo,
+    connection: Connection,
+    *,
+    database: str,
+    with_passwords: bool,
+    owners: Collection[bytes] = (),
 ) -> CapturedGlobals:
     """Return the cluster's globals as far as this role may see them, and what is missing.
 
     Password hashes are left out unless asked for; only a role that may read pg_authid gets them. A failure
-    is recorded, not raised: the data of the database does not depend on it.
+    is recorded, not raised: the data of the database does not depend on it. ``owners`` are the roles that the archive, which
+    is older, names as such: one that is gone is missing.
     """
     roles = tuple(catalogs.text(name) for name in catalogs.role_names(connection))
     pg_dumpall = _Dumpall(tools, conninfo, database, no_timeouts(connection.info.server_version))
+    captured = _captured(pg_dumpall, roles, with_passwords=with_passwords)
+    named = {catalogs.text(name) for name in owners if not name.startswith(b"pg_")}
+    gone = [
+        f"role {name}: dropped or renamed while the backup was made"
+        for name in sorted(named.difference(roles))
+    ]
+    record = captured.record.model_copy(update={"missing": (*captured.record.missing, *gone)})
+    return replace(captured, record=record, refused=(*captured.refused, *gone))
+
+
+def _captured(pg_dumpall: _Dumpall, roles: tuple[str, ...], *, with_passwords: bool) -> CapturedGlobals:
     refused: list[str] = []
     text: bytes | None = None
     if with_passwords:

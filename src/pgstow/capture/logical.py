@@ -181,7 +181,7 @@ def _read(
         with translated("looking at the server"):
             found = catalogs.extensions(leader.connection)
             system = catalogs.system_identifier(leader.connection)
-            view_pages = catalogs.materialized_view_pages(leader.connection)
+            view_pages = catalogs.materialized_view_pages(leader.connection, contents.toc.filled_views())
         reuse = plan_reuse(
             job.base,
             Source(system_identifier=system, extensions=found, leader=leader),
@@ -197,7 +197,7 @@ def _read(
         _refuse_changed_types(job, leader)
         leader.let_go()
         job.checkpoint("locks released")
-        captured_globals = _read_globals(job, leader)
+        captured_globals = _read_globals(job, leader, contents)
         configuration = capture_configuration(job.source, encoding=leader.facts.encoding)
         return SavedContents(
             leader=leader,
@@ -324,7 +324,7 @@ def _batches(contents: Contents) -> list[LargeObjectBatch]:
     ]
 
 
-def _read_globals(job: Capture, leader: Leader) -> CapturedGlobals:
+def _read_globals(job: Capture, leader: Leader, contents: Contents) -> CapturedGlobals:
     with job.phase("reading globals"), translated("listing roles"):
         return capture_globals(
             job.tools,
@@ -332,6 +332,7 @@ def _read_globals(job: Capture, leader: Leader) -> CapturedGlobals:
             leader.connection,
             database=catalogs.text(leader.facts.database),
             with_passwords=job.options.role_passwords,
+            owners={entry.owner for entry in contents.toc.entries if entry.owner},
         )
 
 

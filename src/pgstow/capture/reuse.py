@@ -85,6 +85,9 @@ class Reuse:
     tables: Mapping[int, TableRecord] = field(default_factory=dict)  # of the base, by OID
     shapes: Shapes | None = None  # now
     refusals: dict[int, str] = field(default_factory=dict)  # by OID
+    lost: set[int] = field(
+        default_factory=set
+    )  # tables with ranges whose blobs are not wherever the backup goes
     alarms: list[str] = field(default_factory=list)
     checked_ranges: int = 0
     distrusted: tuple[str, ...] = ()
@@ -108,7 +111,7 @@ class Reuse:
         if latest is not None and latest[0] == facts.oid:
             return latest[1]
         try:
-            known = _known_table(self.base, record.member, record.ranges)
+            known = _known_table(self.base, record.member, record.ranges, self._holding(self.base, facts.oid))
             known.check(pages_per_range)
         except RepositoryDamaged as exc:
             self.refusals[facts.oid] = f"the base is damaged: {exc.message}"
@@ -116,6 +119,15 @@ class Reuse:
         with self._guard:
             self._latest = facts.oid, known
         return known
+
+    def _holding(self, base: Base, oid: int) -> Callable[[BlobIds, int], bool]:
+        def is_held(content: BlobIds, size_bytes: int) -> bool:
+            is_there = base.is_held(content, size_bytes)
+            if not is_there:
+                self.lost.add(oid)
+            return is_there
+
+        return is_held
 
     def pages_per_range(self, facts: TableFacts) -> int | None:
         """Return the length of the ranges that the base has of a table."""
@@ -197,11 +209,11 @@ def _window(base: Manifest, leader: Leader) -> XidWindow | None:
     return XidWindow(base.server.oldest_xid % _XID_WRAP, leader.horizon.next - base.server.oldest_xid)
 
 
-def _known_table(base: Base, member: str, ranges: str) -> KnownTable:
+def _known_table(base: Base, member: str, ranges: str, is_held: Callable[[BlobIds, int], bool]) -> KnownTable:
     node = base.member(member)
     if node is None:
         raise RepositoryDamaged(f"{member} is missing")
-    return KnownTable(is_held=base.is_held, node=node, index=base.read(ranges))
+    return KnownTable(is_held=is_held, node=node, index=base.read(ranges))
 
 
 def same_ranges(known: KnownTable, prints: Fingerprints, first: int) -> bytes:

@@ -217,7 +217,9 @@ def _why_all_was_read(task: TableTask, reused: Reused, reuse: Reuse) -> str | No
     refused = reuse.refusal(task.facts)
     if refused is not None or reuse.is_full_read:
         return refused
-    return "more than half of its page ranges changed" if task.is_big else "every page range changed"
+    what = "more than half of its page ranges" if task.is_big else "every page range"
+    gone = ", or is missing where the backup goes" if task.facts.oid in reuse.lost else ""
+    return f"{what} changed{gone}"
 
 
 class SessionReader:

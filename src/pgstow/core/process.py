@@ -121,6 +121,15 @@ class Process:
         """Ask the process group to end."""
         self._signal(signal.SIGTERM)
 
+    def end(self, grace_s: float) -> None:
+        """End the process group, gently at first. For another thread than the one that reads from it and calls ``stop()``."""
+        if self._popen.poll() is None:
+            self.terminate()
+            try:
+                self._popen.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
     def kill(self) -> None:
         """End the process group at once. For another thread than the one that reads from it and calls ``stop()``."""
         self._signal(signal.SIGKILL)

@@ -171,14 +171,15 @@ def moved_tables(connection: Connection) -> list[TableName]:
     return [TableName(oid, qualified) for oid, qualified in rows]
 
 
-def materialized_view_pages(connection: Connection) -> int:
-    """Return about how many pages all materialized views take with their indexes, as the server last counted them."""
+def materialized_view_pages(connection: Connection, oids: Sequence[int]) -> int:
+    """Return about how many pages these materialized views take with their indexes, as the server last counted them."""
     row = connection.execute(
         f"""
         SELECT coalesce(sum(c.relpages + coalesce(t.relpages, 0) + {_INDEX_PAGES}), 0)::bigint
         FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_class t ON t.oid = c.reltoastrelid
-        WHERE c.relkind = 'm' AND c.relispopulated
-        """
+        WHERE c.oid = ANY(%s::oid[])
+        """,
+        (list(oids),),
     ).fetchone()
     assert row is not None
     return int(row[0])

@@ -102,6 +102,10 @@ class Toc:
         """Return the entries that stand for contents of large objects."""
         return tuple(entry for entry in self.entries if entry.has_data and entry.desc == b"BLOBS")
 
+    def filled_views(self) -> tuple[int, ...]:
+        """Return the OIDs of the materialized views that a restore fills."""
+        return tuple(entry.oid for entry in self.entries if entry.desc == b"MATERIALIZED VIEW DATA")
+
     @property
     def encoding(self) -> str:
         """The encoding of every string in the archive, by PostgreSQL's name for it."""
