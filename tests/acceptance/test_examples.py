@@ -110,7 +110,9 @@ def test_from_the_file_to_a_restore(
         label = ("--label", "release 7") if plan.kind == "pre-deployment" else ()
         pgstow("run", plan.name, *label)
 
-    assert [each["code"] for each in pgstow("status")["reasons"]] == ["alerts_unknown"]  # until somebody looks
+    assert [each["code"] for each in pgstow("status")["reasons"]] == [
+        "alerts_unknown"
+    ]  # until somebody looks
     alerts = pgstow("alerts", "check")
     assert alerts["alerts"] == alerts["deliveries"] == []
     found = pgstow("status")
