@@ -342,6 +342,7 @@ OPERATIONS = (
         again=_copy_out_again,
         seen=_check_second,
         tries=6,
+        believes=("snapshots",),
     ),
     Operation(
         name="backup into two",
