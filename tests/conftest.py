@@ -33,7 +33,13 @@ ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / ".tools"  # scripts/install-test-tools fills it
 FOLDERS = ("unit", "contract", "integration", "acceptance", "bench")
 OUR_SETTINGS = frozenset(
-    {"PGSTOW_ALL_FAULTS", "PGSTOW_FAULTS_REPORT", "PGSTOW_TEST_EXAMPLES", "PGSTOW_WHOLE_IMAGE"}
+    {
+        "PGSTOW_ALL_FAULTS",
+        "PGSTOW_ALL_RELEASES",
+        "PGSTOW_FAULTS_REPORT",
+        "PGSTOW_TEST_EXAMPLES",
+        "PGSTOW_WHOLE_IMAGE",
+    }
 )  # what tests themselves read
 FOREIGN_SETTINGS = ("PG", "AWS_", "AZURE_", "GOOGLE_", "RESTIC_", "PGSTOW_")
 
@@ -53,6 +59,7 @@ MAJORS = [
     for major in (14, 15, 16, 17, 18)
     if not any(line.startswith(f"postgresql-{major}\t") for line in UNAVAILABLE)
 ]
+OUTER_MAJORS = MAJORS if os.environ.get("PGSTOW_ALL_RELEASES") else sorted({*MAJORS[:1], *MAJORS[-1:]})
 
 SMALL_SERVER = {
     "shared_buffers": "32MB",
@@ -137,9 +144,12 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     return shared
 
 
-@pytest.fixture(scope="session", params=sorted({MAJORS[0], MAJORS[-1]}), ids=lambda major: f"pg{major}")
+@pytest.fixture(scope="session", params=OUTER_MAJORS, ids=lambda major: f"pg{major}")
 def outer_cluster(request: pytest.FixtureRequest) -> Cluster:
-    """The oldest and the newest release only, for what those between them have no say in: other tests ask each of them."""
+    """The oldest and the newest release, for what those between them have no say in: other tests ask each of them.
+
+    PGSTOW_ALL_RELEASES=1 asks them here as well.
+    """
     shared: Cluster = request.getfixturevalue(f"pg{request.param}")
     return shared
 

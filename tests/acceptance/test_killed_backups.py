@@ -82,7 +82,7 @@ def test_interrupt_is_tidy(source: ConnInfo, tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     Repository.init(LocalStore(folder), Secret(PASSWORD), hostname="h", username="u")
     pgstow = Pgstow({"PGSTOW_REPOSITORY": str(folder), "PGSTOW_PASSWORD": PASSWORD})
-    with pgstow.start("backup", source.connect_string(), "--name", "shop", "--limit-rate", "1M") as process:
+    with pgstow.start("backup", source.connect_string(), "--name", "shop", "--limit-rate", "500K") as process:
         while sessions(source) < 3:  # leader and readers are at work
             assert process.poll() is None
             time.sleep(0.05)

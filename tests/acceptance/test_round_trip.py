@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from conftest import MAJORS
+from conftest import MAJORS, OUTER_MAJORS
 from pgstow.assurance.compare import compare_databases
 from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
@@ -54,7 +54,7 @@ def assert_equal(source: ConnInfo, target: ConnInfo) -> None:
 @pytest.fixture(
     params=[
         *((major, "folder") for major in MAJORS),
-        *((major, "s3") for major in sorted({MAJORS[0], MAJORS[-1]})),
+        *((major, "s3") for major in OUTER_MAJORS),
     ],
     ids=lambda way: f"pg{way[0]}-{way[1]}",
 )

@@ -23,6 +23,7 @@ from pgstow.postgres.server import Cluster
 from support import backups
 from support.backups import Notes, capture_into, files_of, memory_repository, pg_dump_directory, tools_for
 from support.every_kind import HOSTILE, create_every_kind
+from support.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -526,7 +527,11 @@ def test_server_that_dies_in_mid_backup_fails_it_cleanly(
     assert not isinstance(caught.value, Interrupted)
     assert repository.snapshots() == []
     ours = ("read_", "seal_", "pack-upload_", "lock-watchdog", "pg_dump-")
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)] == []
+
+    def left() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]
+
+    until(lambda: not left(), lambda: f"the end of {left()}")
 
 
 def test_row_level_security_that_would_hide_rows_fails_the_backup(

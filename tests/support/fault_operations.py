@@ -329,12 +329,12 @@ OPERATIONS = (
     ),
     Operation(name="first backup", template="empty", work=_back_up, tries=15, cleans_up=True),
     Operation(name="backup with reuse", template="one backup", work=_back_up, tries=15, cleans_up=True),
-    Operation(name="verify", template="two backups", work=_verify, tries=40),
-    Operation(name="verify of damage", template="damaged", work=_verify_damaged, tries=40, is_judged=False),
-    Operation(name="export", template="two backups", work=_export, tries=20),
+    Operation(name="verify", template="two backups", work=_verify, tries=15),
+    Operation(name="verify of damage", template="damaged", work=_verify_damaged, tries=15, is_judged=False),
+    Operation(name="export", template="two backups", work=_export, tries=15),
     Operation(name="restore", template="two backups", work=_restore, tries=10),
     Operation(name="all databases", template="one backup", work=_back_up_all, tries=5, cleans_up=True),
-    Operation(name="copy", template="elsewhere", work=_copy, tries=30, cleans_up=True),
+    Operation(name="copy", template="elsewhere", work=_copy, tries=15, cleans_up=True),
     Operation(
         name="copy out of it",
         template="two backups",
@@ -342,6 +342,7 @@ OPERATIONS = (
         again=_copy_out_again,
         seen=_check_second,
         tries=6,
+        believes=("snapshots",),
     ),
     Operation(
         name="backup into two",
@@ -353,7 +354,7 @@ OPERATIONS = (
         cleans_up=True,
     ),
     Operation(
-        name="prune", template="one of two", work=_prune, tries=30, cleans_up=True, believes=("snapshots",)
+        name="prune", template="one of two", work=_prune, tries=15, cleans_up=True, believes=("snapshots",)
     ),
     Operation(
         name="retention apply",

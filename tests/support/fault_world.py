@@ -77,7 +77,6 @@ _TEMPLATES = (
     ),
     *("damaged", "lost pack", "lost index file", "aged"),
 )
-_MOST_TRIES = 15  # as many as there are ways to go wrong: each is tried for each operation
 _STRIDE = 7  # the number of points is rarely a multiple of it
 
 # ledger has two page ranges, of which the second changes; a large object and an index come along.
@@ -316,14 +315,17 @@ def _lose_index_file(repository: Repository, member: str) -> None:
 
 
 def chosen(pairs: Sequence[tuple[Fault, Point]], tries: int) -> list[tuple[Fault, Point]]:
-    """Return all, or at most ``tries`` of them: every fault in turn, each beginning at another point."""
+    """Return all, or at most ``tries`` of them: every fault in turn, each beginning at another point.
+
+    With 15 each of FAULTS has its turn; with fewer the first of them have.
+    """
     if TRY_ALL:
         return list(pairs)
     by_fault: dict[Fault, list[Point]] = {}
     for fault, point in pairs:
         by_fault.setdefault(fault, []).append(point)
     picked: dict[tuple[Fault, Point], None] = {}
-    for number in range(min(tries, _MOST_TRIES)):
+    for number in range(tries):
         turn, place = divmod(number, len(by_fault))
         fault, points = list(by_fault.items())[place]
         picked[fault, points[(place * _STRIDE + turn) % len(points)]] = None

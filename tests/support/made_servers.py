@@ -67,6 +67,7 @@ def _copy(self: Cluster) -> None:
         if not original.exists():
             _initdb(self)
             unfinished = original.with_suffix(".new")
+            shutil.rmtree(unfinished, ignore_errors=True)  # of who could not copy it to its end
             _copy_folder(self.data_dir, unfinished)
             unfinished.rename(original)
             return

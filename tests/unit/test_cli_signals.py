@@ -19,11 +19,17 @@ import pytest
 from pgstow.app.auditing import Access, Who
 from pgstow.audit.journal import Journal
 from pgstow.audit.trail import FOLDER
-from pgstow.cli import command
+from pgstow.cli import command, signals
 from pgstow.cli.output import Outcome, Output
 from pgstow.cli.signals import interruptible, requests
 from pgstow.core.errors import Interrupted
 from support.repositories import WatchedStore, init_repository
+
+
+@pytest.fixture(autouse=True)
+def postponed_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that waits comes when the work has gone on, also where that is slow to get a processor."""
+    monkeypatch.setattr(signals, "_POSTPONED_S", 0.2)
 
 
 def test_a_signal_while_a_thread_is_started_waits_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from pgstow.state.runs import DestinationResult
 from support.drilling import drill_record
 from support.facts import AWAY, NIGHTLY, facts_of, one, repository_facts, run
 from support.policies import NOW, daily
+from support.waiting import until
 
 H, DAY = timedelta(hours=1), timedelta(days=1)
 PAGE = Path(__file__).parent.parent.parent / "docs" / "monitoring.md"
@@ -281,8 +282,12 @@ def test_a_client_that_says_nothing_stops_neither_others_nor_the_end() -> None:
         silent = socket.create_connection(("127.0.0.1", port))
         assert get(port)[1] == b"x 1\n"
     silent.close()
-    answering = [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
-    assert len(set(answering) - before) <= 1  # the one that waits for the silent client ends by itself
+
+    def answering() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if "process_request_thread" in one.name} - before
+
+    # the one that waits for the silent client ends by itself; the others are at their ends
+    until(lambda: len(answering()) <= 1, lambda: f"the end of {answering()}")
 
 
 def test_an_address_in_use_is_told() -> None:

@@ -28,7 +28,7 @@ from pgstow.audit.trail import (
     enrolment_name,
     read_trail,
 )
-from pgstow.core.errors import PgstowError, RepositoryDamaged, StateError, UsageError
+from pgstow.core.errors import Interrupted, PgstowError, RepositoryDamaged, StateError, UsageError
 from pgstow.core.progress import Progress
 from pgstow.core.secrets import Secret
 from pgstow.repository import Repository
@@ -179,6 +179,8 @@ def _kept_versions(repository: Repository, environ: Mapping[str, str]) -> tuple[
                 raws.append(repository.open_note(name, sealed))
             except RepositoryDamaged:
                 continue  # nobody with the key wrote it
+    except Interrupted:
+        raise
     except PgstowError as exc:  # not every bucket, and not every key, lets versions be listed
         unread = f"not held against hidden versions of anchors: {exc.message}"
     known = [

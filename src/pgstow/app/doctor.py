@@ -14,6 +14,7 @@ from pgstow.app.doctor_checks import SESSION_CHECKS
 from pgstow.app.findings import DoctorReport, Finding, Level, store_clock_finding
 from pgstow.core.errors import (
     ConnectionFailed,
+    Interrupted,
     NoRepository,
     PgstowError,
     PoolerRefused,
@@ -66,6 +67,8 @@ def diagnose(
         route = refuse_transaction_pooler(source)
     except PoolerRefused as exc:
         findings.append(Finding(code="pooler", level=Level.PROBLEM, text=exc.message, remedy=exc.hint))
+    except Interrupted:
+        raise
     except PgstowError as exc:
         findings.append(Finding(code="connection", level=Level.PROBLEM, text=exc.message, remedy=exc.hint))
         findings.extend(_tools_found(tools))
@@ -164,6 +167,8 @@ def _repository(place: RepositoryToCheck | None, clock: Callable[[], datetime]) 
             yield _store_clock(place.store, clock)
     except NoRepository as exc:
         yield _no_repository(exc.message)
+    except Interrupted:
+        raise
     except PgstowError as exc:
         if exc.code == "object_not_found":
             yield _no_repository(f"there is no repository at {place.store.location}")

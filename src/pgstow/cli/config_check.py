@@ -19,7 +19,7 @@ from pgstow.config.finding import require_settings_file
 from pgstow.config.reading import Reading, try_settings
 from pgstow.config.references import Reference
 from pgstow.config.settings import Settings
-from pgstow.core.errors import PgstowError, UsageError
+from pgstow.core.errors import Interrupted, PgstowError, UsageError
 from pgstow.monitor.channels import AppriseChannel
 
 __all__ = ["config_check_command"]
@@ -115,6 +115,8 @@ def _trouble(reference: Reference, invocation: Invocation) -> str | None:
     output: Output = invocation.output
     try:
         secret = reference.resolve(invocation.environ)
+    except Interrupted:
+        raise
     except PgstowError as exc:
         return output.scrub(str(exc))
     output.conceal(secret.reveal())

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from pgstow.core.errors import PgstowError
+from pgstow.core.errors import Interrupted, PgstowError
 from pgstow.core.process import run
 
 __all__ = ["Workspace", "remove_leftovers", "working_folder"]
@@ -93,6 +93,8 @@ def remove_leftovers(parent: Path, note: Callable[[str], object], kind: Kind = "
                     note(f"removed what a {kind} that was killed had left in {folder}")
         except FileNotFoundError:  # another run was quicker
             continue
+        except Interrupted:
+            raise
         except (OSError, PgstowError) as exc:
             note(f"what a {kind} that was killed left in {folder} cannot be removed: {exc}")
 
