@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from pgstow.core.secrets import Secret
 from pgstow.postgres.conninfo import ConnInfo
 from pgstow.postgres.server import Cluster
 from pgstow.repository import Repository
+from pgstow.state.runs import Runs
 from pgstow.store.local import LocalStore
 from support.dated_backups import save_dated
 from support.restic import Restic
@@ -139,6 +142,20 @@ def test_a_killed_run_is_taken_over_by_the_next(make_site: Callable[..., Site]) 
     assert again.code == 0, again.stderr
     assert len(site.backups()) == 1
     assert sorted(one.outcome for one in site.runs()) == ["abandoned", "done"]
+
+
+def test_a_run_that_was_given_up_for_dead_and_ends_well_says_so(make_site: Callable[..., Site]) -> None:
+    site = make_site("rows")
+    site.make_due()
+    with stopped_run(site, "rows", "--if-due") as process:
+        (given_up,) = site.runs("running")
+        with contextlib.closing(site.state()) as state:
+            Runs(state).save(replace(given_up, outcome="abandoned", error_code="abandoned"))
+        process.send_signal(signal.SIGCONT)
+        assert process.wait() == 0, process.communicate()
+    ((record,), (backup,)) = site.runs(), site.backups()
+    assert (record.outcome, record.error_code, record.backup_id) == ("done", None, backup.id)
+    assert not site.open_dues()
 
 
 def test_interrupted(make_site: Callable[..., Site]) -> None:

@@ -264,9 +264,13 @@ def test_rolling_upgrade(make_site: Callable[..., Site]) -> None:
     )
     site.make_due()
     with site.ending_everything():
-        old = site.serve(has_stops=True)
+        patient = (
+            "--dead-after",
+            "10m",
+        )  # nobody is taken for dead here, however long the newer one takes to start
+        old = site.serve(*patient, has_stops=True)
         (run,) = old.stopped_runs(1)
-        new = site.serve(shape=2)
+        new = site.serve(*patient, shape=2)
         until(lambda: len([host for host in site.hosts() if host.role == "serve"]) == 2, "two hosts")
         site.make_due("later")
         new.says("later/rows due")
