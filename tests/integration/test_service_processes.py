@@ -264,10 +264,7 @@ def test_rolling_upgrade(make_site: Callable[..., Site]) -> None:
     )
     site.make_due()
     with site.ending_everything():
-        patient = (
-            "--dead-after",
-            "10m",
-        )  # nobody is taken for dead here, however long the newer one takes to start
+        patient = ("--dead-after", "10m")  # however long the newer one takes to start
         old = site.serve(*patient, has_stops=True)
         (run,) = old.stopped_runs(1)
         new = site.serve(*patient, shape=2)

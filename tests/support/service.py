@@ -107,7 +107,8 @@ class Site:
         log = self.folder / f"serve-{len(self.processes)}.log"
         command = Pgstow.command()
         if has_stops or shape != SHAPE:
-            command = [sys.executable, "-m", "support.stopping_run", "serve", str(shape), "--"]
+            what = "serve" if has_stops else "serve-on"
+            command = [sys.executable, "-m", "support.stopping_run", what, str(shape), "--"]
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [*command, "serve", "--dead-after", "6s", *options],

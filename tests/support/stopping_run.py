@@ -1,7 +1,7 @@
 """pgstow's own commands, changed where a test needs it.
 
 ``python -m support.stopping_run serve SHAPE -- ARGUMENTS`` is ``pgstow serve`` of a host with that workflow shape, whose
-runs stop themselves: it starts them by ``... run MARKER -- ARGUMENTS``. A run of a database whose name is that of a point,
+runs stop themselves (with ``serve-on`` they do not): it starts them by ``... run MARKER -- ARGUMENTS``. A run of a database whose name is that of a point,
 or begins with it and a dash, sends itself SIGSTOP when it comes there, once for all that share the file MARKER. Points: ``begin`` (before anything is
 read), ``rows`` (before the first pack is stored), ``claim`` (before it is sure to publish), ``record`` (published, but not
 written down), ``copy`` (before a repository is given a backup that it had missed), ``drill`` (restored, but not checked).
@@ -59,22 +59,22 @@ def _arrange_stop(point: str, marker: Path) -> None:
         _before(run_history.RunHistory, "save", lambda _self, record, *_: record.outcome == "done", marker)
 
 
-def _change_serve(shape: int) -> None:
+def _change_serve(shape: int, *, has_stops: bool) -> None:
     marker = Path(os.environ["PGSTOW_STATE_DIR"]).parent / f"stopped-{os.getpid()}"
-    program = (sys.executable, "-m", "support.stopping_run", "run", str(marker), "--")
+    stopping = {"program": (sys.executable, "-m", "support.stopping_run", "run", str(marker), "--")}
     module: Any = import_module("pgstow.cli.serve")
     request = module.ServeRequest
 
     def changed(**fields: Any) -> Any:
-        return request(**{**fields, "program": program, "shape": shape})
+        return request(**{**fields, **(stopping if has_stops else {}), "shape": shape})
 
     module.ServeRequest = changed
 
 
 if __name__ == "__main__":
     what, detail, _, *arguments = sys.argv[1:]
-    if what == "serve":
-        _change_serve(int(detail))
+    if what in ("serve", "serve-on"):
+        _change_serve(int(detail), has_stops=what == "serve")
     elif "--database" in arguments:
         name = arguments[arguments.index("--database") + 1]
         _arrange_stop(name.partition("-")[0], Path(f"{detail}-{name}"))
