@@ -670,6 +670,9 @@ def test_a_record_that_tells_the_end_is_left_alone(party: Party) -> None:
     runs.save(record(outcome="abandoned"))
     runs.save(record(outcome="failed"), only_if_running=True)
     assert [one.outcome for one in runs.find()] == ["abandoned"]
+    runs.save(record(outcome="done"), only_if_running=True)  # it came back, and had not been dead
+    runs.save(record(outcome="partial"), only_if_running=True)
+    assert [one.outcome for one in runs.find()] == ["done"]
     assert runs.find(due=NOON + timedelta(seconds=1)) == []
     runs.save(record(id="new", outcome="failed"), only_if_running=True)
     assert {one.id for one in runs.find(due=NOON)} == {"r1", "new"}

@@ -193,11 +193,8 @@ class _Run:
         )
 
     def _end(self, record: RunRecord, tell: Callable[[RunRecord], None]) -> None:
-        """Write down how it ended, unless another run that took its place did, and there is no backup to tell of.
-
-        Whoever was silent for too long is taken for dead, and may come back and end well.
-        """
-        self._history.save(record, only_if_running=self._taken is not None and record.backup_id is None)
+        """Write down how it ended, unless another run that took its place did."""
+        self._history.save(record, only_if_running=self._taken is not None)
         tell(record)
 
     # -- earlier attempts

@@ -111,12 +111,14 @@ class Runs:
     def save(self, record: RunRecord, *, only_if_running: bool = False) -> None:
         """Write a run, or what became of it since: durable when this returns.
 
-        ``only_if_running`` leaves a record alone that tells how the run ended already.
+        ``only_if_running`` leaves a record alone that tells how the run ended already. That it was abandoned is a guess: whoever
+        was silent for too long may come back and end well.
         """
         row = _row(record)
         update = sa.update(_RUNS).where(_RUNS.c.id == record.id)
         if only_if_running:
-            update = update.where(_RUNS.c.outcome == "running")
+            guesses = ("abandoned",) if record.outcome in ("done", "partial") else ()
+            update = update.where(_RUNS.c.outcome.in_(("running", *guesses)))
         with self._state.begin() as connection:
             if connection.execute(update.values(row)).rowcount:
                 return
